@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention in f64 from stored rows: the measure of every schedule and of every backend. Sums run
+ * in a fixed order (dimensions ascending for logits, keys ascending for softmax and output), so the
+ * result does not depend on threads or on the width of vector registers.
+ */
+#ifndef RA_SIM_REFERENCE_H
+#define RA_SIM_REFERENCE_H
+
+#include "sim/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Queries of one KV head's group, at n_steps consecutive steps.
+ *
+ *   k, v     stored rows of the KV head, [rows][D] and [rows][Dv], position 0 first
+ *   q        n_steps * G query vectors of D f32; those of step s start at s * q_step
+ *   first_L  keys of the first step; step s has first_L + s
+ *   prob     filled: with L = first_L + s, the probability of key j for query g of step s is at
+ *            prob[s * step_stride + (first_head + g) * L + j]
+ *   out      [n_steps][G][Dv], step s at s * out_step; NULL if unwanted
+ *   max_abs  filled: largest attn_scale * sum_d |q_d k_d| met; NULL if unwanted
+ */
+struct ra_reference {
+    const struct ra_model *model;
+    const void *k, *v;
+    const float *q;
+    size_t q_step;
+    int n_steps;
+    int32_t first_L;
+    double *prob;
+    size_t step_stride;
+    int first_head;
+    double *out;
+    size_t out_step;
+    double *max_abs;
+};
+void ra_reference_attend(const struct ra_reference *call);
+
+/*
+ * Output of one query over the positions of a set, softmax renormalised over it, and the mass the
+ * set holds of the full softmax.
+ *
+ *   prob  [L] full softmax of this query; q [D], k [L][D], v [L][Dv] stored
+ *   pos   n positions, each below L; n >= 1
+ *   out   [Dv]
+ *
+ * Where the whole set's probability underflows, the weights are formed anew from the logits.
+ */
+double ra_reference_attend_set(const struct ra_model *model, const void *k, const void *v,
+                               const float *q, const double *prob, const int32_t *pos, int32_t n,
+                               double *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

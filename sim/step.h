@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plain data that passes between the engine, a policy and a backend at one (layer, step).
+ * Nothing here owns memory. Positions count tokens from the start of the sequence; step t of
+ * 0..N-1 processes position P + t ("self") and may attend to 0..P+t. Step -1 is the prefill:
+ * its self is the last prompt token, and nothing is attended or counted as a step.
+ */
+#ifndef RA_SIM_STEP_H
+#define RA_SIM_STEP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sim/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A list of positions, ascending and unique unless said otherwise. Borrowed. */
+struct ra_positions {
+    const int32_t *pos;
+    int32_t n;
+};
+
+/* One (layer, step) as a policy sees it. */
+struct ra_step {
+    int32_t t;        /* decode step, or -1 for the prefill */
+    int32_t self;     /* position being processed: P + t */
+    int layer;        /* index among the full-attention layers of this run, from 0 */
+    int layer_id;     /* that layer's number in the model */
+    const float *acc; /* [Hq][P] probability each prompt position received over the prompt's
+                         queries; t = -1 only, NULL when the trace has none */
+};
+
+/* Probabilities and logits of the full softmax over 0..self, f64. */
+struct ra_scores {
+    const double *prob; /* [Hq][L], row stride L */
+    int32_t L;          /* keys: self + 1 */
+};
+
+enum ra_agg { RA_AGG_MAX, RA_AGG_MEAN, RA_AGG_FIRST, RA_AGG_SUM };
+enum ra_current { RA_CURRENT_PSEUDO, RA_CURRENT_SNAPKV, RA_CURRENT_DROP };
+enum ra_evict { RA_EVICT_POOLED, RA_EVICT_RAW };
+
+/* How C_r is chosen from scores, per KV head. Source: arXiv:2411.05787, Algorithm 1 and sec. 2.2;
+ * the options name what the paper leaves open. */
+struct ra_select_rule {
+    int32_t K;               /* entries kept, >= 1 */
+    int pool;                /* odd length of the max-pool; 1: none */
+    enum ra_agg agg;         /* over the query heads of a group */
+    enum ra_current current; /* what becomes of the position whose query scored */
+    enum ra_evict evict;     /* which scores order the evictions */
+};
+
+/* What a layer attends to at this step. */
+enum ra_attend {
+    RA_ATTEND_ALL,   /* 0..self */
+    RA_ATTEND_CACHE, /* the policy's retained set (ra_policy_view) and self */
+    RA_ATTEND_SETS   /* plan->sets and self */
+};
+
+/* When a policy needs the full scores of this step. */
+enum ra_scores_when {
+    RA_SCORES_NONE,
+    RA_SCORES_AFTER, /* of a full step; learned from after attending */
+    RA_SCORES_BEFORE /* learned from before attending: the answer changes what is attended */
+};
+
+/* Filled by the policy for one (layer, step). */
+struct ra_plan {
+    bool is_full; /* a full step: all of C_f was looked at */
+    enum ra_attend attend;
+    enum ra_scores_when scores;
+    bool scores_are_free;    /* scores come from an oracle: no bytes are charged for them */
+    bool rebuilds;           /* the retained set is chosen anew from this step's scores */
+    bool checks_query;       /* the schedule compared query means at this step */
+    double query_cosine;     /* that cosine; NaN when not compared or a norm was zero */
+    int32_t compared_step;   /* step whose query was compared with the reference */
+    bool compares_unrotated; /* queries are compared as they were before RoPE */
+    const struct ra_select_rule *rule; /* how `rebuilds` chooses; NULL: by the policy alone */
+    bool per_query_head;               /* sets are per query head [Hq], else per KV head [Hkv] */
+    const struct ra_positions *sets; /* attend = SETS: without self; borrowed until the next call */
+};
+
+/* A retained cache C_r of one (layer, KV head). Borrowed until the policy's next call. */
+struct ra_retained {
+    struct ra_positions set;   /* ascending */
+    struct ra_positions evict; /* the same positions, first to be evicted first; pinned ones last */
+    int32_t n_pinned;          /* the last n_pinned of `evict` are never evicted */
+};
+
+/* Mean over query heads of each layer's query, f64, for schedules that compare queries. */
+struct ra_queries {
+    int n_layers, D;
+    int32_t N;
+    const double *mean; /* [n_layers][N + 1][D], post-RoPE; row 0 is the last prompt token's */
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
