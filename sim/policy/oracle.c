@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * At each step the K positions before self that really receive the most: the largest sum over the
+ * group of true probability, known only to a replay. No policy that chooses K positions per KV
+ * head recovers more mass at that step. Its scores cost nothing, so its traffic is a lower bound.
+ */
+#include <stdlib.h>
+
+#include "sim/policy.h"
+#include "sim/select.h"
+
+struct oracle_params {
+    struct ra_fraction k;
+};
+
+static const struct ra_param table[] = {
+    {.name = "k",
+     .type = RA_PARAM_FRACTION,
+     .offset = offsetof(struct oracle_params, k),
+     .min = 1,
+     .max = INT32_MAX,
+     .help = "positions attended to besides self"},
+    {.name = NULL},
+};
+
+struct oracle {
+    const struct ra_model *model;
+    int32_t *K;                /* [n_layers] */
+    struct ra_positions *sets; /* [Hkv], each over its share of `chosen` */
+    int32_t *chosen;           /* [Hkv][capacity] */
+    int32_t *scratch;          /* [P + N] */
+    double *sum;               /* [P + N] */
+    int32_t capacity;          /* largest K, at most P + N */
+};
+
+static unsigned needs(const void *params)
+{
+    (void)params;
+    return RA_NEEDS_TRUTH;
+}
+
+static enum ra_caches caches(const void *params)
+{
+    (void)params;
+    return RA_CACHES_FULL;
+}
+
+static void close_oracle(void *self)
+{
+    struct oracle *o = self;
+    if (!o)
+        return;
+    free(o->K);
+    free(o->sets);
+    free(o->chosen);
+    free(o->scratch);
+    free(o->sum);
+    free(o);
+}
+
+static enum ra_status open_oracle(void **self, const struct ra_policy_env *env, const void *params,
+                                  struct ra_error *err)
+{
+    const struct oracle_params *p = params;
+    size_t rows = (size_t)env->P + (size_t)env->N, Hkv = (size_t)env->model->Hkv;
+    RA_BUG_ON(rows == 0);
+    struct oracle *o = calloc(1, sizeof *o);
+    if (!o)
+        return ra_fail(err, RA_ENOMEM, "oracle: no memory");
+    *self = o;
+    o->capacity = 1;
+    o->model = env->model;
+    o->K = calloc((size_t)env->n_layers, sizeof *o->K);
+    for (int i = 0; o->K && i < env->n_layers; i++) {
+        int32_t k = ra_fraction_resolve(p[i].k, env->P);
+        o->K[i] = (size_t)k < rows ? k : (int32_t)rows;
+        o->capacity = o->K[i] > o->capacity ? o->K[i] : o->capacity;
+    }
+    o->sets = calloc(Hkv, sizeof *o->sets);
+    o->chosen = calloc(Hkv * (size_t)o->capacity, sizeof *o->chosen);
+    o->scratch = calloc(rows, sizeof *o->scratch);
+    o->sum = calloc(rows, sizeof *o->sum);
+    if (!o->K || !o->sets || !o->chosen || !o->scratch || !o->sum)
+        return ra_fail(err, RA_ENOMEM, "oracle: no memory for %zu positions", rows);
+    return RA_OK;
+}
+
+static enum ra_status plan_oracle(void *self, const struct ra_step *step, struct ra_plan *plan,
+                                  struct ra_error *err)
+{
+    (void)self;
+    (void)err;
+    if (step->t < 0)
+        return RA_OK;
+    plan->attend = RA_ATTEND_SETS;
+    plan->scores = RA_SCORES_BEFORE;
+    plan->scores_are_free = true;
+    return RA_OK;
+}
+
+static enum ra_status learn(void *self, const struct ra_step *step, const struct ra_scores *scores,
+                            struct ra_plan *plan, struct ra_error *err)
+{
+    (void)err;
+    struct oracle *o = self;
+    int G = o->model->G;
+    for (int h = 0; h < o->model->Hkv; h++) {
+        int32_t *set = o->chosen + (size_t)h * (size_t)o->capacity;
+        const double *prob = scores->prob + (size_t)h * (size_t)G * (size_t)scores->L;
+        ra_aggregate(prob, (size_t)scores->L, G, step->self, RA_AGG_SUM, o->sum);
+        o->sets[h].n = ra_top(o->sum, step->self, o->K[step->layer], set, o->scratch);
+        o->sets[h].pos = set;
+    }
+    plan->sets = o->sets;
+    return RA_OK;
+}
+
+const struct ra_policy_ops ra_policy_oracle = {
+    .name = "oracle",
+    .summary = "the k positions with most true probability: bound per step",
+    .source = "baseline",
+    .params = table,
+    .params_size = sizeof(struct oracle_params),
+    .needs = needs,
+    .caches = caches,
+    .open = open_oracle,
+    .plan = plan_oracle,
+    .learn = learn,
+    .close = close_oracle,
+};

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Spellings of policies: "NAME:key=value,key@layers=value", checked against the policy's parameter
+ * table, and the one canonical spelling of what they mean. Knows no policy by name.
+ */
+#include "sim/policy_spec.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/base/text.h"
+
+enum { MAX_OVERRIDES = 128, MAX_LAYER = 4095 };
+
+/* "key@first-last=value". */
+struct override {
+    const struct ra_param *param;
+    int32_t first, last;
+    void *params; /* a struct of which only this parameter's field counts */
+};
+
+struct ra_policy_spec {
+    const struct ra_policy_ops *ops;
+    void *params;
+    struct override overrides[MAX_OVERRIDES]; /* by table row, then by first layer */
+    int n_overrides;
+    unsigned needs;
+    enum ra_caches caches;
+    char canonical[RA_SPELLING_MAX + 1];
+};
+
+static const struct ra_policy_ops *find_policy(struct ra_span name, struct ra_error *err)
+{
+    const char *nearest = "";
+    int best = -1;
+    for (int i = 0; ra_policies[i]; i++) {
+        const char *known = ra_policies[i]->name;
+        if (ra_span_is(name, known))
+            return ra_policies[i];
+        int distance = ra_text_distance(name, ra_span_of(known));
+        if (best < 0 || distance < best) {
+            best = distance;
+            nearest = known;
+        }
+    }
+    ra_fail(err, RA_EUSAGE, "no policy named '%.*s'; nearest is '%s'", RA_SPAN(name), nearest);
+    return NULL;
+}
+
+static enum ra_status find_param(const struct ra_policy_ops *ops, struct ra_span key,
+                                 const struct ra_param **param, struct ra_error *err)
+{
+    size_t n = 0;
+    for (; ops->params && ops->params[n].name; n++)
+        if (ra_span_is(key, ops->params[n].name)) {
+            *param = &ops->params[n];
+            return RA_OK;
+        }
+    if (n == 0)
+        return ra_fail(err, RA_EUSAGE, "%s: takes no parameters, got '%.*s'", ops->name,
+                       RA_SPAN(key));
+    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; nearest is '%s'", ops->name,
+                   RA_SPAN(key), ra_text_nearest(key, ops->params, n, sizeof *ops->params));
+}
+
+static enum ra_status parse_layers(const struct ra_policy_ops *ops, struct ra_span range,
+                                   struct override *entry, struct ra_error *err)
+{
+    struct ra_span rest = range, head;
+    bool is_range = ra_span_cut(&rest, '-', &head);
+    bool ok = ra_span_count(head, &entry->first) &&
+              ra_span_count(is_range ? rest : head, &entry->last) && entry->first <= entry->last &&
+              entry->last <= MAX_LAYER;
+    if (ok && !entry->param->is_global)
+        return RA_OK;
+    if (ok)
+        return ra_fail(err, RA_EUSAGE, "%s: %s is one for all layers, got %s@%.*s", ops->name,
+                       entry->param->name, entry->param->name, RA_SPAN(range));
+    return ra_fail(err, RA_EUSAGE, "%s: %s@: expected a layer or a range like 0-3, got '%.*s'",
+                   ops->name, entry->param->name, RA_SPAN(range));
+}
+
+static enum ra_status add_override(struct ra_policy_spec *spec, struct override entry,
+                                   const char *value, const char *where, struct ra_error *err)
+{
+    int i = spec->n_overrides;
+    if (i == MAX_OVERRIDES)
+        return ra_fail(err, RA_EUSAGE, "%s more than %d values for single layers", where,
+                       MAX_OVERRIDES);
+    entry.params = calloc(1, spec->ops->params_size);
+    if (!entry.params)
+        return ra_fail(err, RA_ENOMEM, "%s no memory", where);
+    for (; i > 0; i--) {
+        const struct override *before = &spec->overrides[i - 1];
+        if (before->param < entry.param ||
+            (before->param == entry.param && before->first <= entry.first))
+            break;
+        spec->overrides[i] = *before;
+    }
+    spec->overrides[i] = entry;
+    spec->n_overrides++;
+    return ra_param_set(entry.param, value, entry.params, where, err);
+}
+
+/* One "key=value" or "key@layers=value". `given` has a bit per table row. */
+static enum ra_status parse_pair(struct ra_policy_spec *spec, struct ra_span pair, uint64_t *given,
+                                 struct ra_error *err)
+{
+    const struct ra_policy_ops *ops = spec->ops;
+    struct ra_span rest = pair, range, key;
+    if (!ra_span_cut(&rest, '=', &range))
+        return ra_fail(err, RA_EUSAGE, "%s: expected key=value, got '%.*s'", ops->name,
+                       RA_SPAN(pair));
+    bool for_layers = ra_span_cut(&range, '@', &key);
+    struct override entry = {0};
+    RA_TRY(find_param(ops, key, &entry.param, err));
+    char where[64], value[RA_SPELLING_MAX + 1];
+    snprintf(where, sizeof where, "%s:", ops->name);
+    snprintf(value, sizeof value, "%.*s", (int)rest.n, rest.at);
+    if (for_layers) {
+        RA_TRY(parse_layers(ops, range, &entry, err));
+        return add_override(spec, entry, value, where, err);
+    }
+    uint64_t bit = UINT64_C(1) << (entry.param - ops->params);
+    if (*given & bit)
+        return ra_fail(err, RA_EUSAGE, "%s: %s: expected once, got it again as '%s'", ops->name,
+                       entry.param->name, value);
+    *given |= bit;
+    return ra_param_set(entry.param, value, spec->params, where, err);
+}
+
+static enum ra_status parse_pairs(struct ra_policy_spec *spec, struct ra_span pairs,
+                                  struct ra_error *err)
+{
+    uint64_t given = 0;
+    struct ra_span pair;
+    bool more = pairs.at != NULL;
+    while (more) {
+        more = ra_span_cut(&pairs, ',', &pair);
+        RA_TRY(parse_pair(spec, pair, &given, err));
+    }
+    const struct ra_param *table = spec->ops->params;
+    for (int i = 0; table && table[i].name; i++)
+        if (!table[i].fallback && !(given >> i & 1))
+            return ra_fail(err, RA_EUSAGE, "%s: %s must be given: %s", spec->ops->name,
+                           table[i].name, table[i].help);
+    return RA_OK;
+}
+
+static bool same_value(const struct ra_param *param, const void *a, const void *b)
+{
+    char text_a[RA_SPELLING_MAX + 1], text_b[RA_SPELLING_MAX + 1];
+    ra_param_format(param, a, text_a, sizeof text_a);
+    ra_param_format(param, b, text_b, sizeof text_b);
+    return strcmp(text_a, text_b) == 0;
+}
+
+/* Two spellings of one meaning become one: values that repeat the base go, neighbours with equal
+ * values are joined. */
+static enum ra_status normalise(struct ra_policy_spec *spec, struct ra_error *err)
+{
+    int kept = 0;
+    for (int i = 1; i < spec->n_overrides; i++) {
+        const struct override *a = &spec->overrides[i - 1], *b = &spec->overrides[i];
+        if (a->param == b->param && b->first <= a->last)
+            return ra_fail(err, RA_EUSAGE, "%s: %s: layer %d is given two values", spec->ops->name,
+                           a->param->name, b->first);
+    }
+    for (int i = 0; i < spec->n_overrides; i++) {
+        struct override entry = spec->overrides[i];
+        struct override *last = kept ? &spec->overrides[kept - 1] : NULL;
+        bool is_base = same_value(entry.param, entry.params, spec->params);
+        bool joins = !is_base && last && last->param == entry.param &&
+                     last->last + 1 == entry.first &&
+                     same_value(entry.param, entry.params, last->params);
+        if (joins)
+            last->last = entry.last;
+        if (is_base || joins)
+            free(entry.params);
+        else
+            spec->overrides[kept++] = entry;
+    }
+    spec->n_overrides = kept;
+    return RA_OK;
+}
+
+static void write_value(const struct ra_policy_spec *spec, const struct ra_param *param,
+                        const void *params, const char *layers, struct ra_writer *out)
+{
+    char value[RA_SPELLING_MAX + 1];
+    ra_param_format(param, params, value, sizeof value);
+    ra_write(out, "%c%s%s=%s", param == spec->ops->params && !*layers ? ':' : ',', param->name,
+             layers, value);
+}
+
+static void write_layers(const struct override *entry, char *out, size_t size)
+{
+    if (entry->first == entry->last)
+        snprintf(out, size, "@%d", entry->first);
+    else
+        snprintf(out, size, "@%d-%d", entry->first, entry->last);
+}
+
+static enum ra_status write_canonical(struct ra_policy_spec *spec, struct ra_error *err)
+{
+    struct ra_writer out = {spec->canonical, sizeof spec->canonical, 0};
+    ra_write(&out, "%s", spec->ops->name);
+    int next = 0;
+    for (const struct ra_param *row = spec->ops->params; row && row->name; row++) {
+        write_value(spec, row, spec->params, "", &out);
+        for (; next < spec->n_overrides && spec->overrides[next].param == row; next++) {
+            char layers[32];
+            write_layers(&spec->overrides[next], layers, sizeof layers);
+            write_value(spec, row, spec->overrides[next].params, layers, &out);
+        }
+    }
+    if (out.used >= out.size)
+        return ra_fail(err, RA_EUSAGE,
+                       "%s: expected at most %d characters with all parameters, got %zu",
+                       spec->ops->name, RA_SPELLING_MAX, out.used);
+    return RA_OK;
+}
+
+/* Check one layer's parameters, gather what they need. */
+static enum ra_status examine(struct ra_policy_spec *spec, int layer_id, bool is_first,
+                              void *params, struct ra_error *err)
+{
+    const struct ra_policy_ops *ops = spec->ops;
+    ra_policy_spec_resolve(spec, layer_id, params);
+    enum ra_status st = ops->check ? ops->check(params, err) : RA_OK;
+    if (st != RA_OK)
+        return spec->n_overrides ? ra_fail_context(err, st, "layer %d", layer_id) : st;
+    spec->needs |= ops->needs ? ops->needs(params) : 0;
+    enum ra_caches caches = ops->caches(params);
+    if (!is_first && caches != spec->caches)
+        return ra_fail(err, RA_EUSAGE, "%s: layer %d would keep other caches than layer 0",
+                       ops->name, layer_id);
+    spec->caches = caches;
+    return RA_OK;
+}
+
+/* Parameters change only where a range begins or ends. */
+static enum ra_status examine_all(struct ra_policy_spec *spec, struct ra_error *err)
+{
+    void *params = calloc(1, spec->ops->params_size + 1);
+    if (!params)
+        return ra_fail(err, RA_ENOMEM, "%s: no memory", spec->ops->name);
+    enum ra_status st = examine(spec, 0, true, params, err);
+    for (int i = 0; st == RA_OK && i < spec->n_overrides; i++) {
+        st = examine(spec, spec->overrides[i].first, false, params, err);
+        if (st == RA_OK)
+            st = examine(spec, spec->overrides[i].last + 1, false, params, err);
+    }
+    free(params);
+    return st;
+}
+
+static enum ra_status parse(struct ra_policy_spec *spec, const char *text, struct ra_error *err)
+{
+    struct ra_span rest = ra_span_of(text), policy, name;
+    if (rest.n > RA_SPELLING_MAX)
+        return ra_fail(err, RA_EUSAGE, "policy: expected at most %d characters, got %zu",
+                       RA_SPELLING_MAX, rest.n);
+    bool is_transformed = ra_span_cut(&rest, '+', &policy);
+    bool has_pairs = ra_span_cut(&policy, ':', &name);
+    spec->ops = find_policy(name, err);
+    if (!spec->ops)
+        return RA_EUSAGE;
+    if (is_transformed) {
+        struct ra_span transformation;
+        ra_span_cut(&rest, ':', &transformation);
+        return ra_fail(err, RA_EUSAGE,
+                       "no transformation named '%.*s' in this build; transformations come after "
+                       "'+', and this build has none",
+                       RA_SPAN(transformation));
+    }
+    spec->params = calloc(1, spec->ops->params_size + 1);
+    if (!spec->params)
+        return ra_fail(err, RA_ENOMEM, "%s: no memory", spec->ops->name);
+    ra_params_defaults(spec->ops->params, spec->params);
+    RA_TRY(parse_pairs(spec, has_pairs ? policy : (struct ra_span){NULL, 0}, err));
+    RA_TRY(normalise(spec, err));
+    RA_TRY(examine_all(spec, err));
+    return write_canonical(spec, err);
+}
+
+enum ra_status ra_policy_parse(struct ra_policy_spec **spec, const char *text, struct ra_error *err)
+{
+    *spec = calloc(1, sizeof **spec);
+    if (!*spec)
+        return ra_fail(err, RA_ENOMEM, "policy: no memory");
+    enum ra_status st = parse(*spec, text, err);
+    if (st != RA_OK) {
+        ra_policy_spec_close(*spec);
+        *spec = NULL;
+    }
+    return st;
+}
+
+void ra_policy_spec_close(struct ra_policy_spec *spec)
+{
+    if (!spec)
+        return;
+    for (int i = 0; i < spec->n_overrides; i++)
+        free(spec->overrides[i].params);
+    free(spec->params);
+    free(spec);
+}
+
+enum ra_status ra_policy_spec_fits(const struct ra_policy_spec *spec, const struct ra_model *model,
+                                   struct ra_error *err)
+{
+    for (int i = 0; i < spec->n_overrides; i++) {
+        const struct override *entry = &spec->overrides[i];
+        if (entry->last < model->n_layers)
+            continue;
+        char layers[32];
+        write_layers(entry, layers, sizeof layers);
+        return ra_fail(err, RA_EUSAGE, "%s: %s%s: expected layers 0 to %d, the model's",
+                       spec->ops->name, entry->param->name, layers, model->n_layers - 1);
+    }
+    return RA_OK;
+}
+
+void ra_policy_spec_resolve(const struct ra_policy_spec *spec, int layer_id, void *out)
+{
+    memcpy(out, spec->params, spec->ops->params_size);
+    for (int i = 0; i < spec->n_overrides; i++) {
+        const struct override *entry = &spec->overrides[i];
+        if (entry->first <= layer_id && layer_id <= entry->last)
+            ra_param_copy(entry->param, entry->params, out);
+    }
+}
+
+const struct ra_policy_ops *ra_policy_spec_ops(const struct ra_policy_spec *spec)
+{
+    return spec->ops;
+}
+
+const char *ra_policy_spec_canonical(const struct ra_policy_spec *spec)
+{
+    return spec->canonical;
+}
+
+const void *ra_policy_spec_params(const struct ra_policy_spec *spec)
+{
+    return spec->params;
+}
+
+unsigned ra_policy_spec_needs(const struct ra_policy_spec *spec)
+{
+    return spec->needs;
+}
+
+enum ra_caches ra_policy_spec_caches(const struct ra_policy_spec *spec)
+{
+    return spec->caches;
+}
+
+static int32_t resolve_k(const struct ra_param *k, const void *params, int32_t P)
+{
+    struct ra_fraction fraction;
+    memcpy(&fraction, (const char *)params + k->offset, sizeof fraction);
+    return ra_fraction_resolve(fraction, P);
+}
+
+int32_t ra_policy_spec_k(const struct ra_policy_spec *spec, int32_t P)
+{
+    const struct ra_param *k = ra_params_find(spec->ops->params, "k");
+    return k && k->type == RA_PARAM_FRACTION ? resolve_k(k, spec->params, P) : -1;
+}
+
+int32_t ra_policy_spec_k_max(const struct ra_policy_spec *spec, int32_t P)
+{
+    const struct ra_param *k = ra_params_find(spec->ops->params, "k");
+    int32_t most = ra_policy_spec_k(spec, P);
+    for (int i = 0; most >= 0 && i < spec->n_overrides; i++) {
+        if (spec->overrides[i].param != k)
+            continue;
+        int32_t own = resolve_k(k, spec->overrides[i].params, P);
+        most = own > most ? own : most;
+    }
+    return most;
+}
