@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of backends, made from backends.def, and what is true of all of them. */
+#include "kernels/backend.h"
+
+#include <string.h>
+
+#define RA_BACKEND(id) extern const struct ra_backend_ops ra_backend_##id;
+#include "kernels/backends.def"
+#undef RA_BACKEND
+
+#define RA_BACKEND(id) &ra_backend_##id,
+const struct ra_backend_ops *const ra_backends[] = {
+#include "kernels/backends.def"
+    NULL};
+#undef RA_BACKEND
+
+const struct ra_backend_ops *ra_backend_find(const char *name)
+{
+    for (size_t i = 0; ra_backends[i]; i++)
+        if (strcmp(ra_backends[i]->name, name) == 0)
+            return ra_backends[i];
+    return NULL;
+}
+
+double ra_kernel_err_bound(double max_abs_logit)
+{
+    return 1e-5 + 8 * 0x1p-24 * max_abs_logit;
+}

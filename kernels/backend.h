@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A backend owns the KV caches of all layers of one sequence and executes attention on them: the
+ * complete cache C_f and, beside it, the recycled cache C_r of each layer. It decides nothing: the
+ * engine says which operation comes next, and times each call from outside.
+ *
+ * Layers are indices 0..n_layers-1 of the run, rows are positions 0..P+N-1. Queries and outputs are
+ * f32 in the caller's storage; K and V are in the stored dtype, [Hkv][rows][D] head-major.
+ */
+#ifndef RA_KERNELS_BACKEND_H
+#define RA_KERNELS_BACKEND_H
+
+#include "sim/step.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum ra_backend_caps {
+    RA_CAP_EXACT = 1, /* outputs are attention, to the bound of ra_kernel_err_bound */
+    RA_CAP_TIMED = 2  /* times of its operations mean something */
+};
+
+enum ra_cache_mode { RA_CACHE_COMPACT, RA_CACHE_GATHER };
+enum ra_scores_mode { RA_SCORES_FUSED, RA_SCORES_RECOMPUTE };
+
+struct ra_backend_config {
+    const struct ra_model *model; /* borrowed until close */
+    int n_layers;
+    const int32_t *window;    /* [n_layers] sliding window w, 0: full attention; borrowed */
+    int32_t max_rows;         /* P + N */
+    int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
+    enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
+    enum ra_scores_mode scores;
+    int n_threads; /* 0: one per processor */
+};
+
+struct ra_backend_ops {
+    const char *name, *summary;
+    unsigned caps;
+
+    /* RA_OK, or RA_ENODEV and the reason, which starts with the backend's name. */
+    enum ra_status (*probe)(struct ra_error *err);
+
+    /* One line naming the device, e.g. the processor's model name. Optional. */
+    void (*device)(char *text, size_t size);
+
+    /* Bytes that open will take for this configuration, computed before anything is allocated. */
+    size_t (*memory)(const struct ra_backend_config *config);
+
+    enum ra_status (*open)(void **self, const struct ra_backend_config *config,
+                           struct ra_error *err);
+
+    /* Untimed: forget all rows, C_r and references of every layer. */
+    void (*reset)(void *self);
+
+    /* Untimed: rows 0..P-1 of C_f. K [Hkv][P][D], V [Hkv][P][Dv], head h starting at h * k_stride
+     * (v_stride) bytes. */
+    enum ra_status (*load)(void *self, int layer, const void *k, size_t k_stride, const void *v,
+                           size_t v_stride, int32_t P, struct ra_error *err);
+
+    /* Add one row to C_f: k [Hkv][D], v [Hkv][Dv]. It is "self" of what follows. */
+    enum ra_status (*append)(void *self, int layer, const void *k, const void *v,
+                             struct ra_error *err);
+
+    /* q [Hq][D] attends to every row (the last `window` of a window layer); out [Hq][Dv].
+     * want_scores, with RA_SCORES_FUSED, leaves the logits in scratch; with RA_SCORES_RECOMPUTE
+     * they come from a pass of its own over K, which `score` runs. The scratch is shared by the
+     * layers: it holds what the last such call left, until the layer's next append. */
+    enum ra_status (*attend_full)(void *self, int layer, const float *q, bool want_scores,
+                                  float *out, struct ra_error *err);
+
+    /* Logits of q over every row, into the layer's scratch. The recompute path, and the way to
+     * score before attending. */
+    enum ra_status (*score)(void *self, int layer, const float *q, struct ra_error *err);
+
+    /* Choose by `rule` from the logits in scratch. order [Hkv] are filled with positions, first to
+     * be evicted first, borrowed until the next call for this layer. */
+    enum ra_status (*select)(void *self, int layer, const struct ra_select_rule *rule,
+                             struct ra_positions *order, struct ra_error *err);
+
+    /* Untimed: make `retained` what the next refresh of this KV head will install. */
+    void (*adopt)(void *self, int layer, int kv_head, const struct ra_retained *retained);
+
+    /* Bring C_r of every KV head to what was adopted, moving only entries that are new. *moved
+     * counts them over the heads. */
+    enum ra_status (*refresh)(void *self, int layer, int64_t *moved, struct ra_error *err);
+
+    /* q attends to C_r and self (once, where self is in C_r already). want_scores keeps the
+     * softmax probabilities over A for `accumulate`. */
+    enum ra_status (*attend_recycled)(void *self, int layer, const float *q, bool want_scores,
+                                      float *out, struct ra_error *err);
+
+    /* Put self, not yet in C_r, into it and evict others, first of the order first and never pinned
+     * ones, while more than K remain. evicted [Hkv]: the first position that went, -1 where none
+     * did; may be NULL. */
+    enum ra_status (*insert_evict)(void *self, int layer, int32_t K, int32_t *evicted,
+                                   struct ra_error *err);
+
+    /* q attends to sets[i] (ascending, without self) and self, gathered from C_f; n_sets = Hkv or
+     * Hq. */
+    enum ra_status (*attend_sets)(void *self, int layer, const float *q,
+                                  const struct ra_positions *sets, int n_sets, float *out,
+                                  struct ra_error *err);
+
+    /* Cosine of q's mean over heads with the layer's reference mean, clamped to [-1, 1]; NaN when a
+     * norm is zero. The first call after reset has no reference and gives NaN. */
+    enum ra_status (*cosine)(void *self, int layer, const float *q, double *cosine,
+                             struct ra_error *err);
+
+    /* Make q's mean over heads the layer's reference. */
+    enum ra_status (*set_reference)(void *self, int layer, const float *q, struct ra_error *err);
+
+    /* Right after attend_recycled with want_scores: add agg over the group of the probabilities to
+     * each entry's score (keep = true), or put it in its place (keep = false). Self enters with its
+     * own. scores [Hkv] in the ascending order of C_r with self last; borrowed. */
+    enum ra_status (*accumulate)(void *self, int layer, enum ra_agg agg, bool keep,
+                                 const float **scores, struct ra_error *err);
+
+    void (*close)(void *self); /* accepts NULL */
+};
+
+/* cpu, null and, when built, cuda; NULL-terminated. */
+extern const struct ra_backend_ops *const ra_backends[];
+
+/* NULL when there is none of that name. */
+const struct ra_backend_ops *ra_backend_find(const char *name);
+
+/*
+ * Largest ||o_backend - o||/||o|| that rounding explains: 1e-5 + 8 * 2^-24 * the largest over keys
+ * of attn_scale * sum_d |q_d k_d|.
+ */
+double ra_kernel_err_bound(double max_abs_logit);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Selection without sorting the context: a radix select finds the K-th largest score, one scan
+ * takes what is above it and the lowest positions among its equals, and a stable merge sort puts
+ * those K in order.
+ */
+#include "kernels/cpu/select.h"
+
+#include <math.h>
+#include <string.h>
+
+void ra_cpu_softmax(double *logits, int32_t n)
+{
+    double largest = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        largest = logits[i] > largest ? logits[i] : largest;
+    for (int32_t i = 0; i < n; i++) {
+        logits[i] = exp(logits[i] - largest);
+        sum += logits[i];
+    }
+    for (int32_t i = 0; i < n; i++)
+        logits[i] /= sum;
+}
+
+double ra_cpu_aggregate(const double *prob, size_t stride, int G, enum ra_agg agg)
+{
+    double value = prob[0];
+    if (agg == RA_AGG_FIRST)
+        return value;
+    for (int g = 1; g < G; g++) {
+        double other = prob[(size_t)g * stride];
+        if (agg != RA_AGG_MAX)
+            value += other;
+        else if (other > value)
+            value = other;
+    }
+    return agg == RA_AGG_MEAN ? value / G : value;
+}
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/*
+ * out[j] = max of in[j-h..j+h] cut to 0..L-1, pool = 2h+1. `window` grows to maxima of p entries,
+ * p the largest power of two within pool; two of those, overlapping, cover any window of pool.
+ */
+static void max_pool(const double *in, int32_t L, int pool, double *window, double *out)
+{
+    int32_t half = pool / 2, p = 1;
+    if (half >= L)
+        half = L - 1;
+    int32_t length = 2 * half + 1;
+    memcpy(window, in, (size_t)L * sizeof *window);
+    for (; 2 * p <= length; p *= 2)
+        for (int32_t i = 0; i + p < L; i++)
+            window[i] = larger(window[i], window[i + p]);
+    double prefix = in[0];
+    int32_t seen = 0;
+    for (int32_t j = 0; j < half; j++) {
+        for (; seen < L && seen <= j + half; seen++)
+            prefix = larger(prefix, in[seen]);
+        out[j] = prefix;
+    }
+    int32_t shift = length - p;
+    for (int32_t j = half; j < L; j++) {
+        int32_t first = j - half;
+        out[j] = first + shift < L ? larger(window[first], window[first + shift]) : window[first];
+    }
+}
+
+/* Order of the integers is the order of the numbers. Adding 0 makes -0 equal 0. */
+static uint64_t key_of(double value)
+{
+    double number = value + 0.0;
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+/* The k-th largest of n keys, 1 <= k <= n, which are used up; *above: how many are larger. */
+static uint64_t kth_largest(uint64_t *keys, int32_t n, int32_t k, int32_t *above)
+{
+    int32_t left = k;
+    for (int shift = 56; shift >= 0 && n > 1; shift -= 8) {
+        int32_t count[256] = {0};
+        for (int32_t i = 0; i < n; i++)
+            count[(keys[i] >> shift) & 255]++;
+        uint64_t digit = 255;
+        while (count[digit] < left)
+            left -= count[digit--];
+        int32_t kept = 0;
+        for (int32_t i = 0; i < n; i++)
+            if (((keys[i] >> shift) & 255) == digit)
+                keys[kept++] = keys[i];
+        n = kept;
+    }
+    *above = k - left;
+    return keys[0];
+}
+
+/* Stable, by key descending, in runs that double; `ranks` has room for 2n. Returns the result. */
+static struct ra_cpu_rank *sort(struct ra_cpu_rank *ranks, int32_t n)
+{
+    struct ra_cpu_rank *from = ranks, *to = ranks + n;
+    for (int32_t run = 1; run < n; run *= 2) {
+        for (int32_t low = 0; low < n; low += 2 * run) {
+            int32_t middle = low + run < n ? low + run : n;
+            int32_t high = low + 2 * run < n ? low + 2 * run : n;
+            int32_t a = low, b = middle;
+            for (int32_t i = low; i < high; i++)
+                to[i] =
+                    b >= high || (a < middle && from[a].key >= from[b].key) ? from[a++] : from[b++];
+        }
+        struct ra_cpu_rank *swap = from;
+        from = to;
+        to = swap;
+    }
+    return from;
+}
+
+/* The n best of positions 0..m-1, ascending, with the key that orders their eviction. */
+static void take_best(const struct ra_cpu_select *scratch, int32_t m, int32_t n,
+                      const double *evict_score)
+{
+    int32_t above, taken = 0;
+    for (int32_t i = 0; i < m; i++)
+        scratch->keys[i] = key_of(scratch->pooled[i]);
+    uint64_t threshold = kth_largest(scratch->keys, m, n, &above);
+    int32_t equals = n - above;
+    for (int32_t i = 0; i < m; i++) {
+        uint64_t key = key_of(scratch->pooled[i]);
+        if (key < threshold || (key == threshold && equals-- <= 0))
+            continue;
+        scratch->ranks[taken++] = (struct ra_cpu_rank){key_of(evict_score[i]), i};
+    }
+}
+
+int32_t ra_cpu_choose(const struct ra_select_rule *rule, const double *prob, size_t stride, int G,
+                      int32_t L, const struct ra_cpu_select *scratch, int32_t *order)
+{
+    for (int32_t i = 0; i < L; i++)
+        scratch->raw[i] = ra_cpu_aggregate(prob + i, stride, G, rule->agg);
+    max_pool(scratch->raw, L, rule->pool, scratch->window, scratch->pooled);
+    bool protects = rule->current == RA_CURRENT_SNAPKV;
+    int32_t m = rule->current == RA_CURRENT_PSEUDO ? L : L - 1;
+    int32_t n = rule->K - protects < m ? rule->K - protects : m;
+    if (n > 0) {
+        take_best(scratch, m, n, rule->evict == RA_EVICT_RAW ? scratch->raw : scratch->pooled);
+        const struct ra_cpu_rank *ranked = sort(scratch->ranks, n);
+        for (int32_t i = 0; i < n; i++)
+            order[i] = ranked[n - 1 - i].pos;
+    }
+    if (protects)
+        order[n++] = L - 1;
+    return n;
+}
