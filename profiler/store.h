@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store: one SQLite file that holds many runs, written in place in WAL mode by one writer at a
+ * time. A run is one (invocation, trace, sequence, policy); its repeats and profile modes are
+ * passes that share its scopes. Rows are written in batches; a pass becomes complete in the
+ * transaction of its last batch, so a process killed at any instant leaves whole passes and a
+ * `running` row, which the next command that opens the store turns into `aborted`.
+ */
+#ifndef RA_PROFILER_STORE_H
+#define RA_PROFILER_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sim/base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ra_store;
+
+enum ra_store_mode {
+    RA_STORE_READ,  /* must exist; works on media that cannot be written */
+    RA_STORE_APPEND /* created when missing; takes the writer lock, waiting 5 s */
+};
+
+/*
+ * Open, check application_id and schema version, migrate an older schema (after a backup beside
+ * the file), mark abandoned runs. RA_ESTORE naming the file and, for a newer schema, both
+ * versions; for a held lock, the holder's pid.
+ */
+RA_MUST_CHECK enum ra_status ra_store_open(struct ra_store **store, const char *path,
+                                           enum ra_store_mode mode, struct ra_error *err);
+/* Flush, checkpoint, release the lock. NULL is allowed. RA_ESTORE when the flush failed. */
+enum ra_status ra_store_close(struct ra_store *store, struct ra_error *err);
+
+/* Version of the SQLite library in use, "3.40.1". */
+const char *ra_store_library(void);
+
+enum ra_run_state { RA_RUN_RUNNING, RA_RUN_COMPLETE, RA_RUN_FAILED, RA_RUN_ABORTED };
+const char *ra_run_state_name(enum ra_run_state state);
+
+/*
+ * Everything that re-runs the run. Borrowed for the call; NULL text is stored as NULL. Never NULL:
+ * kind, tool_version, config_json, and with a policy its name and parameters.
+ */
+struct ra_run_row {
+    const char *invocation_uuid, *command, *argv_json, *kind, *tool_version, *config_json;
+    const char *policy, *policy_name,
+        *policy_params_json; /* canonical spelling, name, parameters */
+    const char *trace_path, *trace_sha256, *model_id;
+    int seq;
+    const char *backend, *device, *scores, *cache, *dtype, *schedule_of_trace, *method,
+        *launch_mode;
+    uint64_t seed;
+};
+
+/* Commit a `running` row at once; *run_id and uuid (37 bytes) are filled. */
+RA_MUST_CHECK enum ra_status ra_store_run_begin(struct ra_store *store,
+                                                const struct ra_run_row *row, int64_t *run_id,
+                                                char uuid[37], struct ra_error *err);
+/* Flush and commit the end. fingerprint, output_hash and result_json may be NULL. */
+RA_MUST_CHECK enum ra_status ra_store_run_end(struct ra_store *store, int64_t run_id,
+                                              enum ra_run_state state, const char *fingerprint,
+                                              const char *output_hash, const char *result_json,
+                                              struct ra_error *err);
+
+/* One row of layer_step: counted in phase 1, once per run. NaN is stored as NULL. */
+struct ra_layer_step_row {
+    int64_t run_id;
+    int32_t step; /* -1: the prefill */
+    int layer;    /* model layer number */
+    bool is_full;
+    int64_t keys_read, kv_read_bytes, kv_write_bytes, refresh_entries, refresh_bytes,
+        selection_bytes;
+    double mass_recovered_mean, mass_recovered_min, output_rel_err_mean, output_rel_err_max,
+        topk_recall, refresh_overlap, query_cosine;
+};
+RA_MUST_CHECK enum ra_status ra_store_layer_step(struct ra_store *store,
+                                                 const struct ra_layer_step_row *row,
+                                                 struct ra_error *err);
+
+/* Residence of one position in C_r. */
+struct ra_retained_row {
+    int64_t run_id;
+    int layer, head;
+    int32_t pos, first_step, last_step;
+};
+RA_MUST_CHECK enum ra_status
+ra_store_retained(struct ra_store *store, const struct ra_retained_row *row, struct ra_error *err);
+
+/*
+ * Commit what is pending now. When a batch cannot be written (full disk, read-only) it is rolled
+ * back as a whole, what was committed stays, and every later row and every end as complete is
+ * refused with RA_ESTORE; ends as failed or aborted are still tried. A row that only breaks a
+ * constraint is refused alone.
+ */
+RA_MUST_CHECK enum ra_status ra_store_flush(struct ra_store *store, struct ra_error *err);
+
+/* Begin a pass of a run ("bare", "timing", ...), ordinal from 0. */
+RA_MUST_CHECK enum ra_status ra_store_pass_begin(struct ra_store *store, int64_t run_id,
+                                                 int ordinal, const char *mode, int64_t *pass_id,
+                                                 struct ra_error *err);
+/* complete, failed or aborted, in the transaction of the pass's last rows. */
+RA_MUST_CHECK enum ra_status ra_store_pass_end(struct ra_store *store, int64_t pass_id,
+                                               enum ra_run_state state, struct ra_error *err);
+
+/* What is measured: one step, layer or operation of a run, shared by its passes. */
+enum { RA_SCOPE_NONE = INT32_MIN };
+struct ra_scope_row {
+    int64_t run_id, parent_id; /* parent 0: none */
+    const char *kind;          /* "trace", "step", "layer", "op" */
+    int32_t step;              /* -1: the prefill; RA_SCOPE_NONE: of no step */
+    int layer;                 /* model layer number; RA_SCOPE_NONE: of no layer */
+    const char *name;
+};
+/* Found again when the same (run, kind, step, layer, name) was made before. */
+RA_MUST_CHECK enum ra_status ra_store_scope(struct ra_store *store, const struct ra_scope_row *row,
+                                            int64_t *scope_id, struct ra_error *err);
+
+/* Host-side execution of a scope in a pass, ns of CLOCK_MONOTONIC. output_hash may be NULL. */
+struct ra_scope_exec_row {
+    int64_t pass_id, scope_id;
+    uint64_t start_ns, end_ns;
+    const char *output_hash;
+};
+RA_MUST_CHECK enum ra_status ra_store_scope_exec(struct ra_store *store,
+                                                 const struct ra_scope_exec_row *row,
+                                                 struct ra_error *err);
+
+/* A note kept with the results: severity "info", "warning" or "error". run_id 0: the store. */
+RA_MUST_CHECK enum ra_status ra_store_diagnostic(struct ra_store *store, int64_t run_id,
+                                                 const char *severity, const char *source,
+                                                 const char *message, struct ra_error *err);
+
+/* A run as listed. Text is borrowed until the callback returns; NULL where the store has NULL. */
+struct ra_run_listing {
+    int64_t id;
+    const char *uuid, *state, *kind, *policy, *trace_path, *trace_sha256, *model_id, *backend,
+        *device, *method, *fingerprint, *output_hash, *result_json, *argv_json, *command,
+        *invocation_uuid, *tool_version;
+    int seq;
+    int64_t started_unix_ns, ended_unix_ns; /* ended: 0 while running */
+    int64_t n_passes_complete, n_layer_steps;
+};
+
+/*
+ * Call `each` for every run, in id order, or for one: `which` is NULL, an id, or a unique prefix of
+ * a uuid (at least 4 characters; an id wins). Stops when `each` fails. RA_EUSAGE when `which`
+ * matches none, or several (named).
+ */
+RA_MUST_CHECK enum ra_status ra_store_runs(struct ra_store *store, const char *which,
+                                           enum ra_status (*each)(void *context,
+                                                                  const struct ra_run_listing *run,
+                                                                  struct ra_error *err),
+                                           void *context, struct ra_error *err);
+
+/* Call `each` for every layer_step row of a run, by step, then layer; the prefill first. */
+RA_MUST_CHECK enum ra_status
+ra_store_layer_steps(struct ra_store *store, int64_t run_id,
+                     enum ra_status (*each)(void *context, const struct ra_layer_step_row *row,
+                                            struct ra_error *err),
+                     void *context, struct ra_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the store share: the handle, and SQLite calls that turn a result code into a
+ * message naming the store. Included by store*.c only; SQLite's own header stays out of it.
+ */
+#ifndef RA_PROFILER_STORE_INTERNAL_H
+#define RA_PROFILER_STORE_INTERNAL_H
+
+#include "profiler/store.h"
+#include "profiler/store_lock.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+/* The prepared statements of the writer; their text stands in store_row.c. */
+enum ra_store_sql {
+    RA_SQL_POLICY_ADD,
+    RA_SQL_POLICY_FIND,
+    RA_SQL_RUN_ADD,
+    RA_SQL_RUN_END,
+    RA_SQL_RUN_END_PASSES,
+    RA_SQL_PASS_ADD,
+    RA_SQL_PASS_END,
+    RA_SQL_STRING_FIND,
+    RA_SQL_STRING_ADD,
+    RA_SQL_SCOPE_FIND,
+    RA_SQL_SCOPE_ADD,
+    RA_SQL_SCOPE_EXEC,
+    RA_SQL_LAYER_STEP,
+    RA_SQL_RETAINED,
+    RA_SQL_DIAGNOSTIC,
+    RA_SQL_COUNT
+};
+
+struct ra_store {
+    struct sqlite3 *db;
+    char *path; /* as given, for messages */
+    char *file; /* as opened: links followed, so that two names of one store share one lock */
+    enum ra_store_mode mode;
+    struct ra_store_lock lock;
+    struct sqlite3_stmt *statements[RA_SQL_COUNT]; /* prepared at first use */
+    bool in_batch;
+    int n_pending;          /* rows of the open batch */
+    uint64_t batch_from_ns; /* CLOCK_MONOTONIC at its first row */
+    bool lost_rows;         /* a batch was rolled back: nothing may become complete any more */
+    bool shows_aborted;     /* `running` rows are abandoned, but the file cannot be written */
+};
+
+/*
+ * RA_ESTORE (RA_ENOMEM when memory ran out) with "PATH: DOING: reason"; the reason is that of the
+ * last call on `db`, which may be NULL.
+ */
+enum ra_status ra_store_sql_fail(struct sqlite3 *db, const char *path, const char *doing,
+                                 struct ra_error *err);
+
+/* Run statements that return no rows. */
+RA_MUST_CHECK enum ra_status ra_store_sql_exec(struct sqlite3 *db, const char *path,
+                                               const char *doing, const char *sql,
+                                               struct ra_error *err);
+
+/* First column of the first row; `none` when there is no row. */
+RA_MUST_CHECK enum ra_status ra_store_sql_int(struct sqlite3 *db, const char *path, const char *sql,
+                                              int64_t none, int64_t *value, struct ra_error *err);
+
+/* Finalise the prepared statements. */
+void ra_store_sql_finalize(struct ra_store *store);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
