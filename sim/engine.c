@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Resolves what a replay covers, sets its parts up, runs both phases and collects the results. */
+#include "sim/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/engine_internal.h"
+
+static bool is_wanted(const struct ra_replay_config *config, int layer_id)
+{
+    if (!config->layer_ids)
+        return true;
+    for (int i = 0; i < config->n_layer_ids; i++)
+        if (config->layer_ids[i] == layer_id)
+            return true;
+    return false;
+}
+
+static enum ra_status pick_layers(struct ra_shape *shape, const struct ra_replay_config *config,
+                                  struct ra_error *err)
+{
+    const struct ra_trace_info *info = shape->info;
+    shape->lanes = calloc((size_t)info->n_layers, sizeof *shape->lanes);
+    shape->full_ids = calloc((size_t)info->n_layers, sizeof *shape->full_ids);
+    if (!shape->lanes || !shape->full_ids)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %d layers", info->n_layers);
+    for (int i = 0; i < config->n_layer_ids; i++) {
+        bool found = false;
+        for (int l = 0; l < info->n_layers; l++)
+            found |= info->layers[l].id == config->layer_ids[i];
+        if (!found)
+            return ra_fail(err, RA_EUSAGE, "%s: layer %d is not recorded", info->path,
+                           config->layer_ids[i]);
+    }
+    for (int l = 0; l < info->n_layers; l++) {
+        const struct ra_trace_layer *layer = &info->layers[l];
+        if (!is_wanted(config, layer->id))
+            continue;
+        struct ra_lane *lane = &shape->lanes[shape->n_lanes++];
+        *lane = (struct ra_lane){.index = l, .id = layer->id, .window = layer->window, .full = -1};
+        if (!layer->window) {
+            lane->full = shape->n_full;
+            shape->full_ids[shape->n_full++] = layer->id;
+        }
+    }
+    if (shape->n_full == 0)
+        return ra_fail(err, RA_EUSAGE, "%s: no full-attention layer among those chosen",
+                       info->path);
+    return RA_OK;
+}
+
+static enum ra_status pick_steps(struct ra_shape *shape, const struct ra_replay_config *config,
+                                 struct ra_error *err)
+{
+    int32_t N = shape->seq->N, last = config->last_step < 0 ? N - 1 : config->last_step;
+    if (N < 1)
+        return ra_fail(err, RA_EUSAGE, "%s: sequence %d has no decode steps", shape->info->path,
+                       config->seq);
+    if (config->first_step < 0 || config->first_step > last || last >= N)
+        return ra_fail(err, RA_EUSAGE, "steps %d..%d: expected a range within 0..%d",
+                       config->first_step, last, N - 1);
+    shape->P = shape->seq->P;
+    shape->first_step = config->first_step;
+    shape->n_steps = last - config->first_step + 1;
+    shape->run_steps = last + 1;
+    return RA_OK;
+}
+
+enum ra_status ra_engine_read_q(const struct ra_replay_config *config, const struct ra_shape *shape,
+                                const struct ra_lane *lane, float *q, struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    size_t n = (size_t)shape->run_steps + 1, D = (size_t)m->D, e = ra_dtype_bytes(m->dtype);
+    char *stored = malloc(n * D * e);
+    enum ra_status st = stored ? RA_OK : ra_fail(err, RA_ENOMEM, "engine: no memory for queries");
+    for (int h = 0; st == RA_OK && h < m->Hq; h++) {
+        st = ra_trace_read(config->trace, config->seq, lane->index, RA_TRACE_Q, h,
+                           shape->seq->W - 1, (int32_t)n, stored, err);
+        for (size_t i = 0; st == RA_OK && i < n; i++)
+            ra_widen(m->dtype, stored + i * D * e, D, q + (i * (size_t)m->Hq + (size_t)h) * D);
+    }
+    free(stored);
+    return st;
+}
+
+/* Means over query heads, f64, heads in index order. */
+static enum ra_status form_query_means(struct ra_shape *shape,
+                                       const struct ra_replay_config *config, struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    size_t n = (size_t)shape->run_steps + 1, D = (size_t)m->D, Hq = (size_t)m->Hq;
+    shape->query_means = calloc((size_t)shape->n_full * n * D, sizeof *shape->query_means);
+    float *q = malloc(n * Hq * D * sizeof *q);
+    enum ra_status st = RA_OK;
+    if (!shape->query_means || !q) {
+        free(q);
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for query means");
+    }
+    for (int l = 0; st == RA_OK && l < shape->n_lanes; l++) {
+        if (shape->lanes[l].full < 0)
+            continue;
+        st = ra_engine_read_q(config, shape, &shape->lanes[l], q, err);
+        double *mean = shape->query_means + (size_t)shape->lanes[l].full * n * D;
+        for (size_t i = 0; st == RA_OK && i < n * D; i++) {
+            for (size_t h = 0; h < Hq; h++)
+                mean[i] += (double)q[(i / D * Hq + h) * D + i % D];
+            mean[i] /= (double)Hq;
+        }
+    }
+    free(q);
+    shape->queries = (struct ra_queries){
+        .n_layers = shape->n_full, .D = m->D, .N = shape->run_steps, .mean = shape->query_means};
+    return st;
+}
+
+static enum ra_status check_needs(const struct ra_shape *shape,
+                                  const struct ra_replay_config *config, struct ra_error *err)
+{
+    for (int p = 0; p < config->n_policies; p++) {
+        const char *name = ra_policy_spec_canonical(config->specs[p]);
+        unsigned needs = ra_policy_spec_needs(config->specs[p]);
+        if ((needs & RA_NEEDS_ACC) && !shape->seq->has_acc)
+            return ra_fail(err, RA_EUSAGE, "%s: needs tensor s%d.l*.acc, which %s lacks", name,
+                           config->seq, shape->info->path);
+        if ((needs & RA_NEEDS_TRUTH) && !config->quality)
+            return ra_fail(err, RA_EUSAGE,
+                           "%s: chooses by exact scores, which --no-quality leaves out", name);
+    }
+    if (!config->quality && config->export_paths)
+        return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
+    if (!config->quality && !(config->backend->caps & RA_CAP_EXACT))
+        return ra_fail(err, RA_EUSAGE,
+                       "--no-quality: the %s backend makes no selections of its own",
+                       config->backend->name);
+    return RA_OK;
+}
+
+enum ra_status ra_shape_open(struct ra_shape *shape, const struct ra_replay_config *config,
+                             struct ra_error *err)
+{
+    const struct ra_trace_info *info = ra_trace_info(config->trace);
+    bool compares_queries = false;
+    *shape = (struct ra_shape){.info = info, .model = &info->model};
+    if (config->seq < 0 || config->seq >= info->n_seq)
+        return ra_fail(err, RA_EUSAGE, "%s: sequence %d, expected 0 to %d", info->path, config->seq,
+                       info->n_seq - 1);
+    shape->seq = &info->seqs[config->seq];
+    for (int p = 0; p < config->n_policies; p++)
+        compares_queries |= (ra_policy_spec_needs(config->specs[p]) & RA_NEEDS_QUERIES) != 0;
+    enum ra_status st = pick_steps(shape, config, err);
+    if (st == RA_OK)
+        st = pick_layers(shape, config, err);
+    if (st == RA_OK)
+        st = check_needs(shape, config, err);
+    if (st == RA_OK && compares_queries)
+        st = form_query_means(shape, config, err);
+    if (st != RA_OK)
+        ra_shape_close(shape);
+    return st;
+}
+
+void ra_shape_close(struct ra_shape *shape)
+{
+    free(shape->lanes);
+    free(shape->full_ids);
+    free(shape->query_means);
+    *shape = (struct ra_shape){0};
+}
+
+static uint64_t available_memory(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kib ? (uint64_t)kib * 1024 : UINT64_MAX;
+}
+
+/* Bytes of one schedule's share of the temporary file, and of its export. */
+static void add_files(const struct ra_replay_config *config, const struct ra_shape *shape, int p,
+                      struct ra_replay_needs *needs)
+{
+    const struct ra_model *m = shape->model;
+    uint64_t layer_steps = (uint64_t)shape->n_full * (uint64_t)shape->n_steps;
+    uint64_t out = layer_steps * (uint64_t)(m->Hq * m->Dv) * 4;
+    int32_t k = ra_policy_spec_k_max(config->specs[p], shape->P);
+    uint64_t rows = (uint64_t)(shape->P + shape->run_steps);
+    uint64_t set = k < 0 ? 0 : (uint64_t)k + 1 < rows ? (uint64_t)k + 1 : rows;
+    uint64_t sets = layer_steps * (uint64_t)m->Hkv * set * 4;
+    bool exports = config->export_paths && config->export_paths[p];
+    needs->spool_bytes += 2 * out + (exports ? out : 0) + sets; /* the reference is in f64 */
+    if (exports)
+        needs->export_bytes += out + sets + layer_steps * (uint64_t)m->Hq * 12;
+}
+
+static enum ra_status add_up(const struct ra_replay_config *config, const struct ra_shape *shape,
+                             struct ra_replay_needs *needs, struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    uint64_t rows = (uint64_t)(shape->P + shape->run_steps), row = ra_model_row_bytes(m);
+    int32_t *windows = calloc((size_t)shape->n_lanes, sizeof *windows);
+    if (!windows)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %d layers", shape->n_lanes);
+    if (config->quality)
+        needs->memory_bytes = rows * (uint64_t)m->Hkv * row +
+                              (uint64_t)ra_engine_tile(shape) * (uint64_t)m->Hq * rows * 8;
+    uint64_t decode =
+        (uint64_t)shape->n_lanes * (uint64_t)shape->run_steps *
+        ((uint64_t)m->Hkv * row + (uint64_t)(m->Hq * m->D) * ra_dtype_bytes(m->dtype));
+    for (int p = 0; p < config->n_policies; p++) {
+        struct ra_backend_config backend =
+            ra_engine_backend_config(config, shape, config->specs[p], windows);
+        uint64_t bytes = decode + (uint64_t)config->backend->memory(&backend);
+        needs->memory_bytes = bytes > needs->memory_bytes ? bytes : needs->memory_bytes;
+        add_files(config, shape, p, needs);
+    }
+    free(windows);
+    if (needs->memory_bytes > available_memory())
+        return ra_fail(err, RA_ENOMEM,
+                       "%s: the replay needs %.1f GiB of memory, %.1f GiB are available; replay "
+                       "fewer layers (--layers) or steps (--steps)",
+                       shape->info->path, (double)needs->memory_bytes / 0x1p30,
+                       (double)available_memory() / 0x1p30);
+    return RA_OK;
+}
+
+enum ra_status ra_replay_plan(const struct ra_replay_config *config, struct ra_replay_needs *needs,
+                              struct ra_error *err)
+{
+    struct ra_shape shape;
+    *needs = (struct ra_replay_needs){0};
+    RA_TRY(ra_shape_open(&shape, config, err));
+    enum ra_status st = add_up(config, &shape, needs, err);
+    ra_shape_close(&shape);
+    return st;
+}
+
+static enum ra_status time_all(const struct ra_replay_config *config, const struct ra_shape *shape,
+                               struct ra_track *tracks, struct ra_replay_result *results,
+                               struct ra_error *err)
+{
+    struct ra_decode_rows rows = {0};
+    enum ra_status st = ra_decode_rows_open(&rows, config, shape, err);
+    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
+        st = ra_engine_time(config, shape, &tracks[p], &rows, &results[p], err);
+        if (st != RA_OK)
+            st = ra_fail_context(err, st, "%s", ra_policy_spec_canonical(tracks[p].spec));
+    }
+    ra_decode_rows_close(&rows);
+    return st;
+}
+
+static enum ra_status check_near_ties(const struct ra_track *track, struct ra_error *err)
+{
+    int64_t allowed = track->selections / 1000 > 3 ? track->selections / 1000 : 3;
+    if (track->near_ties > allowed)
+        return ra_fail(err, RA_EDIVERGED,
+                       "%s: %lld of %lld selections of the %s backend differ from the reference by "
+                       "near ties, %lld are allowed",
+                       ra_policy_spec_canonical(track->spec), (long long)track->near_ties,
+                       (long long)track->selections, track->config->backend->name,
+                       (long long)allowed);
+    return RA_OK;
+}
+
+static enum ra_status run(const struct ra_replay_config *config, const struct ra_shape *shape,
+                          struct ra_track *tracks, struct ra_pool *pool,
+                          struct ra_replay_result *results, struct ra_error *err)
+{
+    for (int p = 0; p < config->n_policies; p++) {
+        results[p] = (struct ra_replay_result){.kernel_err_max = NAN};
+        RA_TRY(ra_track_open(&tracks[p], config, shape, p, err));
+    }
+    if (config->quality)
+        RA_TRY(ra_engine_measure(config, shape, tracks, pool, err));
+    RA_TRY(time_all(config, shape, tracks, results, err));
+    for (int p = 0; p < config->n_policies; p++) {
+        RA_TRY(check_near_ties(&tracks[p], err));
+        if (ra_track_exports(&tracks[p]))
+            RA_TRY(ra_engine_export(&tracks[p], config->export_paths[p], err));
+        RA_TRY(ra_engine_summarise(&tracks[p], &results[p], err));
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_replay(const struct ra_replay_config *config, struct ra_replay_result *results,
+                         struct ra_error *err)
+{
+    struct ra_shape shape;
+    struct ra_pool *pool = NULL;
+    RA_BUG_ON(config->n_policies < 1 || config->repeats < 1);
+    RA_TRY(ra_shape_open(&shape, config, err));
+    struct ra_track *tracks = calloc((size_t)config->n_policies, sizeof *tracks);
+    enum ra_status st = tracks ? ra_pool_open(&pool, config->n_threads, err)
+                               : ra_fail(err, RA_ENOMEM, "engine: no memory for schedules");
+    if (st == RA_OK)
+        st = run(config, &shape, tracks, pool, results, err);
+    for (int p = 0; tracks && p < config->n_policies; p++)
+        ra_track_close(&tracks[p]);
+    free(tracks);
+    ra_pool_close(pool);
+    ra_shape_close(&shape);
+    return st;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Replay of one recorded sequence under several schedules, in two phases. Phase 1 goes layer by
+ * layer: the f64 reference of a (layer, step) is formed once and shared by all schedules, which
+ * decide what they attend to and are measured against it. Phase 2 goes step by step, as a model
+ * decodes: a backend that owns the caches of all layers executes each schedule and is timed and
+ * checked. Definitions of all figures: README, "Letters and figures".
+ */
+#ifndef RA_SIM_ENGINE_H
+#define RA_SIM_ENGINE_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#include "kernels/backend.h"
+#include "profiler/recorder.h"
+#include "profiler/store.h"
+#include "sim/base/hash.h"
+#include "sim/policy.h"
+#include "traces/trace.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Residence of positions is recorded for one KV head of one layer; RA_KEEP_DEFAULT: the middle
+ * recorded full-attention layer, head 0. */
+struct ra_keep_set {
+    int layer_id, head;
+};
+#define RA_KEEP_DEFAULT (-1)
+
+struct ra_replay_config {
+    const struct ra_trace *trace;
+    int seq;
+    struct ra_policy_spec *const *specs; /* [n_policies] */
+    int n_policies;
+    const struct ra_backend_ops *backend;
+    enum ra_cache_mode cache;
+    enum ra_scores_mode scores;
+    int n_threads;        /* 0: one per processor */
+    int repeats;          /* timed repeats, >= 1 */
+    int32_t first_step;   /* steps before it bring the caches to their state, uncounted */
+    int32_t last_step;    /* inclusive; -1: the last */
+    const int *layer_ids; /* model layer numbers to replay; NULL: all recorded */
+    int n_layer_ids;
+    bool quality;                    /* phase 1; without it the backend's own selections stand */
+    const char *const *export_paths; /* [n_policies] files to write, or NULL */
+    struct ra_store *store;          /* NULL: nothing is stored */
+    const int64_t *run_ids;          /* [n_policies] with a store */
+    const struct ra_keep_set *keep;  /* [n_keep] */
+    int n_keep;
+    bool (*stop)(void); /* asked at layer and step boundaries; NULL: never */
+    void (*progress)(void *context, const char *what, uint64_t done, uint64_t total);
+    void *progress_context;
+};
+
+/* Counts of layer-steps; bytes as DESIGN's figures define them. */
+struct ra_counts {
+    int64_t keys_read, keys_attended, kv_read_bytes, kv_write_bytes, refresh_entries, refresh_bytes,
+        selection_bytes;
+};
+
+/* Quality over a class of layer-steps; NaN where empty. */
+struct ra_quality_summary {
+    double mass_mean, mass_p05, mass_min;
+    double err_mean, err_p95, err_max;
+    double recall_mean;
+    double overlap_mean, overlap_p05;
+};
+
+struct ra_replay_result {
+    int32_t k_resolved; /* -1: the schedule has no k */
+    int32_t steps;      /* counted */
+    int64_t full_layer_steps, recycled_layer_steps;
+    struct ra_counts total;
+    int64_t window_keys_read, window_kv_read_bytes, window_kv_write_bytes; /* part of total */
+    struct ra_counts prefill;
+    bool has_quality;
+    struct ra_quality_summary all, on_recycled;
+    int64_t err_undefined; /* query heads whose reference output is zero */
+    double kernel_err_max; /* NaN: not measured */
+    double kernel_err_bound;
+    int64_t near_ties, selections;
+    bool is_timed;
+    bool is_cache_resident; /* KV of the run fits the last-level cache */
+    double attention_ns, step_mean_ns, step_p50_ns, step_p99_ns, full_step_mean_ns,
+        recycled_step_mean_ns, prefill_ns;
+    double ops_ns[RA_OP_COUNT];
+    int repeats;
+    size_t backend_bytes;
+    char fingerprint[RA_SHA256_HEX];
+    char output_hash[RA_SHA256_HEX]; /* "": not executed */
+};
+
+/* What a replay will take, told before it starts. */
+struct ra_replay_needs {
+    uint64_t spool_bytes;  /* temporary file in TMPDIR, all schedules together */
+    uint64_t memory_bytes; /* phase 1 peak, or the backend's caches, whichever is larger */
+    uint64_t export_bytes; /* at most, all files together */
+};
+
+/*
+ * Match schedules with the trace, resolve layers and steps. RA_EUSAGE naming what a schedule
+ * needs and the trace lacks, or the layer, step or K that does not fit.
+ */
+RA_MUST_CHECK enum ra_status ra_replay_plan(const struct ra_replay_config *config,
+                                            struct ra_replay_needs *needs, struct ra_error *err);
+
+/*
+ * Run both phases. results [n_policies]. On RA_EINTERRUPTED, rows of finished layers and complete
+ * passes are in the store. RA_EDIVERGED: the backend's selection or output differs from the
+ * reference beyond the rule for near ties, or two repeats differ.
+ */
+RA_MUST_CHECK enum ra_status ra_replay(const struct ra_replay_config *config,
+                                       struct ra_replay_result *results, struct ra_error *err);
+
+/*
+ * One JSON object per schedule, in the order of config->specs; the caller owns the array. What was
+ * not measured is null. NULL when memory runs out.
+ */
+json_t *ra_replay_json(const struct ra_replay_config *config,
+                       const struct ra_replay_result *results);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Phase 2: a backend executes a schedule step by step, all layers of a step before the next, as a
+ * model decodes. Each operation is bracketed; everything else (reading rows, checking, deciding)
+ * happens outside the brackets. After each selection the backend takes over the reference's.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/engine_beat.h"
+#include "sim/kvset.h"
+#include "sim/rope.h"
+
+/* Time one backend call of this beat. */
+#define TIMED(beat, op, call, err)                                                                 \
+    do {                                                                                           \
+        uint64_t begin_ns_ = ra_recorder_begin();                                                  \
+        RA_TRY(call);                                                                              \
+        RA_TRY(ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t, (beat)->lane->id, op,  \
+                               err));                                                              \
+    } while (0)
+
+static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t *n_bytes,
+                                  struct ra_error *err)
+{
+    size_t slot = ra_shape_slot(b->shape, kind, b->lane->full, b->step.t);
+    size_t n = ra_spool_size(b->track->spool, slot);
+    RA_BUG_ON(n == 0);
+    if (n > b->record_bytes) {
+        void *more = realloc(b->record, n);
+        if (!more)
+            return ra_fail(err, RA_ENOMEM, "engine: no memory for a record of %zu bytes", n);
+        b->record = more;
+        b->record_bytes = n;
+    }
+    *n_bytes = n;
+    return ra_spool_get(b->track->spool, slot, b->record, err);
+}
+
+static void adopt_view(struct ra_beat *b)
+{
+    for (int h = 0; h < b->shape->model->Hkv; h++) {
+        struct ra_retained view;
+        ra_policy_view(b->track->policy, b->step.layer, h, &view);
+        b->ops->adopt(b->dev, b->lane_number, h, &view);
+    }
+}
+
+/* Bring C_r to what the schedule retains now; the entries moved must be those that are new. */
+static enum ra_status refresh(struct ra_beat *b, struct ra_error *err)
+{
+    int64_t moved = 0, expected = 0;
+    adopt_view(b);
+    TIMED(b, RA_OP_REFRESH, b->ops->refresh(b->dev, b->lane_number, &moved, err), err);
+    for (int h = 0; h < b->shape->model->Hkv; h++) {
+        struct ra_retained view;
+        const struct ra_positions *old = &b->track->before[h].set;
+        ra_policy_view(b->track->policy, b->step.layer, h, &view);
+        expected += view.set.n - ra_kvset_common(view.set.pos, view.set.n, old->pos, old->n);
+    }
+    if ((b->ops->caps & RA_CAP_EXACT) && moved != expected)
+        return ra_fail(err, RA_EDIVERGED,
+                       "layer %d, step %d: the refresh moved %lld entries, expected %lld",
+                       b->lane->id, b->step.t, (long long)moved, (long long)expected);
+    return RA_OK;
+}
+
+/* The backend selects; the reference's selection, where there is one, is installed. */
+static enum ra_status select_and_refresh(struct ra_beat *b, const struct ra_plan *plan,
+                                         struct ra_error *err)
+{
+    int Hkv = b->shape->model->Hkv;
+    const struct ra_positions *install = b->chosen;
+    TIMED(b, RA_OP_SELECT, b->ops->select(b->dev, b->lane_number, plan->rule, b->chosen, err), err);
+    if (b->config->quality) {
+        size_t n_bytes, used = (size_t)Hkv;
+        RA_TRY(load_record(b, RA_RECORD_ORDER, &n_bytes, err));
+        for (int h = 0; h < Hkv; h++) {
+            b->sets[h] = (struct ra_positions){.pos = b->record + used, .n = b->record[h]};
+            used += (size_t)b->record[h];
+        }
+        if (b->first_repeat && (b->ops->caps & RA_CAP_EXACT))
+            RA_TRY(ra_engine_check_order(b->track, b->lane, &b->step, plan->rule, b->chosen,
+                                         b->sets, err));
+        install = b->sets;
+    }
+    for (int h = 0; h < Hkv; h++)
+        ra_policy_install(b->track->policy, &b->step, h, &install[h]);
+    return refresh(b, err);
+}
+
+static enum ra_status sets_from_spool(struct ra_beat *b, int *n_sets, struct ra_error *err)
+{
+    size_t n_bytes;
+    RA_TRY(load_record(b, RA_RECORD_SETS, &n_bytes, err));
+    *n_sets = b->record[0];
+    size_t used = (size_t)*n_sets + 1;
+    for (int i = 0; i < *n_sets; i++) { /* stored with self, which is last */
+        int32_t n = b->record[1 + i];
+        b->sets[i] = (struct ra_positions){.pos = b->record + used, .n = n - 1};
+        used += (size_t)n;
+    }
+    return RA_OK;
+}
+
+/* Mean query before rotation, head by head, for schedules that compare such queries. */
+static const float *query_to_compare(struct ra_beat *b, const struct ra_plan *plan)
+{
+    const struct ra_model *m = b->shape->model;
+    if (!plan->compares_unrotated)
+        return b->q;
+    for (int h = 0; h < m->Hq; h++) {
+        for (int d = 0; d < m->D; d++)
+            b->head[d] = b->q[h * m->D + d];
+        ra_rope_unrotate(&m->rope, m->D, b->step.self, b->head);
+        for (int d = 0; d < m->D; d++)
+            b->unrotated[h * m->D + d] = (float)b->head[d];
+    }
+    return b->unrotated;
+}
+
+/* Both halves of the comparison are one operation: a full step's query becomes the reference. */
+static enum ra_status compare_on_device(struct ra_beat *b, const struct ra_plan *plan,
+                                        const float *q, double *cosine, struct ra_error *err)
+{
+    if (plan->checks_query)
+        RA_TRY(b->ops->cosine(b->dev, b->lane_number, q, cosine, err));
+    if (plan->is_full || b->step.t < 0)
+        RA_TRY(b->ops->set_reference(b->dev, b->lane_number, q, err));
+    return RA_OK;
+}
+
+static enum ra_status compare_query(struct ra_beat *b, const struct ra_plan *plan,
+                                    struct ra_error *err)
+{
+    double cosine = NAN;
+    if (!(ra_policy_spec_needs(b->track->spec) & RA_NEEDS_QUERIES) ||
+        !(plan->checks_query || plan->is_full || b->step.t < 0))
+        return RA_OK;
+    const float *q = query_to_compare(b, plan);
+    TIMED(b, RA_OP_COSINE, compare_on_device(b, plan, q, &cosine, err), err);
+    /* Queries are un-rotated into f32, so the backend's value carries that rounding. */
+    if (plan->checks_query && (b->ops->caps & RA_CAP_EXACT) && plan->compared_step == b->step.t &&
+        fabs(cosine - plan->query_cosine) > 1e-5)
+        return ra_fail(err, RA_EDIVERGED,
+                       "layer %d, step %d: query cosine %.9g on the backend, %.9g expected",
+                       b->lane->id, b->step.t, cosine, plan->query_cosine);
+    return RA_OK;
+}
+
+static enum ra_status attend(struct ra_beat *b, const struct ra_plan *plan, struct ra_error *err)
+{
+    int n_sets;
+    switch (plan->attend) {
+    case RA_ATTEND_ALL:
+        TIMED(b, RA_OP_ATTEND,
+              b->ops->attend_full(b->dev, b->lane_number, b->q,
+                                  plan->scores == RA_SCORES_AFTER &&
+                                      b->config->scores == RA_SCORES_FUSED,
+                                  b->out, err),
+              err);
+        break;
+    case RA_ATTEND_CACHE:
+        TIMED(b, RA_OP_ATTEND,
+              b->ops->attend_recycled(b->dev, b->lane_number, b->q, false, b->out, err), err);
+        break;
+    case RA_ATTEND_SETS:
+        RA_TRY(sets_from_spool(b, &n_sets, err));
+        TIMED(b, RA_OP_ATTEND,
+              b->ops->attend_sets(b->dev, b->lane_number, b->q, b->sets, n_sets, b->out, err), err);
+        break;
+    }
+    return RA_OK;
+}
+
+static enum ra_status score(struct ra_beat *b, struct ra_error *err)
+{
+    TIMED(b, RA_OP_SCORES, b->ops->score(b->dev, b->lane_number, b->q, err), err);
+    return RA_OK;
+}
+
+/* Self enters C_r where the schedule's advance put it there; both must have evicted the same. */
+static enum ra_status insert_and_evict(struct ra_beat *b, struct ra_error *err)
+{
+    const struct ra_model *m = b->shape->model;
+    struct ra_retained view;
+    ra_policy_view(b->track->policy, b->step.layer, 0, &view);
+    TIMED(b, RA_OP_EVICT, b->ops->insert_evict(b->dev, b->lane_number, view.set.n, b->evicted, err),
+          err);
+    for (int h = 0; h < m->Hkv && (b->ops->caps & RA_CAP_EXACT); h++) {
+        const struct ra_positions *old = &b->track->before[h].set;
+        ra_policy_view(b->track->policy, b->step.layer, h, &view);
+        bool went = b->evicted[h] >= 0;
+        if (view.set.n != old->n + 1 - went ||
+            (went &&
+             (ra_kvset_has(view.set.pos, view.set.n, b->evicted[h]) ||
+              !(ra_kvset_has(old->pos, old->n, b->evicted[h]) || b->evicted[h] == b->step.self))))
+            return ra_fail(err, RA_EDIVERGED,
+                           "layer %d, step %d, KV head %d: the backend evicted position %d, which "
+                           "the schedule keeps",
+                           b->lane->id, b->step.t, h, b->evicted[h]);
+    }
+    return RA_OK;
+}
+
+static enum ra_status check_output(struct ra_beat *b, struct ra_error *err)
+{
+    const struct ra_model *m = b->shape->model;
+    size_t n = (size_t)(m->Hq * m->Dv), n_bytes;
+    if (!ra_shape_counts(b->shape, b->step.t))
+        return RA_OK;
+    ra_sha256_bytes(&b->output, b->out, n * sizeof *b->out);
+    if (!b->first_repeat || b->lane->full < 0)
+        return RA_OK;
+    if (b->track->output)
+        RA_TRY(ra_spool_put(b->track->output,
+                            ra_shape_slot(b->shape, RA_RECORD_OUT, b->lane->full, b->step.t),
+                            b->out, n * sizeof *b->out, err));
+    if (!b->config->quality || !(b->ops->caps & RA_CAP_EXACT))
+        return RA_OK;
+    RA_TRY(load_record(b, RA_RECORD_OUT, &n_bytes, err));
+    const double *want = (const double *)(const void *)b->record;
+    double bound = ra_kernel_err_bound(b->track->max_abs_logit);
+    for (int h = 0; h < m->Hq; h++) {
+        double difference = 0, norm = 0;
+        for (int i = h * m->Dv; i < (h + 1) * m->Dv; i++) {
+            double gap = (double)b->out[i] - want[i];
+            difference += gap * gap;
+            norm += want[i] * want[i];
+        }
+        double error = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+        if (!(error <= bound)) /* catches NaN too */
+            return ra_fail(err, RA_EDIVERGED,
+                           "layer %d, step %d, head %d: the %s backend's output is off by %.3g, "
+                           "rounding explains %.3g",
+                           b->lane->id, b->step.t, h, b->ops->name, error, bound);
+        b->worst_err = fmax(b->worst_err, error);
+    }
+    return RA_OK;
+}
+
+/* Without phase 1 the books are kept here, once. */
+static bool keeps_books(const struct ra_beat *b)
+{
+    return !b->config->quality && b->first_repeat;
+}
+
+static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
+{
+    struct ra_plan plan = {.query_cosine = NAN};
+    struct ra_layer_step_row row = {.mass_recovered_mean = NAN,
+                                    .mass_recovered_min = NAN,
+                                    .output_rel_err_mean = NAN,
+                                    .output_rel_err_max = NAN,
+                                    .topk_recall = NAN,
+                                    .refresh_overlap = NAN};
+    ra_track_before(b->track, &b->step);
+    RA_TRY(ra_policy_plan(b->track->policy, &b->step, &plan, err));
+    bool prefill = b->step.t < 0;
+    bool chosen_before = plan.rebuilds && plan.rule && (prefill || plan.scores == RA_SCORES_BEFORE);
+    RA_TRY(compare_query(b, &plan, err));
+    if (chosen_before) {
+        RA_TRY(score(b, err));
+        RA_TRY(select_and_refresh(b, &plan, err));
+    } else if (plan.rebuilds && !plan.rule && !prefill) {
+        RA_TRY(refresh(b, err));
+    }
+    if (!prefill) {
+        RA_TRY(attend(b, &plan, err));
+        RA_TRY(check_output(b, err));
+        RA_TRY(ra_track_widen(b->track, &plan, err));
+        if (keeps_books(b))
+            ra_track_attend(b->track, &b->step, &plan, &row);
+        if (ra_shape_counts(b->shape, b->step.t))
+            b->full_lanes[b->step.t - b->shape->first_step] += plan.is_full;
+    }
+    if (plan.rebuilds && plan.rule && !chosen_before) {
+        if (b->config->scores == RA_SCORES_RECOMPUTE)
+            RA_TRY(score(b, err));
+        RA_TRY(select_and_refresh(b, &plan, err));
+    }
+    ra_policy_advance(b->track->policy, &b->step);
+    if (b->track->caches != RA_CACHES_FULL) {
+        if (prefill && !plan.rule)
+            RA_TRY(refresh(b, err));
+        else if (!prefill && !plan.rebuilds)
+            RA_TRY(insert_and_evict(b, err));
+    }
+    return keeps_books(b) ? ra_track_close_step(b->track, b->lane, &b->step, &plan, &row, err)
+                          : RA_OK;
+}
+
+static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, struct ra_error *err)
+{
+    const struct ra_shape *shape = b->shape;
+    const struct ra_model *m = shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), lane = (size_t)lane_number;
+    size_t steps = (size_t)shape->run_steps;
+    size_t k_row = (size_t)(m->Hkv * m->D) * e, v_row = (size_t)(m->Hkv * m->Dv) * e;
+    size_t q_row = (size_t)(m->Hq * m->D) * e;
+    b->lane = &shape->lanes[lane_number];
+    b->lane_number = lane_number;
+    b->step = (struct ra_step){
+        .t = t, .self = shape->P + t, .layer = b->lane->full, .layer_id = b->lane->id};
+    ra_widen(m->dtype, b->rows->q + (lane * (steps + 1) + (size_t)(t + 1)) * q_row,
+             (size_t)(m->Hq * m->D), b->q);
+    if (t >= 0) {
+        const char *k = b->rows->k + (lane * steps + (size_t)t) * k_row;
+        const char *v = b->rows->v + (lane * steps + (size_t)t) * v_row;
+        TIMED(b, RA_OP_APPEND, b->ops->append(b->dev, lane_number, k, v, err), err);
+    }
+    if (!b->lane->window)
+        return full_lane_step(b, err);
+    if (keeps_books(b))
+        RA_TRY(ra_track_window(b->track, b->lane, t, err));
+    if (t < 0)
+        return RA_OK;
+    TIMED(b, RA_OP_ATTEND, b->ops->attend_full(b->dev, lane_number, b->q, false, b->out, err), err);
+    return check_output(b, err);
+}
+
+static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
+{
+    const struct ra_shape *shape = b->shape;
+    const struct ra_model *m = shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), P = (size_t)shape->P;
+    size_t k_head = P * (size_t)m->D * e, v_head = P * (size_t)m->Dv * e;
+    char *values = b->rows->prompt + (size_t)m->Hkv * k_head;
+    for (int l = 0; l < shape->n_lanes; l++) {
+        const struct ra_trace_layer *layer = &shape->info->layers[shape->lanes[l].index];
+        int32_t first = layer->first; /* earlier rows are outside every window to come */
+        memset(b->rows->prompt, 0, (size_t)m->Hkv * (k_head + v_head));
+        for (int h = 0; h < m->Hkv; h++) {
+            char *k = b->rows->prompt + (size_t)h * k_head + (size_t)first * (size_t)m->D * e;
+            char *v = values + (size_t)h * v_head + (size_t)first * (size_t)m->Dv * e;
+            RA_TRY(ra_trace_read(b->config->trace, b->config->seq, shape->lanes[l].index,
+                                 RA_TRACE_K, h, first, shape->P - first, k, err));
+            RA_TRY(ra_trace_read(b->config->trace, b->config->seq, shape->lanes[l].index,
+                                 RA_TRACE_V, h, first, shape->P - first, v, err));
+        }
+        RA_TRY(b->ops->load(b->dev, l, b->rows->prompt, k_head, values, v_head, shape->P, err));
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
+                              struct ra_error *err)
+{
+    const struct ra_shape *shape = b->shape;
+    b->ops->reset(b->dev);
+    RA_TRY(ra_track_restart(b->track, err));
+    RA_TRY(load_prompts(b, err));
+    ra_sha256_init(&b->output);
+    for (int32_t t = -1; t < shape->run_steps; t++) {
+        if (b->config->stop && b->config->stop())
+            return ra_fail(err, RA_EINTERRUPTED, "interrupted before step %d", t);
+        for (int l = 0; l < shape->n_lanes; l++)
+            RA_TRY(lane_step(b, l, t, err));
+        if (b->config->progress)
+            b->config->progress(b->config->progress_context, "time",
+                                done_before + (uint64_t)(t + 2), total);
+    }
+    if (keeps_books(b)) {
+        for (int l = 0; l < shape->n_full; l++)
+            RA_TRY(ra_track_leave(b->track, l, err));
+        RA_TRY(ra_track_store(b->track, err));
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
+{
+    const struct ra_model *m = b->shape->model;
+    size_t Hq = (size_t)m->Hq;
+    b->q = malloc(Hq * (size_t)m->D * sizeof *b->q);
+    b->unrotated = malloc(Hq * (size_t)m->D * sizeof *b->unrotated);
+    b->head = malloc((size_t)m->D * sizeof *b->head);
+    b->out = malloc(Hq * (size_t)m->Dv * sizeof *b->out);
+    b->sets = calloc(Hq, sizeof *b->sets);
+    b->chosen = calloc((size_t)m->Hkv, sizeof *b->chosen);
+    b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);
+    b->full_lanes = calloc((size_t)b->shape->n_steps + 1, sizeof *b->full_lanes);
+    if (!b->q || !b->unrotated || !b->head || !b->out || !b->sets || !b->chosen || !b->evicted ||
+        !b->full_lanes)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for a step's rows");
+    return RA_OK;
+}
+
+void ra_beat_close(struct ra_beat *b)
+{
+    free(b->q);
+    free(b->unrotated);
+    free(b->head);
+    free(b->out);
+    free(b->sets);
+    free(b->chosen);
+    free(b->evicted);
+    free(b->full_lanes);
+    free(b->record);
+}

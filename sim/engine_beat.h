@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One schedule on one backend, step by step: the inner part of phase 2. Internal to the engine. */
+#ifndef RA_SIM_ENGINE_BEAT_H
+#define RA_SIM_ENGINE_BEAT_H
+
+#include "sim/engine_internal.h"
+
+/* What is at hand at one (lane, step). The first block is the caller's to fill. */
+struct ra_beat {
+    const struct ra_replay_config *config;
+    const struct ra_shape *shape;
+    struct ra_track *track;
+    const struct ra_decode_rows *rows;
+    const struct ra_backend_ops *ops;
+    void *dev;
+    struct ra_recorder *recorder;
+    bool first_repeat;
+
+    const struct ra_lane *lane;
+    int lane_number;
+    struct ra_step step;
+    float *q, *unrotated; /* [Hq][D] */
+    double *head;         /* [D] */
+    float *out;           /* [Hq][Dv] */
+    int32_t *record;      /* a spooled record */
+    size_t record_bytes;
+    struct ra_positions *sets;   /* [Hq] of a record */
+    struct ra_positions *chosen; /* [Hkv] the backend's selection */
+    int32_t *evicted;            /* [Hkv] */
+    struct ra_sha256 output;
+    double worst_err;
+    int *full_lanes; /* [n_steps] lanes that ran a full step */
+};
+
+/* Storage for one step; everything in the struct's first block must be set. */
+RA_MUST_CHECK enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err);
+void ra_beat_close(struct ra_beat *b);
+
+/* All steps once, from empty caches. RA_EDIVERGED, RA_EINTERRUPTED, and what the backend fails
+ * with. */
+RA_MUST_CHECK enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
+                                            struct ra_error *err);
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A backend's selection against the reference's. They may order two candidates differently only
+ * where the reference's ranking scores are nearly equal: within 1e-5 relative, or within what f32
+ * rounding of the logits explains, whichever is larger. Scores are formed anew, for the disputed
+ * step only.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/engine_internal.h"
+#include "sim/reference.h"
+#include "sim/select.h"
+
+struct dispute {
+    int32_t L;
+    double *raw, *pooled; /* [L] */
+    double tolerance;
+};
+
+static bool same(const struct ra_positions *a, const struct ra_positions *b)
+{
+    return a->n == b->n &&
+           (a->n == 0 || memcmp(a->pos, b->pos, (size_t)a->n * sizeof *a->pos) == 0);
+}
+
+static enum ra_status form_scores(struct ra_track *track, const struct ra_lane *lane,
+                                  const struct ra_step *step, const struct ra_select_rule *rule,
+                                  int kv, struct dispute *d, struct ra_error *err)
+{
+    const struct ra_model *m = track->shape->model;
+    const struct ra_replay_config *config = track->config;
+    size_t L = (size_t)d->L, D = (size_t)m->D, G = (size_t)m->G, e = ra_dtype_bytes(m->dtype);
+    char *k = malloc(L * D * e), *stored_q = malloc(G * D * e);
+    float *q = malloc(G * D * sizeof *q);
+    double *prob = malloc(G * L * sizeof *prob);
+    enum ra_status st = RA_OK;
+    if (!k || !stored_q || !q || !prob)
+        st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
+    if (st == RA_OK)
+        st =
+            ra_trace_read(config->trace, config->seq, lane->index, RA_TRACE_K, kv, 0, d->L, k, err);
+    for (size_t g = 0; st == RA_OK && g < G; g++)
+        st = ra_trace_read(config->trace, config->seq, lane->index, RA_TRACE_Q, kv * m->G + (int)g,
+                           track->shape->seq->W + step->t, 1, stored_q + g * D * e, err);
+    if (st == RA_OK) {
+        ra_widen(m->dtype, stored_q, G * D, q);
+        struct ra_reference call = {
+            .model = m, .k = k, .q = q, .n_steps = 1, .first_L = d->L, .prob = prob};
+        ra_reference_attend(&call);
+        ra_aggregate(prob, L, m->G, d->L, rule->agg, d->raw);
+        ra_max_pool(d->raw, d->L, rule->pool, d->pooled);
+    }
+    free(k);
+    free(stored_q);
+    free(q);
+    free(prob);
+    return st;
+}
+
+/* Nothing left out may score clearly above anything taken in. */
+static bool sets_agree(const struct dispute *d, const struct ra_positions *backend,
+                       const struct ra_positions *reference, uint8_t *mark)
+{
+    double left_out = -INFINITY, taken_in = INFINITY;
+    for (int32_t i = 0; i < reference->n; i++)
+        mark[reference->pos[i]] |= 1;
+    for (int32_t i = 0; i < backend->n; i++)
+        mark[backend->pos[i]] |= 2;
+    for (int32_t j = 0; j < d->L; j++) {
+        if (mark[j] == 1)
+            left_out = fmax(left_out, d->pooled[j]);
+        if (mark[j] == 2)
+            taken_in = fmin(taken_in, d->pooled[j]);
+    }
+    memset(mark, 0, (size_t)d->L);
+    return left_out - taken_in <= d->tolerance * fabs(left_out) || isinf(left_out);
+}
+
+/* Along the backend's order, first to go first, the reference's scores may not fall clearly. The
+ * protected current token stands outside the order of scores. */
+static bool order_agrees(const struct dispute *d, const struct ra_select_rule *rule,
+                         const struct ra_positions *backend)
+{
+    const double *score = rule->evict == RA_EVICT_RAW ? d->raw : d->pooled;
+    double highest = -INFINITY;
+    for (int32_t i = 0; i < backend->n; i++) {
+        int32_t pos = backend->pos[i];
+        if (rule->current == RA_CURRENT_SNAPKV && pos == d->L - 1)
+            continue;
+        if (highest - score[pos] > d->tolerance * fabs(highest))
+            return false;
+        highest = fmax(highest, score[pos]);
+    }
+    return true;
+}
+
+enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lane *lane,
+                                     const struct ra_step *step, const struct ra_select_rule *rule,
+                                     const struct ra_positions *backend,
+                                     const struct ra_positions *reference, struct ra_error *err)
+{
+    const struct ra_model *m = track->shape->model;
+    struct dispute d = {.L = step->self + 1};
+    enum ra_status st = RA_OK;
+    RA_BUG_ON(d.L < 1);
+    /* Two logits, each off by the f32 rounding of its sum, move a ratio of probabilities twice. */
+    d.tolerance = fmax(1e-5, 2 * (ra_kernel_err_bound(track->max_abs_logit) - 1e-5));
+    d.raw = malloc((size_t)d.L * sizeof *d.raw);
+    d.pooled = malloc((size_t)d.L * sizeof *d.pooled);
+    if (!d.raw || !d.pooled)
+        st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
+    for (int h = 0; st == RA_OK && h < m->Hkv; h++) {
+        track->selections++;
+        if (same(&backend[h], &reference[h]))
+            continue;
+        st = form_scores(track, lane, step, rule, h, &d, err);
+        if (st != RA_OK)
+            break;
+        if (backend[h].n != reference[h].n ||
+            !sets_agree(&d, &backend[h], &reference[h], track->mark) ||
+            !order_agrees(&d, rule, &backend[h]))
+            st = ra_fail(
+                err, RA_EDIVERGED,
+                "layer %d, step %d, KV head %d: the %s backend's selection of %d positions "
+                "differs from the reference's %d beyond near ties",
+                lane->id, step->t, h, track->config->backend->name, backend[h].n, reference[h].n);
+        track->near_ties++;
+    }
+    free(d.raw);
+    free(d.pooled);
+    return st;
+}

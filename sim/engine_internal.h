@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of the engine share: the resolved shape of a replay, and the books that are kept
+ * for each schedule. engine.c resolves and runs the phases, engine_track.c counts, engine_measure.c
+ * is phase 1, engine_time.c phase 2, engine_check.c compares a backend with the reference,
+ * engine_summary.c reduces, engine_export.c writes files.
+ */
+#ifndef RA_SIM_ENGINE_INTERNAL_H
+#define RA_SIM_ENGINE_INTERNAL_H
+
+#include "sim/base/pool.h"
+#include "sim/engine.h"
+#include "sim/engine_spool.h"
+
+/* A layer of the replay. */
+struct ra_lane {
+    int index;      /* in the trace's list of layers */
+    int id;         /* number in the model */
+    int32_t window; /* 0: full attention */
+    int full;       /* index among the full-attention lanes, -1 for window lanes */
+};
+
+struct ra_shape {
+    const struct ra_trace_info *info;
+    const struct ra_trace_seq *seq;
+    const struct ra_model *model;
+    int n_lanes, n_full;
+    struct ra_lane *lanes; /* [n_lanes] */
+    int *full_ids;         /* [n_full] model layer numbers */
+    int32_t P;
+    int32_t first_step, n_steps; /* counted: first_step .. first_step + n_steps - 1 */
+    int32_t run_steps;           /* executed: 0 .. run_steps - 1 */
+    struct ra_queries queries;   /* filled when a schedule needs it */
+    double *query_means;
+};
+
+enum ra_record { RA_RECORD_ORDER, RA_RECORD_SETS, RA_RECORD_OUT, RA_RECORD_COUNT };
+
+/* Slot of a record of (full lane, step t >= -1). */
+size_t ra_shape_slot(const struct ra_shape *shape, enum ra_record kind, int full, int32_t t);
+size_t ra_shape_slots(const struct ra_shape *shape);
+
+/* Residence of one KV head's entries. */
+struct ra_residence {
+    int full, head;   /* lane index among full lanes, KV head */
+    int32_t *entered; /* [P + run_steps] step of entry, INT32_MIN: not in C_r */
+    int32_t *now;     /* retained set as last seen */
+    int32_t n_now;
+};
+
+/* The books of one schedule. */
+struct ra_track {
+    const struct ra_replay_config *config;
+    const struct ra_shape *shape;
+    const struct ra_policy_spec *spec;
+    struct ra_policy *policy;
+    enum ra_caches caches;
+    int number; /* of the schedule */
+
+    struct ra_sha256 *lane_hash; /* [n_lanes] */
+    struct ra_counts total, prefill;
+    int64_t window_keys, window_read, window_write;
+    int64_t full_layer_steps, recycled_layer_steps;
+
+    /* [n_full][n_steps][...]; NaN where there is nothing. NULL without quality. */
+    double *mass, *err, *recall; /* [Hq] each */
+    double *overlap;             /* [Hkv] */
+    uint8_t *flags;              /* RA_FLAG_* */
+    int64_t err_undefined;
+
+    struct ra_layer_step_row *rows; /* waiting for the store */
+    size_t n_rows, rows_capacity;
+    struct ra_retained_row *stays;
+    size_t n_stays, stays_capacity;
+    struct ra_residence *residence; /* [n_keep] */
+    int n_residence;
+
+    /* Workspace of one (layer, step). */
+    struct ra_positions *sets;  /* [Hq] attended, self included; pos NULL: everything */
+    int32_t *set_storage;       /* [Hkv][P + run_steps + 1], [Hq][...] once is_wide */
+    bool is_wide;               /* the schedule has had sets per query head */
+    struct ra_retained *before; /* [Hkv] retained before a rebuild */
+    int32_t *before_storage;
+    uint8_t *mark;                /* [P + run_steps] */
+    double *aggregated, *scratch; /* [P + run_steps] */
+    double *attended;             /* [Hq][Dv] output over A */
+    int32_t *record;              /* a spool record being built */
+    size_t record_capacity;
+    enum ra_agg agg; /* of the schedule's selection, for recall */
+
+    struct ra_spool *spool;  /* orders, sets, reference outputs */
+    struct ra_spool *output; /* backend outputs for the export: slot of RA_RECORD_OUT */
+    double max_abs_logit;
+    int64_t selections, near_ties;
+    struct ra_error error;
+    enum ra_status status;
+};
+
+enum { RA_FLAG_FULL = 1, RA_FLAG_SPARSE = 2 }; /* is_full; counts in on_recycled */
+
+RA_MUST_CHECK enum ra_status ra_track_open(struct ra_track *track,
+                                           const struct ra_replay_config *config,
+                                           const struct ra_shape *shape, int number,
+                                           struct ra_error *err);
+void ra_track_close(struct ra_track *track);
+/* Open the schedule anew, at its prefill. */
+RA_MUST_CHECK enum ra_status ra_track_restart(struct ra_track *track, struct ra_error *err);
+
+/* Remember what is retained before the schedule may change it. */
+void ra_track_before(struct ra_track *track, const struct ra_step *step);
+/* Make room for sets per query head where a plan has them. */
+RA_MUST_CHECK enum ra_status ra_track_widen(struct ra_track *track, const struct ra_plan *plan,
+                                            struct ra_error *err);
+/* Resolve the attended sets into track->sets, count reads into *row. */
+void ra_track_attend(struct ra_track *track, const struct ra_step *step, const struct ra_plan *plan,
+                     struct ra_layer_step_row *row);
+/* Spool the attended sets: n_sets, then each one's size (negative: everything), then positions. */
+RA_MUST_CHECK enum ra_status ra_track_spool_sets(struct ra_track *track, const struct ra_step *step,
+                                                 const struct ra_plan *plan, struct ra_error *err);
+/* Spool the retained sets' eviction orders: n of each KV head, then positions. */
+RA_MUST_CHECK enum ra_status ra_track_spool_order(struct ra_track *track,
+                                                  const struct ra_step *step, struct ra_error *err);
+/* Close the layer-step: refresh, writes, selection bytes, fingerprint, totals, the row. */
+RA_MUST_CHECK enum ra_status ra_track_close_step(struct ra_track *track, const struct ra_lane *lane,
+                                                 const struct ra_step *step,
+                                                 const struct ra_plan *plan,
+                                                 struct ra_layer_step_row *row,
+                                                 struct ra_error *err);
+/* A layer-step of a sliding-window lane. */
+RA_MUST_CHECK enum ra_status ra_track_window(struct ra_track *track, const struct ra_lane *lane,
+                                             int32_t t, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_track_open_residence(struct ra_track *track, struct ra_error *err);
+/* Residence of the kept heads after the step. */
+RA_MUST_CHECK enum ra_status ra_track_residence(struct ra_track *track, const struct ra_step *step,
+                                                struct ra_error *err);
+/* The lane is over: close residences. */
+RA_MUST_CHECK enum ra_status ra_track_leave(struct ra_track *track, int full, struct ra_error *err);
+/* Hand waiting rows to the store. */
+RA_MUST_CHECK enum ra_status ra_track_store(struct ra_track *track, struct ra_error *err);
+void ra_track_fingerprint(struct ra_track *track, char hex[RA_SHA256_HEX]);
+
+/* Whether (full lane, step) is counted, and where its values start. */
+bool ra_shape_counts(const struct ra_shape *shape, int32_t t);
+size_t ra_shape_at(const struct ra_shape *shape, int full, int32_t t);
+
+/* Is there anything that the spool must hold beyond what evictions need? */
+bool ra_track_exports(const struct ra_track *track);
+
+RA_MUST_CHECK enum ra_status ra_engine_measure(const struct ra_replay_config *config,
+                                               const struct ra_shape *shape,
+                                               struct ra_track *tracks, struct ra_pool *pool,
+                                               struct ra_error *err);
+
+/* Decode rows of all lanes, resident before the clock starts; shared by the schedules. */
+struct ra_decode_rows {
+    char *k, *v, *q; /* as stored: [n_lanes][run_steps][Hkv][D], [..][Hkv][Dv],
+                        [n_lanes][run_steps + 1][Hq][D] with the prefill's query first */
+    char *prompt;    /* room for one lane's prompt rows, K then V */
+};
+RA_MUST_CHECK enum ra_status ra_decode_rows_open(struct ra_decode_rows *rows,
+                                                 const struct ra_replay_config *config,
+                                                 const struct ra_shape *shape,
+                                                 struct ra_error *err);
+void ra_decode_rows_close(struct ra_decode_rows *rows);
+
+RA_MUST_CHECK enum ra_status ra_engine_time(const struct ra_replay_config *config,
+                                            const struct ra_shape *shape, struct ra_track *track,
+                                            const struct ra_decode_rows *rows,
+                                            struct ra_replay_result *result, struct ra_error *err);
+
+/* What the backend must hold for this schedule. */
+struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
+                                                  const struct ra_shape *shape,
+                                                  const struct ra_policy_spec *spec,
+                                                  int32_t *windows);
+
+/* Steps of phase 1 that are formed together, by the memory their probabilities take. */
+int ra_engine_tile(const struct ra_shape *shape);
+
+/*
+ * Compare a backend's eviction orders [Hkv] with the reference's of this selection, by the rule for
+ * near ties; count them. RA_EDIVERGED when they differ otherwise.
+ */
+RA_MUST_CHECK enum ra_status
+ra_engine_check_order(struct ra_track *track, const struct ra_lane *lane,
+                      const struct ra_step *step, const struct ra_select_rule *rule,
+                      const struct ra_positions *backend, const struct ra_positions *reference,
+                      struct ra_error *err);
+
+/* Reduce the books to figures. Consumes the fingerprint. */
+RA_MUST_CHECK enum ra_status
+ra_engine_summarise(struct ra_track *track, struct ra_replay_result *result, struct ra_error *err);
+
+/* Layers, steps and query means; closes what it opened when it fails. */
+RA_MUST_CHECK enum ra_status
+ra_shape_open(struct ra_shape *shape, const struct ra_replay_config *config, struct ra_error *err);
+void ra_shape_close(struct ra_shape *shape);
+
+RA_MUST_CHECK enum ra_status ra_engine_export(struct ra_track *track, const char *path,
+                                              struct ra_error *err);
+
+/* Read one head's rows of K, V or Q and widen them to f32 (q) or keep them as stored. */
+RA_MUST_CHECK enum ra_status ra_engine_read_q(const struct ra_replay_config *config,
+                                              const struct ra_shape *shape,
+                                              const struct ra_lane *lane, float *q,
+                                              struct ra_error *err);
+
+#endif

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Phase 1: decide and measure, layer by layer. Tiles of consecutive steps go through the f64
+ * reference in parallel; then every schedule walks the tile by itself, also in parallel. Rows of a
+ * finished layer go to the store before the next begins.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/engine_internal.h"
+#include "sim/quality.h"
+#include "sim/reference.h"
+#include "sim/select.h"
+
+enum { GROUP = 4, MAX_TILE = 64 };
+#define TILE_BYTES ((size_t)24 << 20)
+
+/* One lane's recording and the reference of the tile at hand. */
+struct phase {
+    const struct ra_replay_config *config;
+    const struct ra_shape *shape;
+    const struct ra_lane *lane;
+    struct ra_track *tracks;
+    char *k, *v; /* [Hkv][rows][D], [Hkv][rows][Dv] as stored */
+    float *q;    /* [run_steps + 1][Hq][D]; row 0 the prefill's */
+    float *acc;  /* [Hq][P], NULL */
+    double *prob, *out;
+    double *max_abs; /* [Hkv * MAX_TILE] */
+    int tile;        /* steps formed together */
+    int32_t first;   /* row of q where the tile starts; step first - 1 */
+    int n;           /* steps in the tile */
+};
+
+static size_t row_stride(const struct ra_shape *shape)
+{
+    return (size_t)(shape->P + shape->run_steps);
+}
+
+int ra_engine_tile(const struct ra_shape *shape)
+{
+    size_t step = (size_t)shape->model->Hq * row_stride(shape) * sizeof(double);
+    size_t tile = TILE_BYTES / step;
+    return tile < 1 ? 1 : tile > MAX_TILE ? MAX_TILE : (int)tile;
+}
+
+static const char *head_rows(const struct phase *ph, bool values, int kv)
+{
+    const struct ra_model *m = ph->shape->model;
+    size_t width = (size_t)(values ? m->Dv : m->D) * ra_dtype_bytes(m->dtype);
+    return (values ? ph->v : ph->k) + (size_t)kv * row_stride(ph->shape) * width;
+}
+
+static size_t step_probs(const struct phase *ph)
+{
+    return (size_t)ph->shape->model->Hq * row_stride(ph->shape);
+}
+
+/* Task: one KV head's group over up to GROUP steps of the tile. */
+static void form_reference(void *context, size_t index, int worker)
+{
+    (void)worker;
+    struct phase *ph = context;
+    const struct ra_model *m = ph->shape->model;
+    int kv = (int)(index % (size_t)m->Hkv);
+    int s = (int)(index / (size_t)m->Hkv) * GROUP;
+    int n = ph->n - s < GROUP ? ph->n - s : GROUP;
+    size_t head = (size_t)kv * (size_t)m->G;
+    struct ra_reference call = {.model = m,
+                                .k = head_rows(ph, false, kv),
+                                .v = head_rows(ph, true, kv),
+                                .q = ph->q + ((size_t)(ph->first + s) * (size_t)m->Hq + head) *
+                                                 (size_t)m->D,
+                                .q_step = (size_t)m->Hq * (size_t)m->D,
+                                .n_steps = n,
+                                .first_L = ph->shape->P + ph->first + s,
+                                .prob = ph->prob + (size_t)s * step_probs(ph),
+                                .step_stride = step_probs(ph),
+                                .first_head = (int)head,
+                                .out = ph->out + ((size_t)s * (size_t)m->Hq + head) * (size_t)m->Dv,
+                                .out_step = (size_t)m->Hq * (size_t)m->Dv,
+                                .max_abs = &ph->max_abs[index]};
+    ra_reference_attend(&call);
+}
+
+/* What a schedule sees of one step of the tile. */
+struct moment {
+    const struct phase *ph;
+    struct ra_step step;
+    struct ra_scores scores;
+    const double *out; /* [Hq][Dv] over everything */
+    const float *q;    /* [Hq][D] */
+};
+
+static struct moment moment_at(const struct phase *ph, int s)
+{
+    const struct ra_model *m = ph->shape->model;
+    int32_t t = ph->first + s - 1;
+    return (struct moment){
+        .ph = ph,
+        .step = {.t = t,
+                 .self = ph->shape->P + t,
+                 .layer = ph->lane->full,
+                 .layer_id = ph->lane->id,
+                 .acc = t < 0 ? ph->acc : NULL},
+        .scores = {.prob = ph->prob + (size_t)s * step_probs(ph), .L = ph->shape->P + t + 1},
+        .out = ph->out + (size_t)s * (size_t)m->Hq * (size_t)m->Dv,
+        .q = ph->q + (size_t)(ph->first + s) * (size_t)m->Hq * (size_t)m->D};
+}
+
+/* A' = A without self is all of the set but its last. */
+static double recall_of(struct ra_track *track, const struct moment *at, const double *score,
+                        const struct ra_positions *set)
+{
+    if (!set->pos)
+        return at->step.self > 0 ? 1 : NAN;
+    return ra_topk_recall(score, at->step.self, set->pos, set->n - 1, track->scratch);
+}
+
+static void measure_recall(struct ra_track *track, const struct moment *at,
+                           const struct ra_plan *plan, double *recall)
+{
+    const struct ra_model *m = track->shape->model;
+    size_t stride = (size_t)at->scores.L;
+    for (int i = 0; i < (plan->per_query_head ? m->Hq : m->Hkv); i++) {
+        const double *score = at->scores.prob + (size_t)i * stride;
+        if (!plan->per_query_head) {
+            score = track->aggregated;
+            if (track->sets[i].pos)
+                ra_aggregate(at->scores.prob + (size_t)(i * m->G) * stride, stride, m->G,
+                             at->scores.L, track->agg, track->aggregated);
+        }
+        recall[i] = recall_of(track, at, score, &track->sets[i]);
+    }
+}
+
+static void measure_head(struct ra_track *track, const struct moment *at,
+                         const struct ra_positions *set, int head, double *mass, double *error)
+{
+    const struct ra_model *m = track->shape->model;
+    double *attended = track->attended + (size_t)head * (size_t)m->Dv;
+    const double *want = at->out + (size_t)head * (size_t)m->Dv;
+    if (!set->pos) {
+        memcpy(attended, want, (size_t)m->Dv * sizeof *attended);
+        *mass = 1;
+        *error = 0;
+        return;
+    }
+    int kv = head / m->G;
+    *mass = ra_reference_attend_set(m, head_rows(at->ph, false, kv), head_rows(at->ph, true, kv),
+                                    at->q + (size_t)head * (size_t)m->D,
+                                    at->scores.prob + (size_t)head * (size_t)at->scores.L, set->pos,
+                                    set->n, attended);
+    *error = ra_rel_err(attended, want, m->Dv);
+}
+
+static void summarise_heads(const double *values, int n, double *mean, double *extreme, int sign)
+{
+    double sum = 0;
+    int defined = 0;
+    *extreme = NAN;
+    for (int i = 0; i < n; i++) {
+        if (isnan(values[i]))
+            continue;
+        sum += values[i];
+        if (defined++ == 0 || sign * values[i] > sign * *extreme)
+            *extreme = values[i];
+    }
+    *mean = defined ? sum / defined : NAN;
+}
+
+static bool is_everything(const struct ra_track *track, int n_sets, int32_t L)
+{
+    for (int i = 0; i < n_sets; i++)
+        if (track->sets[i].n != L)
+            return false;
+    return true;
+}
+
+/* Fill the figures of a counted layer-step, and the output that a backend will be held to. */
+static void measure(struct ra_track *track, const struct moment *at, const struct ra_plan *plan,
+                    struct ra_layer_step_row *row)
+{
+    const struct ra_shape *shape = track->shape;
+    const struct ra_model *m = shape->model;
+    size_t where = ra_shape_at(shape, at->step.layer, at->step.t);
+    size_t base = where * (size_t)m->Hq;
+    int n_sets = plan->per_query_head ? m->Hq : m->Hkv;
+    for (int h = 0; h < m->Hq; h++) {
+        const struct ra_positions *set = &track->sets[plan->per_query_head ? h : h / m->G];
+        measure_head(track, at, set, h, &track->mass[base + (size_t)h],
+                     &track->err[base + (size_t)h]);
+        track->err_undefined += isnan(track->err[base + (size_t)h]) != 0;
+    }
+    measure_recall(track, at, plan, track->recall + base);
+    bool whole = is_everything(track, n_sets, at->scores.L);
+    track->flags[where] = (uint8_t)((plan->is_full ? RA_FLAG_FULL : 0) |
+                                    (!plan->is_full || !whole ? RA_FLAG_SPARSE : 0));
+    double unused;
+    summarise_heads(track->mass + base, m->Hq, &row->mass_recovered_mean, &row->mass_recovered_min,
+                    -1);
+    summarise_heads(track->err + base, m->Hq, &row->output_rel_err_mean, &row->output_rel_err_max,
+                    1);
+    summarise_heads(track->recall + base, n_sets, &row->topk_recall, &unused, 1);
+}
+
+/* Records that phase 2 and the export read. */
+static enum ra_status spool_attended(struct ra_track *track, const struct ra_step *step,
+                                     const struct ra_plan *plan, struct ra_error *err)
+{
+    const struct ra_shape *shape = track->shape;
+    const struct ra_model *m = shape->model;
+    size_t n_out = (size_t)m->Hq * (size_t)m->Dv;
+    if (ra_shape_counts(shape, step->t))
+        RA_TRY(ra_spool_put(track->spool, ra_shape_slot(shape, RA_RECORD_OUT, step->layer, step->t),
+                            track->attended, n_out * sizeof *track->attended, err));
+    if (plan->attend != RA_ATTEND_SETS && !ra_track_exports(track))
+        return RA_OK;
+    return ra_track_spool_sets(track, step, plan, err);
+}
+
+static enum ra_status walk_step(struct ra_track *track, const struct moment *at,
+                                struct ra_error *err)
+{
+    const struct ra_shape *shape = track->shape;
+    const struct ra_step *step = &at->step;
+    struct ra_plan plan = {.query_cosine = NAN};
+    struct ra_layer_step_row row = {.mass_recovered_mean = NAN,
+                                    .mass_recovered_min = NAN,
+                                    .output_rel_err_mean = NAN,
+                                    .output_rel_err_max = NAN,
+                                    .topk_recall = NAN,
+                                    .refresh_overlap = NAN};
+    bool counted = ra_shape_counts(shape, step->t);
+    ra_track_before(track, step);
+    RA_TRY(ra_policy_plan(track->policy, step, &plan, err));
+    if (plan.rule)
+        track->agg = plan.rule->agg;
+    if (plan.scores == RA_SCORES_BEFORE)
+        RA_TRY(ra_policy_learn(track->policy, step, &at->scores, &plan, err));
+    RA_TRY(ra_track_widen(track, &plan, err));
+    if (step->t >= 0) {
+        ra_track_attend(track, step, &plan, &row);
+        if (counted)
+            measure(track, at, &plan, &row);
+        RA_TRY(spool_attended(track, step, &plan, err));
+    }
+    if (plan.scores == RA_SCORES_AFTER)
+        RA_TRY(ra_policy_learn(track->policy, step, &at->scores, &plan, err));
+    if (plan.rule)
+        RA_TRY(ra_track_spool_order(track, step, err));
+    ra_policy_advance(track->policy, step);
+    return ra_track_close_step(track, at->ph->lane, step, &plan, &row, err);
+}
+
+/* Task: one schedule over the tile. */
+static void walk_tile(void *context, size_t index, int worker)
+{
+    (void)worker;
+    struct phase *ph = context;
+    struct ra_track *track = &ph->tracks[index];
+    for (int s = 0; s < ph->n && track->status == RA_OK; s++) {
+        struct moment at = moment_at(ph, s);
+        track->status = walk_step(track, &at, &track->error);
+    }
+}
+
+static enum ra_status first_failure(const struct ra_replay_config *config,
+                                    const struct ra_track *tracks, struct ra_error *err)
+{
+    for (int p = 0; p < config->n_policies; p++)
+        if (tracks[p].status != RA_OK) {
+            if (err)
+                *err = tracks[p].error;
+            return ra_fail_context(err, tracks[p].status, "%s",
+                                   ra_policy_spec_canonical(tracks[p].spec));
+        }
+    return RA_OK;
+}
+
+static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
+{
+    const struct ra_shape *shape = ph->shape;
+    const struct ra_trace *trace = ph->config->trace;
+    int32_t rows = shape->P + shape->run_steps;
+    for (int h = 0; h < shape->model->Hkv; h++) {
+        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_K, h, 0, rows,
+                             (void *)(uintptr_t)head_rows(ph, false, h), err));
+        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_V, h, 0, rows,
+                             (void *)(uintptr_t)head_rows(ph, true, h), err));
+    }
+    RA_TRY(ra_engine_read_q(ph->config, shape, ph->lane, ph->q, err));
+    if (ph->acc)
+        RA_TRY(ra_trace_acc(trace, ph->config->seq, ph->lane->index, ph->acc, err));
+    return RA_OK;
+}
+
+static enum ra_status measure_lane(struct phase *ph, struct ra_pool *pool, uint64_t done_before,
+                                   uint64_t total, struct ra_error *err)
+{
+    const struct ra_shape *shape = ph->shape;
+    const struct ra_replay_config *config = ph->config;
+    size_t Hkv = (size_t)shape->model->Hkv;
+    RA_TRY(read_lane(ph, err));
+    for (int32_t first = 0; first <= shape->run_steps; first += ph->tile) {
+        int32_t left = shape->run_steps + 1 - first;
+        ph->first = first;
+        ph->n = left < ph->tile ? left : ph->tile;
+        size_t groups = (size_t)(ph->n + GROUP - 1) / GROUP;
+        ra_pool_run(pool, groups * Hkv, form_reference, ph);
+        for (size_t i = 0; i < groups * Hkv; i++)
+            for (int p = 0; p < config->n_policies; p++)
+                ph->tracks[p].max_abs_logit = fmax(ph->tracks[p].max_abs_logit, ph->max_abs[i]);
+        ra_pool_run(pool, (size_t)config->n_policies, walk_tile, ph);
+        RA_TRY(first_failure(config, ph->tracks, err));
+        if (config->progress)
+            config->progress(config->progress_context, "measure",
+                             done_before + (uint64_t)(first + ph->n), total);
+    }
+    return RA_OK;
+}
+
+static enum ra_status leave_lane(struct phase *ph, struct ra_error *err)
+{
+    for (int p = 0; p < ph->config->n_policies; p++) {
+        struct ra_track *track = &ph->tracks[p];
+        for (int32_t t = -1; ph->lane->window && t < ph->shape->run_steps; t++)
+            RA_TRY(ra_track_window(track, ph->lane, t, err));
+        if (ph->lane->full >= 0)
+            RA_TRY(ra_track_leave(track, ph->lane->full, err));
+        RA_TRY(ra_track_store(track, err));
+    }
+    return ph->config->store ? ra_store_flush(ph->config->store, err) : RA_OK;
+}
+
+static enum ra_status open_phase(struct phase *ph, struct ra_error *err)
+{
+    const struct ra_shape *shape = ph->shape;
+    const struct ra_model *m = shape->model;
+    size_t rows = row_stride(shape), element = ra_dtype_bytes(m->dtype);
+    bool needs_acc = false;
+    for (int p = 0; p < ph->config->n_policies; p++)
+        needs_acc |= (ra_policy_spec_needs(ph->config->specs[p]) & RA_NEEDS_ACC) != 0;
+    ph->tile = ra_engine_tile(shape);
+    ph->k = malloc((size_t)m->Hkv * rows * (size_t)m->D * element);
+    ph->v = malloc((size_t)m->Hkv * rows * (size_t)m->Dv * element);
+    ph->q = malloc((size_t)(shape->run_steps + 1) * (size_t)(m->Hq * m->D) * sizeof *ph->q);
+    ph->acc = needs_acc ? malloc((size_t)m->Hq * (size_t)shape->P * sizeof *ph->acc) : NULL;
+    ph->prob = malloc((size_t)ph->tile * step_probs(ph) * sizeof *ph->prob);
+    ph->out = malloc((size_t)ph->tile * (size_t)(m->Hq * m->Dv) * sizeof *ph->out);
+    ph->max_abs = calloc((size_t)m->Hkv * MAX_TILE, sizeof *ph->max_abs);
+    if (!ph->k || !ph->v || !ph->q || !ph->prob || !ph->out || !ph->max_abs ||
+        (needs_acc && !ph->acc))
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for a layer of %zu rows", rows);
+    return RA_OK;
+}
+
+enum ra_status ra_engine_measure(const struct ra_replay_config *config,
+                                 const struct ra_shape *shape, struct ra_track *tracks,
+                                 struct ra_pool *pool, struct ra_error *err)
+{
+    struct phase ph = {.config = config, .shape = shape, .tracks = tracks};
+    uint64_t per_lane = (uint64_t)shape->run_steps + 1, done = 0;
+    uint64_t total = per_lane * (uint64_t)shape->n_full;
+    enum ra_status st = open_phase(&ph, err);
+    for (int l = 0; st == RA_OK && l < shape->n_lanes; l++) {
+        ph.lane = &shape->lanes[l];
+        if (config->stop && config->stop()) {
+            st = ra_fail(err, RA_EINTERRUPTED, "interrupted before layer %d of the measurement",
+                         ph.lane->id);
+            break;
+        }
+        if (ph.lane->full >= 0) {
+            st = measure_lane(&ph, pool, done, total, err);
+            done += per_lane;
+        }
+        if (st == RA_OK)
+            st = leave_lane(&ph, err);
+    }
+    free(ph.k);
+    free(ph.v);
+    free(ph.q);
+    free(ph.acc);
+    free(ph.prob);
+    free(ph.out);
+    free(ph.max_abs);
+    return st;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records that phase 1 leaves in the spool: attended sets, and eviction orders of selections. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/engine_internal.h"
+
+/* Room for n positions in track->record. */
+static enum ra_status reserve(struct ra_track *track, size_t n, struct ra_error *err)
+{
+    if (n <= track->record_capacity)
+        return RA_OK;
+    int32_t *record = realloc(track->record, n * sizeof *record);
+    if (!record)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %zu positions", n);
+    track->record = record;
+    track->record_capacity = n;
+    return RA_OK;
+}
+
+enum ra_status ra_track_spool_sets(struct ra_track *track, const struct ra_step *step,
+                                   const struct ra_plan *plan, struct ra_error *err)
+{
+    const struct ra_shape *shape = track->shape;
+    int n_sets = plan->per_query_head ? shape->model->Hq : shape->model->Hkv;
+    size_t used = (size_t)n_sets + 1;
+    for (int i = 0; i < n_sets; i++) {
+        /* A full step that chose every position attended everything: said so, not listed. */
+        if (plan->is_full && plan->attend == RA_ATTEND_CACHE && track->sets[i].n == step->self + 1)
+            track->sets[i].pos = NULL;
+        used += track->sets[i].pos ? (size_t)track->sets[i].n : 0;
+    }
+    RA_TRY(reserve(track, used, err));
+    track->record[0] = n_sets;
+    used = (size_t)n_sets + 1;
+    for (int i = 0; i < n_sets; i++) {
+        const struct ra_positions *set = &track->sets[i];
+        track->record[1 + i] = set->pos ? set->n : -set->n;
+        if (set->pos)
+            memcpy(track->record + used, set->pos, (size_t)set->n * sizeof *set->pos);
+        used += set->pos ? (size_t)set->n : 0;
+    }
+    return ra_spool_put(track->spool, ra_shape_slot(shape, RA_RECORD_SETS, step->layer, step->t),
+                        track->record, used * sizeof *track->record, err);
+}
+
+enum ra_status ra_track_spool_order(struct ra_track *track, const struct ra_step *step,
+                                    struct ra_error *err)
+{
+    const struct ra_shape *shape = track->shape;
+    int Hkv = shape->model->Hkv;
+    size_t used = (size_t)Hkv;
+    RA_TRY(reserve(track, used * (size_t)(shape->P + shape->run_steps + 1), err));
+    for (int h = 0; h < Hkv; h++) {
+        struct ra_retained view;
+        ra_policy_view(track->policy, step->layer, h, &view);
+        track->record[h] = view.evict.n;
+        if (view.evict.n)
+            memcpy(track->record + used, view.evict.pos,
+                   (size_t)view.evict.n * sizeof *track->record);
+        used += (size_t)view.evict.n;
+    }
+    return ra_spool_put(track->spool, ra_shape_slot(shape, RA_RECORD_ORDER, step->layer, step->t),
+                        track->record, used * sizeof *track->record, err);
+}

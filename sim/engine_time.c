@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Phase 2 around its steps: decode rows made resident, repeats run and stored as passes, and the
+ * repeat with the median total chosen for every time figure.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim/base/stats.h"
+#include "sim/engine_beat.h"
+
+void ra_decode_rows_close(struct ra_decode_rows *rows)
+{
+    free(rows->k);
+    free(rows->v);
+    free(rows->q);
+    free(rows->prompt);
+}
+
+/* Turn head-major rows as recorded into one contiguous row per step, all heads together. */
+static void scatter(const char *from, size_t n, size_t row, char *to, size_t step)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(to + i * step, from + i * row, row);
+}
+
+static enum ra_status read_lane_rows(struct ra_decode_rows *rows,
+                                     const struct ra_replay_config *config,
+                                     const struct ra_shape *shape, int lane, char *buffer,
+                                     struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), n = (size_t)shape->run_steps, l = (size_t)lane;
+    size_t D = (size_t)m->D * e, Dv = (size_t)m->Dv * e;
+    size_t Hkv = (size_t)m->Hkv, Hq = (size_t)m->Hq;
+    int index = shape->lanes[lane].index;
+    for (int h = 0; h < m->Hkv; h++) {
+        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_K, h, shape->P,
+                             shape->run_steps, buffer, err));
+        scatter(buffer, n, D, rows->k + l * n * Hkv * D + (size_t)h * D, Hkv * D);
+        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_V, h, shape->P,
+                             shape->run_steps, buffer, err));
+        scatter(buffer, n, Dv, rows->v + l * n * Hkv * Dv + (size_t)h * Dv, Hkv * Dv);
+    }
+    for (int h = 0; h < m->Hq; h++) {
+        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_Q, h, shape->seq->W - 1,
+                             shape->run_steps + 1, buffer, err));
+        scatter(buffer, n + 1, D, rows->q + l * (n + 1) * Hq * D + (size_t)h * D, Hq * D);
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_decode_rows_open(struct ra_decode_rows *rows,
+                                   const struct ra_replay_config *config,
+                                   const struct ra_shape *shape, struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), n = (size_t)shape->run_steps;
+    size_t lanes = (size_t)shape->n_lanes, widest = (size_t)(m->D > m->Dv ? m->D : m->Dv);
+    *rows = (struct ra_decode_rows){0};
+    rows->k = malloc(lanes * n * (size_t)(m->Hkv * m->D) * e);
+    rows->v = malloc(lanes * n * (size_t)(m->Hkv * m->Dv) * e);
+    rows->q = malloc(lanes * (n + 1) * (size_t)(m->Hq * m->D) * e);
+    rows->prompt = malloc((size_t)m->Hkv * (size_t)shape->P * ra_model_row_bytes(m));
+    char *buffer = malloc((n + 1) * widest * e);
+    enum ra_status st = RA_OK;
+    if (!rows->k || !rows->v || !rows->q || !rows->prompt || !buffer)
+        st = ra_fail(err, RA_ENOMEM, "engine: no memory for %zu decode rows of %zu layers", n,
+                     lanes);
+    for (int l = 0; st == RA_OK && l < shape->n_lanes; l++)
+        st = read_lane_rows(rows, config, shape, l, buffer, err);
+    free(buffer);
+    return st;
+}
+
+static int32_t largest_k(const struct ra_policy_spec *spec, const struct ra_shape *shape)
+{
+    /* C_r may hold every position when K exceeds the candidates. */
+    int32_t k = ra_policy_spec_k_max(spec, shape->P), rows = shape->P + shape->run_steps;
+    return k < 0 ? 0 : k < rows - 1 ? k + 1 : rows;
+}
+
+struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
+                                                  const struct ra_shape *shape,
+                                                  const struct ra_policy_spec *spec,
+                                                  int32_t *windows)
+{
+    enum ra_caches caches = ra_policy_spec_caches(spec);
+    for (int l = 0; l < shape->n_lanes; l++)
+        windows[l] = shape->lanes[l].window;
+    return (struct ra_backend_config){
+        .model = shape->model,
+        .n_layers = shape->n_lanes,
+        .window = windows,
+        .max_rows = shape->P + shape->run_steps,
+        .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
+        .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
+        .scores = config->scores,
+        .n_threads = config->n_threads};
+}
+
+/* Steps whose full-attention lanes were all full, or all recycled; mean of their times. */
+static double class_mean(const struct ra_shape *shape, const struct ra_recorder *recorder,
+                         const int *full_lanes, int want)
+{
+    double sum = 0;
+    int n = 0;
+    for (int32_t s = 0; s < shape->n_steps; s++)
+        if (full_lanes[s] == want) {
+            sum += (double)recorder->step_ns[s];
+            n++;
+        }
+    return n ? sum / n : NAN;
+}
+
+static double total_ns(const struct ra_recorder *recorder)
+{
+    double total = 0;
+    for (int op = 0; op < RA_OP_COUNT; op++)
+        total += (double)recorder->op_ns[op];
+    return total;
+}
+
+static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_recorder *recorder,
+                                 const int *full_lanes, struct ra_replay_result *result,
+                                 struct ra_error *err)
+{
+    size_t n = (size_t)shape->n_steps;
+    double *steps = malloc((n + 1) * sizeof *steps);
+    if (!steps)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %zu steps", n);
+    RA_BUG_ON(!recorder->step_ns);
+    for (size_t s = 0; s < n; s++)
+        steps[s] = (double)recorder->step_ns[s];
+    result->attention_ns = total_ns(recorder);
+    result->step_mean_ns = ra_mean(steps, n);
+    ra_sort(steps, n);
+    result->step_p50_ns = ra_percentile(steps, n, 50);
+    result->step_p99_ns = ra_percentile(steps, n, 99);
+    result->full_step_mean_ns = class_mean(shape, recorder, full_lanes, shape->n_full);
+    result->recycled_step_mean_ns = class_mean(shape, recorder, full_lanes, 0);
+    result->prefill_ns = (double)recorder->prefill_ns;
+    for (int op = 0; op < RA_OP_COUNT; op++)
+        result->ops_ns[op] = (double)recorder->op_ns[op];
+    free(steps);
+    return RA_OK;
+}
+
+/* A pass's brackets as scopes (made by the first pass, shared by the rest) and their executions. */
+static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
+                                  const struct ra_recorder *recorder, int64_t *scopes,
+                                  struct ra_error *err)
+{
+    int64_t step_scope = 0;
+    int32_t step = RA_SCOPE_NONE;
+    for (size_t i = 0; i < recorder->n_ops; i++) {
+        const struct ra_op_time *op = &recorder->ops[i];
+        struct ra_scope_row row = {.run_id = run_id,
+                                   .kind = "step",
+                                   .step = op->step,
+                                   .layer = RA_SCOPE_NONE,
+                                   .name = op->step < 0 ? "prefill" : "step"};
+        if (op->step != step)
+            RA_TRY(ra_store_scope(store, &row, &step_scope, err));
+        step = op->step;
+        row.parent_id = step_scope;
+        row.kind = "op";
+        row.layer = op->layer;
+        row.name = ra_op_name(op->op);
+        RA_TRY(ra_store_scope(store, &row, &scopes[i], err));
+    }
+    return RA_OK;
+}
+
+static enum ra_status store_pass(const struct ra_replay_config *config, int64_t run_id,
+                                 int64_t pass_id, const struct ra_recorder *recorder,
+                                 int64_t *scopes, bool first, struct ra_error *err)
+{
+    if (first)
+        RA_TRY(make_scopes(config->store, run_id, recorder, scopes, err));
+    for (size_t i = 0; i < recorder->n_ops; i++) {
+        struct ra_scope_exec_row row = {.pass_id = pass_id,
+                                        .scope_id = scopes[i],
+                                        .start_ns = recorder->ops[i].start_ns,
+                                        .end_ns = recorder->ops[i].end_ns};
+        RA_TRY(ra_store_scope_exec(config->store, &row, err));
+    }
+    return RA_OK;
+}
+
+struct passes {
+    struct ra_recorder *recorders; /* [repeats] */
+    int64_t *scopes;               /* of the first pass's brackets */
+};
+
+static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number, char *hash,
+                               struct ra_error *err)
+{
+    const struct ra_replay_config *config = b->config;
+    int64_t run_id = config->store ? config->run_ids[b->track->number] : 0, pass_id = 0;
+    uint64_t per_pass = (uint64_t)b->shape->run_steps + 1;
+    uint64_t total = per_pass * (uint64_t)(config->repeats * config->n_policies);
+    uint64_t before = per_pass * (uint64_t)(config->repeats * b->track->number + number);
+    b->recorder = &passes->recorders[number];
+    b->first_repeat = number == 0;
+    memset(b->full_lanes, 0, (size_t)b->shape->n_steps * sizeof *b->full_lanes);
+    if (config->store)
+        RA_TRY(ra_store_pass_begin(config->store, run_id, number, "bare", &pass_id, err));
+    enum ra_status st = ra_beat_repeat(b, before, total, err);
+    if (st == RA_OK && config->store) {
+        if (number == 0)
+            passes->scopes = calloc(b->recorder->n_ops + 1, sizeof *passes->scopes);
+        st = passes->scopes ? store_pass(config, run_id, pass_id, b->recorder, passes->scopes,
+                                         number == 0, err)
+                            : ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
+    }
+    if (st == RA_OK)
+        ra_sha256_hex(&b->output, hash);
+    if (config->store) {
+        enum ra_run_state state = st == RA_OK             ? RA_RUN_COMPLETE
+                                  : st == RA_EINTERRUPTED ? RA_RUN_ABORTED
+                                                          : RA_RUN_FAILED;
+        enum ra_status ended =
+            ra_store_pass_end(config->store, pass_id, state, st == RA_OK ? err : NULL);
+        st = st == RA_OK ? ended : st;
+    }
+    return st;
+}
+
+/* The last-level cache in bytes, 0 when the system does not tell. */
+static double cache_bytes(void)
+{
+    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return (double)(l3 > 0 ? l3 : l2 > 0 ? l2 : 0);
+}
+
+static int median_pass(const struct passes *passes, int repeats)
+{
+    /* The lower median: the pass that exactly (repeats - 1) / 2 others precede. */
+    for (int i = 0; i < repeats; i++) {
+        int before = 0;
+        for (int j = 0; j < repeats; j++) {
+            double a = total_ns(&passes->recorders[j]), b = total_ns(&passes->recorders[i]);
+            before += a < b || (a == b && j < i);
+        }
+        if (before == (repeats - 1) / 2)
+            return i;
+    }
+    return 0;
+}
+
+static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
+                                 struct ra_replay_result *result, struct ra_error *err)
+{
+    const struct ra_replay_config *config = b->config;
+    const struct ra_shape *shape = b->shape;
+    for (int r = 0; r < config->repeats; r++)
+        RA_TRY(ra_recorder_open(&passes->recorders[r], shape->first_step, shape->n_steps,
+                                (size_t)shape->n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
+    for (int r = 0; r < config->repeats; r++) {
+        char hash[RA_SHA256_HEX];
+        RA_TRY(run_pass(b, passes, r, hash, err));
+        if (r > 0 && strcmp(hash, result->output_hash) != 0)
+            return ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s",
+                           r, hash, result->output_hash);
+        memcpy(result->output_hash, hash, sizeof hash);
+    }
+    result->kernel_err_max = config->quality && (b->ops->caps & RA_CAP_EXACT) ? b->worst_err : NAN;
+    result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
+    result->is_timed = (b->ops->caps & RA_CAP_TIMED) != 0;
+    result->repeats = config->repeats;
+    double kv = (double)shape->n_lanes * (double)(shape->P + shape->run_steps) *
+                (double)shape->model->Hkv * (double)ra_model_row_bytes(shape->model);
+    result->is_cache_resident = kv <= cache_bytes();
+    return fill_times(shape, &passes->recorders[median_pass(passes, config->repeats)],
+                      b->full_lanes, result, err);
+}
+
+enum ra_status ra_engine_time(const struct ra_replay_config *config, const struct ra_shape *shape,
+                              struct ra_track *track, const struct ra_decode_rows *rows,
+                              struct ra_replay_result *result, struct ra_error *err)
+{
+    struct ra_beat b = {
+        .config = config, .shape = shape, .track = track, .rows = rows, .ops = config->backend};
+    struct passes passes = {0};
+    int32_t *windows = calloc((size_t)shape->n_lanes, sizeof *windows);
+    passes.recorders = calloc((size_t)config->repeats, sizeof *passes.recorders);
+    enum ra_status st = ra_beat_open(&b, err);
+    if (st == RA_OK && (!windows || !passes.recorders))
+        st = ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", config->repeats);
+    if (st == RA_OK) {
+        struct ra_backend_config backend =
+            ra_engine_backend_config(config, shape, track->spec, windows);
+        result->backend_bytes = b.ops->memory(&backend);
+        st = b.ops->open(&b.dev, &backend, err);
+    }
+    if (st == RA_OK)
+        st = run_passes(&b, &passes, result, err);
+    b.ops->close(b.dev);
+    ra_beat_close(&b);
+    for (int r = 0; passes.recorders && r < config->repeats; r++)
+        ra_recorder_close(&passes.recorders[r]);
+    free(passes.recorders);
+    free(passes.scopes);
+    free(windows);
+    return st;
+}
