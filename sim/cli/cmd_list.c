@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * list: what there is. Every listing is gathered as a JSON array first; json and csv print it as
+ * it is, text picks from it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/base/text.h"
+#include "sim/cli/commands.h"
+#include "sim/cli/list.h"
+#include "sim/cli/output.h"
+#include "sim/report.h"
+
+struct values {
+    const char *what, *db;
+};
+
+static const struct ra_operand operands[] = {
+    {"WHAT", 1, 1, offsetof(struct values, what),
+     "policies, backends, devices, figures, metrics or runs"},
+    {"DB", 0, 1, offsetof(struct values, db), "the store whose runs are listed"},
+    {.name = NULL},
+};
+
+static const struct {
+    const char *name;
+    enum ra_status (*gather)(json_t *rows, const char *db, struct ra_error *err);
+    void (*print)(const json_t *rows, int verbosity);
+    const char *absent; /* the part this version lacks */
+} listings[] = {
+    {"policies", ra_list_policies, ra_list_print_policies, NULL},
+    {"backends", ra_list_backends, ra_list_print_backends, NULL},
+    {"devices", ra_list_devices, ra_list_print_devices, NULL},
+    {"figures", NULL, NULL, "figures"},
+    {"metrics", NULL, NULL, "GPU performance metrics"},
+    {"runs", ra_list_runs, ra_list_print_runs, NULL},
+};
+enum { N_LISTINGS = sizeof listings / sizeof *listings };
+
+static enum ra_status print(const struct ra_cli *cli, int which, const json_t *rows,
+                            struct ra_error *err)
+{
+    if (cli->format == RA_FORMAT_TEXT) {
+        listings[which].print(rows, cli->verbosity);
+        return RA_OK;
+    }
+    if (cli->format == RA_FORMAT_CSV)
+        return ra_report_csv(stdout, rows, err);
+    return ra_put_json(rows, err);
+}
+
+static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
+{
+    const struct values *values = arguments;
+    int which = 0;
+    while (which < N_LISTINGS && strcmp(listings[which].name, values->what) != 0)
+        which++;
+    if (which == N_LISTINGS) {
+        struct ra_span word = ra_span_of(values->what);
+        return ra_fail(err, RA_EUSAGE, "list: nothing called '%.*s'; nearest is '%s'",
+                       RA_SPAN(word),
+                       ra_text_nearest(word, listings, N_LISTINGS, sizeof *listings));
+    }
+    if (listings[which].absent)
+        return ra_fail(err, RA_ENODEV, "list %s: %s: not in this version", values->what,
+                       listings[which].absent);
+    bool needs_db = listings[which].gather == ra_list_runs;
+    if (needs_db && !values->db)
+        return ra_fail(err, RA_EUSAGE, "list runs: expected DB, got nothing");
+    if (!needs_db && values->db)
+        return ra_fail(err, RA_EUSAGE, "list %s: '%s' is one word too many", values->what,
+                       values->db);
+    json_t *rows = json_array();
+    if (!rows)
+        return ra_fail(err, RA_ENOMEM, "no memory for a list");
+    enum ra_status status = listings[which].gather(rows, values->db, err);
+    if (status == RA_OK)
+        status = print(cli, which, rows, err);
+    json_decref(rows);
+    return status;
+}
+
+const struct ra_command ra_cmd_list = {
+    .name = "list",
+    .summary = "policies, backends, devices, or the runs in a store",
+    .run = run,
+    .operands = operands,
+    .common = RA_COMMON_FORMAT_CSV | RA_COMMON_TALK,
+    .values_size = sizeof(struct values),
+    .notes = "list policies -v shows every parameter with its range and default, and the paper "
+             "each policy follows.",
+};

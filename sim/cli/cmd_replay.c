@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * replay: recorded runs under schedules, through a backend. This file turns arguments into a
+ * configuration; replay_run.c carries it out, trace by trace and sequence by sequence.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/base/text.h"
+#include "sim/cli/commands.h"
+#include "sim/cli/replay.h"
+
+struct values {
+    struct ra_operands traces;
+    struct ra_option_texts policies;
+    const char *backend, *db, *layers, *keep_sets, *export_path, *check;
+    int profile, scores, cache;
+    struct ra_option_range steps;
+    int64_t repeat, threads;
+    bool no_quality, dry_run, force;
+};
+
+static const struct ra_operand operands[] = {
+    {"TRACE", 1, RA_OPERAND_MANY, offsetof(struct values, traces),
+     "recorded run: a file, a folder with trace.index.json, or synth:..."},
+    {.name = NULL},
+};
+
+#define FIELD(field) .offset = offsetof(struct values, field)
+#define CUDA_ONLY .kind = RA_OPTION_TEXT, .argument = "VALUE", .absent = "the cuda backend"
+static const struct ra_option options[] = {
+    {.name = "policy",
+     .letter = 'p',
+     .kind = RA_OPTION_TEXTS,
+     .is_required = true,
+     FIELD(policies),
+     .argument = "POLICY",
+     .help = "schedule, NAME[:key=value,...]; may repeat"},
+    {.name = "backend",
+     .kind = RA_OPTION_TEXT,
+     FIELD(backend),
+     .argument = "NAME",
+     .fallback = "cpu",
+     .help = "what executes the schedules; see list backends"},
+    {.name = "db",
+     .kind = RA_OPTION_TEXT,
+     FIELD(db),
+     .argument = "FILE",
+     .help = "store to append the runs to; without it nothing is stored"},
+    {.name = "scores",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(scores),
+     .argument = "MODE",
+     .choices = "fused|recompute",
+     .fallback = "fused",
+     .help = "scores of a full step: as a by-product, or by re-reading K"},
+    {.name = "cache",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(cache),
+     .argument = "MODE",
+     .choices = "compact|gather",
+     .fallback = "compact",
+     .help = "recycled cache: copied rows, or an index list"},
+    {.name = "layers",
+     .kind = RA_OPTION_TEXT,
+     FIELD(layers),
+     .argument = "LIST",
+     .help = "model layer numbers, 0,9,20-29; default: all recorded"},
+    {.name = "steps",
+     .kind = RA_OPTION_RANGE,
+     FIELD(steps),
+     .argument = "a..b",
+     .min = 0,
+     .max = INT32_MAX - 1,
+     .help = "steps to count and time; earlier ones still run"},
+    {.name = "repeat",
+     .kind = RA_OPTION_INT,
+     FIELD(repeat),
+     .argument = "R",
+     .fallback = "3",
+     .min = 1,
+     .max = 1000,
+     .help = "timed repeats; times are of the median one"},
+    {.name = "threads",
+     .letter = 'j',
+     .kind = RA_OPTION_INT,
+     FIELD(threads),
+     .argument = "N",
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     .help = "threads; 0: one per processor"},
+    {.name = "no-quality",
+     .kind = RA_OPTION_FLAG,
+     FIELD(no_quality),
+     .help = "leave the f64 reference out; the backend's own selections stand"},
+    {.name = "keep-sets",
+     .kind = RA_OPTION_TEXT,
+     FIELD(keep_sets),
+     .argument = "LAYER.HEAD/...",
+     .help = "heads whose retained positions are stored; default: middle layer, head 0"},
+    {.name = "export",
+     .kind = RA_OPTION_TEXT,
+     FIELD(export_path),
+     .argument = "PATH",
+     .help = "write sets, mass, error and output as safetensors; a folder for several"},
+    {.name = "force", .kind = RA_OPTION_FLAG, FIELD(force), .help = "export more than 1 GiB"},
+    {.name = "check",
+     .kind = RA_OPTION_TEXT,
+     FIELD(check),
+     .argument = "RUN|FILE.json",
+     .help = "compare with a stored run of --db or with saved JSON; exit 4 if different"},
+    {.name = "dry-run",
+     .kind = RA_OPTION_FLAG,
+     FIELD(dry_run),
+     .help = "say what would run and what it takes, then stop"},
+    {.name = "profile",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(profile),
+     .argument = "MODE",
+     .choices = "off|timing|counters|all",
+     .fallback = "off",
+     .help = "GPU profiling; this version has off only"},
+    {.name = "by-type", .kind = RA_OPTION_FLAG, .absent = "the split by token type"},
+    {.name = "tile-layers", CUDA_ONLY},
+    {.name = "between", CUDA_ONLY},
+    {.name = "granularity", CUDA_ONLY},
+    {.name = "counters", CUDA_ONLY},
+    {.name = "select", CUDA_ONLY},
+    {.name = "decide", CUDA_ONLY},
+    {.name = "page", CUDA_ONLY},
+    {.name = "batch", CUDA_ONLY},
+    {.name = "phase", CUDA_ONLY},
+    {.name = "ragged", CUDA_ONLY},
+    {.name = "pdl", .kind = RA_OPTION_FLAG, .absent = "the cuda backend"},
+    {.name = "no-graph", .kind = RA_OPTION_FLAG, .absent = "the cuda backend"},
+    {.name = NULL},
+};
+
+static enum ra_status pick_backend(const char *name, const struct ra_backend_ops **backend,
+                                   struct ra_error *err)
+{
+    const char *names[16];
+    size_t n = 0;
+    *backend = ra_backend_find(name);
+    if (*backend)
+        return (*backend)->probe(err);
+    if (strcmp(name, "cuda") == 0)
+        return ra_fail(err, RA_ENODEV, "cuda: this version has no cuda backend; use --backend cpu");
+    for (; ra_backends[n] && n < 16; n++)
+        names[n] = ra_backends[n]->name;
+    struct ra_span span = ra_span_of(name);
+    return ra_fail(err, RA_EUSAGE, "--backend: no backend named '%.*s'; nearest is '%s'",
+                   RA_SPAN(span), ra_text_nearest(span, names, n, sizeof *names));
+}
+
+static enum ra_status parse_number(const char **at, int *value)
+{
+    char *end = NULL;
+    errno = 0;
+    long number = **at >= '0' && **at <= '9' ? strtol(*at, &end, 10) : -1;
+    if (number < 0 || number > 4095 || errno)
+        return RA_EUSAGE;
+    *value = (int)number;
+    *at = end;
+    return RA_OK;
+}
+
+/* "0,9,20-29" */
+static enum ra_status parse_layers(const char *text, struct ra_replay_job *job,
+                                   struct ra_error *err)
+{
+    const char *at = text;
+    for (;;) {
+        int first = 0, last;
+        enum ra_status st = parse_number(&at, &first);
+        last = first;
+        if (st == RA_OK && *at == '-') {
+            at++;
+            st = parse_number(&at, &last);
+        }
+        if (st != RA_OK || last < first || (*at != ',' && *at != '\0'))
+            return ra_fail(err, RA_EUSAGE,
+                           "--layers: expected numbers and ranges like 0,9,20-29, got '%s'", text);
+        for (int l = first; l <= last; l++) {
+            if (job->n_layers == RA_REPLAY_MAX_LAYERS)
+                return ra_fail(err, RA_EUSAGE, "--layers: more than %d layers", job->n_layers);
+            job->layers[job->n_layers++] = l;
+        }
+        if (*at++ == '\0')
+            return RA_OK;
+    }
+}
+
+/* "14.0/29.2" */
+static enum ra_status parse_keep(const char *text, struct ra_replay_job *job, struct ra_error *err)
+{
+    const char *at = text;
+    for (;;) {
+        struct ra_keep_set keep = {0};
+        enum ra_status st = parse_number(&at, &keep.layer_id);
+        if (st == RA_OK && *at++ == '.')
+            st = parse_number(&at, &keep.head);
+        else
+            st = RA_EUSAGE;
+        if (st != RA_OK || (*at != '/' && *at != '\0') || job->n_keep == RA_REPLAY_MAX_KEEP)
+            return ra_fail(err, RA_EUSAGE,
+                           "--keep-sets: expected up to %d of LAYER.HEAD joined by '/', got '%s'",
+                           RA_REPLAY_MAX_KEEP, text);
+        job->keep[job->n_keep++] = keep;
+        if (*at++ == '\0')
+            return RA_OK;
+    }
+}
+
+static enum ra_status parse_policies(const struct ra_option_texts *texts, struct ra_replay_job *job,
+                                     struct ra_error *err)
+{
+    for (int i = 0; i < texts->n; i++) {
+        RA_TRY(ra_policy_parse(&job->specs[i], texts->text[i], err));
+        job->n_policies = i + 1;
+        for (int j = 0; j < i; j++)
+            if (strcmp(ra_policy_spec_canonical(job->specs[i]),
+                       ra_policy_spec_canonical(job->specs[j])) == 0)
+                return ra_fail(err, RA_EUSAGE, "-p %s: given twice", texts->text[i]);
+    }
+    return RA_OK;
+}
+
+static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
+                               struct ra_replay_job *job, struct ra_error *err)
+{
+    job->cli = cli;
+    job->db = v->db;
+    job->export_path = v->export_path;
+    job->check = v->check;
+    job->is_forced = v->force;
+    job->is_dry = v->dry_run;
+    job->traces = v->traces.text;
+    job->n_traces = v->traces.n;
+    job->config =
+        (struct ra_replay_config){.specs = job->specs,
+                                  .scores = v->scores == 0 ? RA_SCORES_FUSED : RA_SCORES_RECOMPUTE,
+                                  .cache = v->cache == 0 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
+                                  .n_threads = (int)v->threads,
+                                  .repeats = (int)v->repeat,
+                                  .first_step = v->steps.is_set ? (int32_t)v->steps.first : 0,
+                                  .last_step = v->steps.is_set ? (int32_t)v->steps.last : -1,
+                                  .quality = !v->no_quality,
+                                  .keep = job->keep};
+    if (v->profile != 0)
+        return ra_fail(err, RA_ENODEV, "--profile: GPU profiling is not in this version");
+    if (v->export_path && v->no_quality)
+        return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
+    RA_TRY(pick_backend(v->backend, &job->config.backend, err));
+    RA_TRY(parse_policies(&v->policies, job, err));
+    if (v->layers)
+        RA_TRY(parse_layers(v->layers, job, err));
+    if (v->keep_sets)
+        RA_TRY(parse_keep(v->keep_sets, job, err));
+    else
+        job->keep[job->n_keep++] = (struct ra_keep_set){.layer_id = RA_KEEP_DEFAULT, .head = 0};
+    job->config.n_policies = job->n_policies;
+    job->config.n_keep = job->n_keep;
+    job->config.layer_ids = v->layers ? job->layers : NULL;
+    job->config.n_layer_ids = job->n_layers;
+    return RA_OK;
+}
+
+static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
+{
+    struct ra_replay_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return ra_fail(err, RA_ENOMEM, "no memory for a replay");
+    enum ra_status st = fill_job(cli, arguments, job, err);
+    if (st == RA_OK)
+        st = ra_replay_job_run(job, err);
+    for (int i = 0; i < RA_OPTION_TEXTS_MAX; i++)
+        ra_policy_spec_close(job->specs[i]);
+    free(job);
+    return st;
+}
+
+const struct ra_command ra_cmd_replay = {
+    .name = "replay",
+    .summary = "recorded runs under schedules: quality, traffic, time",
+    .run = run,
+    .operands = operands,
+    .options = options,
+    .common = RA_COMMON_FORMAT_CSV | RA_COMMON_TALK | RA_COMMON_SEED,
+    .values_size = sizeof(struct values),
+    .notes = "Quality is exact for the recording: sets, mass and error come from an f64 reference. "
+             "Times come from the backend, in a second phase that executes the same schedule and "
+             "is checked against the reference on the way.",
+};

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Listings that come from the program itself and from this machine: policies, backends, devices. */
+#include "sim/cli/list.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+#include "sim/cli/host.h"
+#include "sim/policy.h"
+
+static enum ra_status append(json_t *rows, json_t *row, struct ra_error *err)
+{
+    if (!row || json_array_append_new(rows, row) != 0)
+        return ra_fail(err, RA_ENOMEM, "no memory for a list");
+    return RA_OK;
+}
+
+static const char *text_of(const json_t *row, const char *key)
+{
+    const char *text = json_string_value(json_object_get(row, key));
+    return text ? text : "";
+}
+
+/* --- policies ----------------------------------------------------------------------------------
+ */
+
+static const char *type_name(enum ra_param_type type)
+{
+    switch (type) {
+    case RA_PARAM_INT:
+        return "integer";
+    case RA_PARAM_REAL:
+        return "number";
+    case RA_PARAM_CHOICE:
+        return "choice";
+    case RA_PARAM_FRACTION:
+        return "count or fraction a/b of P";
+    case RA_PARAM_LIST:
+        return "list joined by /";
+    }
+    return "unknown";
+}
+
+static json_t *describe_param(const struct ra_param *param)
+{
+    json_t *row = json_pack("{s:s, s:s, s:s?}", "name", param->name, "type", type_name(param->type),
+                            "default", param->fallback);
+    if (param->type == RA_PARAM_CHOICE)
+        json_object_set_new(row, "choices", json_string(param->choices));
+    else {
+        json_object_set_new(row, "min", json_real(param->min));
+        json_object_set_new(row, "max", json_real(param->max));
+    }
+    json_object_set_new(row, "help", json_string(param->help));
+    return row;
+}
+
+/* What the policy asks of a trace when its parameters have their defaults. */
+static json_t *describe_needs(const struct ra_policy_ops *ops)
+{
+    static const char *const names[] = {"queries", "exact scores of every step", "acc"};
+    json_t *needs = json_array();
+    void *params = ops->params_size ? calloc(1, ops->params_size) : NULL;
+    if (ops->params_size && !params)
+        return needs;
+    if (params)
+        ra_params_defaults(ops->params, params);
+    unsigned bits = ops->needs ? ops->needs(params) : 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (bits >> i & 1)
+            json_array_append_new(needs, json_string(names[i]));
+    free(params);
+    return needs;
+}
+
+enum ra_status ra_list_policies(json_t *rows, const char *db, struct ra_error *err)
+{
+    (void)db;
+    for (size_t i = 0; ra_policies[i]; i++) {
+        const struct ra_policy_ops *ops = ra_policies[i];
+        json_t *params = json_array();
+        for (const struct ra_param *param = ops->params; param && param->name; param++)
+            json_array_append_new(params, describe_param(param));
+        RA_TRY(append(rows,
+                      json_pack("{s:s, s:s, s:s, s:o, s:o}", "name", ops->name, "summary",
+                                ops->summary, "source", ops->source, "needs", describe_needs(ops),
+                                "parameters", params),
+                      err));
+    }
+    return RA_OK;
+}
+
+static void print_param(const json_t *param)
+{
+    const char *choices = text_of(param, "choices");
+    const char *fallback = json_string_value(json_object_get(param, "default"));
+    char range[96];
+    double max = json_number_value(json_object_get(param, "max"));
+    double min = json_number_value(json_object_get(param, "min"));
+    if (*choices)
+        snprintf(range, sizeof range, "%s", choices);
+    else if (max >= INT32_MAX)
+        snprintf(range, sizeof range, min < -INT32_MAX ? "any" : "%.0f or more", min);
+    else
+        snprintf(range, sizeof range, "%g..%g", min, max);
+    printf("    %-8s %-24s %s", text_of(param, "name"), range, text_of(param, "help"));
+    if (fallback)
+        printf(" (%s)\n", fallback);
+    else
+        puts(" (required)");
+}
+
+void ra_list_print_policies(const json_t *rows, int verbosity)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        json_t *row = json_array_get(rows, i);
+        printf("%-10s %s\n", text_of(row, "name"), text_of(row, "summary"));
+        if (verbosity == 0)
+            continue;
+        printf("    source:  %s\n    needs:   ", text_of(row, "source"));
+        const json_t *needs = json_object_get(row, "needs"),
+                     *params = json_object_get(row, "parameters");
+        for (size_t j = 0; j < json_array_size(needs); j++)
+            printf("%s%s", j ? ", " : "", json_string_value(json_array_get(needs, j)));
+        puts(json_array_size(needs) ? "" : "nothing beyond k, v, q");
+        for (size_t j = 0; j < json_array_size(params); j++)
+            print_param(json_array_get(params, j));
+        putchar('\n');
+    }
+}
+
+/* --- backends and devices ----------------------------------------------------------------------
+ */
+
+enum ra_status ra_list_backends(json_t *rows, const char *db, struct ra_error *err)
+{
+    (void)db;
+    for (size_t i = 0; ra_backends[i]; i++) {
+        const struct ra_backend_ops *ops = ra_backends[i];
+        struct ra_error why = {RA_OK, ""};
+        char device[128] = "";
+        bool is_there = ops->probe(&why) == RA_OK;
+        if (is_there && ops->device)
+            ops->device(device, sizeof device);
+        RA_TRY(append(rows,
+                      json_pack("{s:s, s:s, s:b, s:s?, s:s?, s:b, s:b}", "name", ops->name,
+                                "summary", ops->summary, "available", is_there, "device",
+                                *device ? device : NULL, "reason", is_there ? NULL : why.msg,
+                                "exact", (ops->caps & RA_CAP_EXACT) != 0, "timed",
+                                (ops->caps & RA_CAP_TIMED) != 0),
+                      err));
+    }
+    if (ra_backend_find("cuda"))
+        return RA_OK;
+    return append(rows,
+                  json_pack("{s:s, s:s, s:b, s:n, s:s, s:b, s:b}", "name", "cuda", "summary",
+                            "kernels on an NVIDIA GPU", "available", 0, "device", "reason",
+                            "cuda: not in this version", "exact", 1, "timed", 1),
+                  err);
+}
+
+void ra_list_print_backends(const json_t *rows, int verbosity)
+{
+    (void)verbosity;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        json_t *row = json_array_get(rows, i);
+        bool is_there = json_is_true(json_object_get(row, "available"));
+        const char *device = text_of(row, "device");
+        printf("%-6s %-12s %s\n", text_of(row, "name"), is_there ? "available" : "unavailable",
+               text_of(row, "summary"));
+        if (!is_there)
+            printf("%19s %s\n", "", text_of(row, "reason"));
+        else if (*device)
+            printf("%19s %s\n", "", device);
+    }
+}
+
+enum ra_status ra_list_devices(json_t *rows, const char *db, struct ra_error *err)
+{
+    (void)db;
+    struct ra_host host;
+    ra_host_describe(&host);
+    json_t *row = json_pack(
+        "{s:s, s:s, s:i, s:I, s:o}", "name", "cpu", "model", host.cpu, "processors", host.n_cpus,
+        "memory_bytes", (json_int_t)host.memory_bytes, "last_level_cache_bytes",
+        host.llc_bytes ? json_integer((json_int_t)host.llc_bytes) : json_null());
+    return append(rows, row, err);
+}
+
+void ra_list_print_devices(const json_t *rows, int verbosity)
+{
+    (void)verbosity;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        json_t *row = json_array_get(rows, i);
+        double cache = json_number_value(json_object_get(row, "last_level_cache_bytes"));
+        printf("%-6s %s, %" JSON_INTEGER_FORMAT " processors, %.1f GiB memory",
+               text_of(row, "name"), text_of(row, "model"),
+               json_integer_value(json_object_get(row, "processors")),
+               json_number_value(json_object_get(row, "memory_bytes")) / 0x1p30);
+        if (cache > 0)
+            printf(", %.1f MiB last-level cache", cache / 0x1p20);
+        putchar('\n');
+    }
+}

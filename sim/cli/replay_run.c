@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Carries a replay out: each sequence of each trace is one call of the engine and one stored run
+ * per schedule. A run row is committed before work starts and ended whatever happens.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "sim/cli/interrupt.h"
+#include "sim/cli/progress.h"
+#include "sim/cli/replay.h"
+#include "sim/report.h"
+#include "sim/verify.h"
+
+/* One sequence of one trace. */
+struct session {
+    struct ra_replay_job *job;
+    struct ra_replay_config config;
+    struct ra_store *store;
+    struct ra_progress progress;
+    char invocation[37];
+    int64_t run_ids[RA_OPTION_TEXTS_MAX];
+    int n_begun; /* runs begun for the sequence at hand */
+    char *export_paths[RA_OPTION_TEXTS_MAX];
+    json_t *results; /* of all sequences so far */
+};
+
+static enum ra_status make_uuid(char out[37], struct ra_error *err)
+{
+    unsigned char b[16];
+    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
+        return ra_fail(err, RA_EIO, "random numbers: %s", strerror(errno));
+    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
+    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+    for (int i = 0, at = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            out[at++] = '-';
+        at += snprintf(out + at, (size_t)(37 - at), "%02x", b[i]);
+    }
+    return RA_OK;
+}
+
+static char *argv_json(const struct ra_cli *cli)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < cli->argc; i++) {
+        json_t *word = json_string(cli->argv[i]);
+        json_array_append_new(list, word ? word : json_string("(not UTF-8)"));
+    }
+    char *text = json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    return text;
+}
+
+static char *config_json(const struct ra_replay_config *config)
+{
+    json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b}", "repeat", config->repeats, "threads",
+                               config->n_threads, "first_step", config->first_step, "last_step",
+                               config->last_step, "quality", config->quality);
+    json_t *layers = json_array();
+    for (int i = 0; i < config->n_layer_ids; i++)
+        json_array_append_new(layers, json_integer(config->layer_ids[i]));
+    json_object_set_new(object, "layers", layers);
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+/* {"k":"256","stride":"16"}: the canonical spelling taken apart. */
+static char *params_json(const char *canonical)
+{
+    json_t *object = json_object();
+    const char *at = strchr(canonical, ':');
+    while (at && *at) {
+        char key[64], value[1024];
+        int used = 0;
+        if (sscanf(at + 1, "%63[^=]=%1023[^,]%n", key, value, &used) != 2)
+            break;
+        json_object_set_new(object, key, json_string(value));
+        at += 1 + used;
+        at = *at == ',' ? at : NULL;
+    }
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+static enum ra_status begin_runs(struct session *s, struct ra_error *err)
+{
+    const struct ra_replay_config *config = &s->config;
+    const struct ra_trace_info *info = ra_trace_info(config->trace);
+    char device[128] = "", *argv = argv_json(s->job->cli), *conf = config_json(config);
+    enum ra_status st = argv && conf ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
+    if (config->backend->device)
+        config->backend->device(device, sizeof device);
+    s->n_begun = 0;
+    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
+        const char *canonical = ra_policy_spec_canonical(config->specs[p]);
+        char *params = params_json(canonical), uuid[37];
+        struct ra_run_row row = {.invocation_uuid = s->invocation,
+                                 .command = "replay",
+                                 .argv_json = argv,
+                                 .kind = "replay",
+                                 .tool_version = RA_VERSION,
+                                 .config_json = conf,
+                                 .policy = canonical,
+                                 .policy_name = ra_policy_spec_ops(config->specs[p])->name,
+                                 .policy_params_json = params,
+                                 .trace_path = info->path,
+                                 .trace_sha256 = info->sha256[0] ? info->sha256 : NULL,
+                                 .model_id = info->model_id,
+                                 .seq = config->seq,
+                                 .backend = config->backend->name,
+                                 .device = device[0] ? device : NULL,
+                                 .scores =
+                                     config->scores == RA_SCORES_FUSED ? "fused" : "recompute",
+                                 .cache = config->cache == RA_CACHE_COMPACT ? "compact" : "gather",
+                                 .dtype = ra_dtype_name(info->model.dtype),
+                                 .schedule_of_trace = info->seqs[config->seq].schedule,
+                                 .method = config->backend->caps & RA_CAP_TIMED ? "cpu-wall" : NULL,
+                                 .launch_mode = "call",
+                                 .seed = s->job->cli->seed};
+        st = params ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)
+                    : ra_fail(err, RA_ENOMEM, "no memory for a run");
+        if (st == RA_OK)
+            s->n_begun = p + 1;
+        free(params);
+    }
+    free(argv);
+    free(conf);
+    return st;
+}
+
+/* End every run begun: complete with its result, or failed or aborted. */
+static enum ra_status end_runs(struct session *s, enum ra_status outcome,
+                               const struct ra_replay_result *results, const json_t *objects,
+                               struct ra_error *err)
+{
+    enum ra_run_state state = outcome == RA_OK             ? RA_RUN_COMPLETE
+                              : outcome == RA_EINTERRUPTED ? RA_RUN_ABORTED
+                                                           : RA_RUN_FAILED;
+    for (int p = 0; p < s->n_begun; p++) {
+        const json_t *object = outcome == RA_OK ? json_array_get(objects, (size_t)p) : NULL;
+        char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+        const char *hash = object && results[p].output_hash[0] ? results[p].output_hash : NULL;
+        if (outcome != RA_OK && err)
+            (void)!ra_store_diagnostic(s->store, s->run_ids[p], "error", "replay", err->msg, NULL);
+        enum ra_status st =
+            ra_store_run_end(s->store, s->run_ids[p], state, object ? results[p].fingerprint : NULL,
+                             hash, text, outcome == RA_OK ? err : NULL);
+        free(text);
+        if (st != RA_OK && outcome == RA_OK)
+            return st;
+    }
+    if (outcome == RA_OK && s->n_begun && !s->job->cli->is_quiet) {
+        fprintf(stderr, "%s: run%s", s->job->db, s->n_begun == 1 ? "" : "s");
+        for (int p = 0; p < s->n_begun; p++)
+            fprintf(stderr, " %" PRId64, s->run_ids[p]);
+        fputc('\n', stderr);
+    }
+    s->n_begun = 0;
+    return RA_OK;
+}
+
+static void announce(const struct session *s, const struct ra_replay_needs *needs)
+{
+    const char *folder = getenv("TMPDIR");
+    if (s->job->cli->is_quiet)
+        return;
+    fprintf(stderr, "%s, sequence %d: memory %.1f MiB, temporary file up to %.1f MiB in %s",
+            ra_trace_info(s->config.trace)->path, s->config.seq,
+            (double)needs->memory_bytes / 0x1p20, (double)needs->spool_bytes / 0x1p20,
+            folder && *folder ? folder : "/tmp");
+    if (needs->export_bytes)
+        fprintf(stderr, ", export up to %.1f MiB", (double)needs->export_bytes / 0x1p20);
+    fputc('\n', stderr);
+}
+
+static enum ra_status dry_run(const struct session *s, const struct ra_replay_needs *needs,
+                              struct ra_error *err)
+{
+    for (int p = 0; p < s->config.n_policies; p++) {
+        json_t *object = json_pack(
+            "{s:s,s:i,s:s,s:s,s:I,s:I,s:I}", "trace", ra_trace_info(s->config.trace)->path,
+            "sequence", s->config.seq, "policy", ra_policy_spec_canonical(s->config.specs[p]),
+            "backend", s->config.backend->name, "memory_bytes", (json_int_t)needs->memory_bytes,
+            "temporary_bytes", (json_int_t)needs->spool_bytes, "export_bytes",
+            (json_int_t)needs->export_bytes);
+        if (!object || json_array_append_new(s->results, object))
+            return ra_fail(err, RA_ENOMEM, "no memory for a plan");
+    }
+    return RA_OK;
+}
+
+static void forget_paths(struct session *s)
+{
+    for (int p = 0; p < RA_OPTION_TEXTS_MAX; p++) {
+        free(s->export_paths[p]);
+        s->export_paths[p] = NULL;
+    }
+}
+
+/* A file when there is one result; else FOLDER/TRACE-sSEQ-POLICY.safetensors. */
+static enum ra_status name_exports(struct session *s, struct ra_error *err)
+{
+    const char *path = s->job->export_path, *trace = ra_trace_info(s->config.trace)->path;
+    const char *slash = strrchr(trace, '/'), *stem = slash ? slash + 1 : trace;
+    bool several = s->config.n_policies > 1 || s->job->n_traces > 1 ||
+                   ra_trace_info(s->config.trace)->n_seq > 1;
+    forget_paths(s);
+    if (!path)
+        return RA_OK;
+    if (several && !s->job->is_dry && mkdir(path, 0777) != 0 && errno != EEXIST)
+        return ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
+    for (int p = 0; p < s->config.n_policies; p++) {
+        const char *policy = ra_policy_spec_canonical(s->config.specs[p]);
+        size_t size = strlen(path) + strlen(stem) + strlen(policy) + 64;
+        char *name = malloc(size);
+        if (!name)
+            return ra_fail(err, RA_ENOMEM, "no memory for a path");
+        s->export_paths[p] = name;
+        if (!several) {
+            snprintf(name, size, "%s", path);
+            continue;
+        }
+        int at = snprintf(name, size, "%s/", path);
+        char *tail = name + at;
+        snprintf(tail, size - (size_t)at, "%.100s-s%d-%.120s.safetensors", stem, s->config.seq,
+                 policy);
+        for (char *c = tail; *c; c++)
+            *c = strchr(":,=@/ ", *c) ? '_' : *c;
+    }
+    s->config.export_paths = (const char *const *)s->export_paths;
+    return RA_OK;
+}
+
+static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
+{
+    struct ra_replay_needs needs;
+    struct ra_replay_result results[RA_OPTION_TEXTS_MAX];
+    json_t *objects = NULL;
+    RA_TRY(name_exports(s, err));
+    RA_TRY(ra_replay_plan(&s->config, &needs, err));
+    if (s->job->is_dry)
+        return dry_run(s, &needs, err);
+    if (needs.export_bytes > (uint64_t)1 << 30 && !s->job->is_forced)
+        return ra_fail(err, RA_EUSAGE, "--export: up to %.1f GiB; above 1 GiB give --force too",
+                       (double)needs.export_bytes / 0x1p30);
+    announce(s, &needs);
+    enum ra_status st = s->store ? begin_runs(s, err) : RA_OK;
+    s->config.run_ids = s->run_ids;
+    if (st == RA_OK)
+        st = ra_replay(&s->config, results, err);
+    ra_progress_fini(&s->progress);
+    if (st == RA_OK) {
+        objects = ra_replay_json(&s->config, results);
+        if (!objects || json_array_extend(s->results, objects))
+            st = ra_fail(err, RA_ENOMEM, "no memory for results");
+    }
+    if (s->store) {
+        enum ra_status ended = end_runs(s, st, results, objects, err);
+        st = st == RA_OK ? ended : st;
+    }
+    json_decref(objects);
+    return st;
+}
+
+static enum ra_status replay_traces(struct session *s, struct ra_error *err)
+{
+    for (int i = 0; i < s->job->n_traces; i++) {
+        struct ra_trace *trace;
+        enum ra_status st = RA_OK;
+        RA_TRY(ra_trace_open(&trace, s->job->traces[i], err));
+        s->config.trace = trace;
+        for (int seq = 0; st == RA_OK && seq < ra_trace_info(trace)->n_seq; seq++) {
+            s->config.seq = seq;
+            st = replay_sequence(s, err);
+        }
+        ra_trace_close(trace);
+        if (st != RA_OK)
+            return st;
+    }
+    return RA_OK;
+}
+
+static enum ra_status print(const struct session *s, struct ra_error *err)
+{
+    static const enum ra_report_format formats[] = {[RA_FORMAT_TEXT] = RA_REPORT_TEXT,
+                                                    [RA_FORMAT_JSON] = RA_REPORT_JSON,
+                                                    [RA_FORMAT_CSV] = RA_REPORT_CSV};
+    enum ra_report_format format = formats[s->job->cli->format];
+    if (!s->job->is_dry || format != RA_REPORT_TEXT)
+        return ra_report_write(stdout, s->results, format, err);
+    size_t i;
+    json_t *object;
+    json_array_foreach(s->results, i, object)
+        printf("would replay %s, sequence %" JSON_INTEGER_FORMAT " under %s\n",
+               json_string_value(json_object_get(object, "trace")),
+               json_integer_value(json_object_get(object, "sequence")),
+               json_string_value(json_object_get(object, "policy")));
+    printf(
+        "memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB per sequence\n",
+        (double)json_integer_value(json_object_get(json_array_get(s->results, 0), "memory_bytes")) /
+            0x1p20,
+        (double)json_integer_value(
+            json_object_get(json_array_get(s->results, 0), "temporary_bytes")) /
+            0x1p20,
+        (double)json_integer_value(json_object_get(json_array_get(s->results, 0), "export_bytes")) /
+            0x1p20);
+    return RA_OK;
+}
+
+static enum ra_status work(struct session *s, struct ra_error *err)
+{
+    struct ra_replay_job *job = s->job;
+    RA_TRY(make_uuid(s->invocation, err));
+    if (job->db && !job->is_dry)
+        RA_TRY(ra_store_open(&s->store, job->db, RA_STORE_APPEND, err));
+    s->config.store = s->store;
+    enum ra_status st = replay_traces(s, err);
+    /* What finished before an interruption or a failure is still a result. */
+    if (st == RA_OK || json_array_size(s->results) > 0) {
+        enum ra_status printed = print(s, st == RA_OK ? err : NULL);
+        st = st == RA_OK ? printed : st;
+    }
+    if (st == RA_OK && job->check && !job->is_dry)
+        st = ra_verify_against(s->results, s->store, job->check, err);
+    return st;
+}
+
+enum ra_status ra_replay_job_run(struct ra_replay_job *job, struct ra_error *err)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return ra_fail(err, RA_ENOMEM, "no memory for a replay");
+    s->job = job;
+    s->config = job->config;
+    s->config.stop = ra_interrupt_requested;
+    s->config.progress = ra_progress_show;
+    s->config.progress_context = &s->progress;
+    s->results = json_array();
+    ra_interrupt_install();
+    ra_progress_init(&s->progress, "layer-steps", job->cli->is_quiet);
+    enum ra_status st = work(s, err);
+    ra_progress_fini(&s->progress);
+    enum ra_status closed = ra_store_close(s->store, st == RA_OK ? err : NULL);
+    forget_paths(s);
+    json_decref(s->results);
+    free(s);
+    return st == RA_OK ? closed : st;
+}
