@@ -1,0 +1,146 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# explain: the worked example of the paper's rule, step by step, and the same story on a trace as
+# the replay's own exported sets tell it.
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
+    sample=$(realpath "$BATS_TEST_DIRNAME/../../traces/data/smollm2-135m.safetensors")
+    cd "$BATS_TEST_TMPDIR" || return 1
+}
+
+json() { # EXPRESSION over d, the parsed JSON on stdin
+    python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
+}
+
+@test "the worked example: attended, evicted, kept, pending, flushed at each step" {
+    # L=5, K=3, S=3, T=4, pseudo, no pooling: the values are those of the published rule by hand
+    "$rattn" explain --format json >e.json
+    python3 - <<'PY'
+import json
+d = json.load(open("e.json"))
+assert d["P"] == 5 and d["N"] == 4
+assert d["prefill"]["cache"] == [4, 3, 0]
+want = [  # self, kind, attended with self, evicted, C_r evict-first, pending, flushed
+    (5, "recycled", [0, 3, 4, 5], [4], [3, 0, 5], [5], []),
+    (6, "recycled", [0, 3, 5, 6], [3], [0, 5, 6], [5, 6], []),
+    (7, "full", [0, 1, 2, 3, 4, 5, 6, 7], None, [6, 0, 2], [], [5, 6]),
+    (8, "recycled", [0, 2, 6, 8], [6], [0, 2, 8], [8], []),
+]
+for step, (self_, kind, attended, evicted, cache, pending, flushed) in zip(d["steps"], want, strict=True):
+    assert step["self"] == self_ and step["kind"] == kind, step
+    assert step["attended"] == attended and step["cache"] == cache, step
+    assert evicted is None or step["evicted"] == evicted, step
+    assert step["pending"] == pending and step["flushed"] == flushed, step
+full = d["steps"][2]
+assert full["rebuilt"] and abs(full["overlap"] - 2 / 3) < 1e-15 and abs(full["old_mass"] - 0.60) < 1e-12
+m = d["memory"]
+assert (m["keys_read"], m["keys_full"], m["rows"], m["retained"], m["caches"]) == (20, 30, 9, 3, "both")
+PY
+}
+
+@test "the text names words and answers whether memory shrinks" {
+    run -0 "$rattn" explain
+    [[ $output == *"flushes  5 over, 6 the"* ]]
+    [[ $output == *"evicts   4 jumps"* ]]
+    [[ $output == *"pending  8 dog"* ]]
+    [[ $output == *"Does memory shrink?"* ]]
+    [[ $output == *"traffic   yes: 20 keys read"*"reads 30"* ]]
+    [[ $output == *"footprint no: L + K"*"12 rows against 9 rows"* ]]
+}
+
+@test "what does not pay says no; what forgets says so" {
+    run -0 "$rattn" explain -p full
+    [[ $output == *"traffic   no: 30 keys"*"reads 30"* && $output == *"footprint no: all 9"* ]]
+    run -0 "$rattn" explain -p recycled:k=3,stride=1
+    [[ $output == *"traffic   no: 30 keys"* ]]
+    run -0 "$rattn" explain -p streaming:k=3,sinks=1
+    [[ $output == *"footprint yes: 3 of 9"*"gone for good"* ]]
+    run -0 "$rattn" explain -p oracle:k=3
+    [[ $output == *"traffic   yes: 16 keys"* && $output == *"footprint no: all 9"* ]]
+}
+
+@test "an oracle attends to the best of the scores it is shown, and says how much they hold" {
+    # at i = 3 the scores are .20 .02 .30 .03 .05 .10 .18 .12: the best three before self
+    "$rattn" explain -p oracle:k=3 --format json >o.json
+    [ "$(json 'd["steps"][2]["attended"], round(d["steps"][2]["mass"], 12)' <o.json)" = "([0, 2, 6, 7], 0.8)" ]
+}
+
+@test "other words, other seeds: drawn scores, and the same ones each time" {
+    text="a b c d e f g h i j k l"
+    "$rattn" explain --text "$text" --format json >a.json
+    "$rattn" explain --text "$text" --format json >b.json
+    "$rattn" explain --text "$text" --format json --seed 7 >c.json
+    cmp a.json b.json
+    ! cmp -s a.json c.json
+    [ "$(json '"drawn" in d["scores"], d["P"], d["N"]' <a.json)" = "(True, 8, 4)" ]
+    run -0 "$rattn" explain --text "$text"
+    [[ $output == *"7 h"* ]]
+    # queries that the words do not have are drawn too: a threshold that is always and never passed
+    [ "$("$rattn" explain -p recycled:k=3,stride=1,sim=-2 --format json | json '[s["kind"] for s in d["steps"]].count("full")')" = 0 ]
+    [ "$("$rattn" explain -p recycled:k=3,stride=1,sim=1 --format json | json '[s["kind"] for s in d["steps"]].count("full")')" = 4 ]
+}
+
+@test "on a trace: sets, kinds and mass are those that a replay exports" {
+    policy=recycled:k=40,stride=4
+    "$rattn" replay "$sample" -p $policy --layers 9,19 --steps 0..11 --repeat 1 -q --export x.safetensors >/dev/null
+    "$rattn" explain "$sample" -p $policy --layer 19 --head 1 --steps 0..11 --format json >e.json
+    /usr/bin/python3 - <<'PY'
+import json, struct
+import numpy as np
+data = open("x.safetensors", "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8:8 + n])
+def tensor(name):
+    t = header[name]
+    a, b = t["data_offsets"]
+    kind = {"I32": "<i4", "F32": "<f4", "U8": "u1"}[t["dtype"]]
+    return np.frombuffer(data[8 + n + a:8 + n + b], kind).reshape(t["shape"])
+d = json.load(open("e.json"))
+layer = tensor("layer_ids").tolist().index(19)
+assert len(d["steps"]) == 12
+for t, step in enumerate(d["steps"]):
+    length = tensor("attended_len")[t, layer, 1]
+    assert (step["kind"] == "full") == bool(tensor("is_full")[t, layer]) == ((t + 1) % 4 == 0)
+    assert len(step["attended"]) == length
+    if step["kind"] != "full":
+        assert step["attended"] == tensor("attended")[t, layer, 1, :length].tolist()
+    mass = tensor("mass")[t, layer, 3:6].astype(float).mean()
+    assert abs(step["mass"] - mass) < 1e-6, (t, step["mass"], mass)
+PY
+}
+
+@test "on a trace: the middle layer by default, token numbers, ranges for long lists" {
+    run -0 "$rattn" explain "$sample" -p recycled:k=256,stride=4 --steps 3
+    [[ $output == *"layer 19, KV head 0"* ]]
+    [[ $output == *"attends  0-1539"* ]]
+    [[ $output == *"pending"* || $output == *"flushes  1536 #"* ]]
+    [ -z "$(echo "$output" | grep -v 'policy\|trace' | awk 'length > 80')" ]
+    run -0 "$rattn" explain synth:case=flat,layers=4,window=8 -p full --steps 0
+    [[ $output == *"layer 2, KV head 0"* ]]
+}
+
+@test "mistakes are usage errors that name the range" {
+    run -2 --separate-stderr "$rattn" explain -p recycled:k=3
+    [[ $stderr == *stride* ]]
+    run -2 --separate-stderr "$rattn" explain -p recycld:k=3,stride=2
+    [[ $stderr == *"'recycled'"* ]]
+    run -2 --separate-stderr "$rattn" explain --text "only four words here"
+    [[ $stderr == *"at least 5 words, got 4"* ]]
+    run -2 --separate-stderr "$rattn" explain --text ""
+    run -2 --separate-stderr "$rattn" explain --text "$(seq 201 | tr '\n' ' ')"
+    [[ $stderr == *"at most 200"* ]]
+    run -2 --separate-stderr "$rattn" explain --steps 2..4
+    [[ $stderr == *"below 4, got 4"* ]]
+    run -2 --separate-stderr "$rattn" explain "$sample" --text "a b c d e"
+    run -2 --separate-stderr "$rattn" explain "$sample" --layer 1
+    [[ $stderr == *"layer 1 is not recorded"* ]]
+    run -2 --separate-stderr "$rattn" explain synth:case=flat,window=8 --layer 1
+    [[ $stderr == *"sliding window"* ]]
+    run -2 --separate-stderr "$rattn" explain "$sample" --head 3
+    [[ $stderr == *"below 3, got 3"* ]]
+    run -1 --separate-stderr "$rattn" explain none.safetensors
+    [[ $stderr == *none.safetensors* ]]
+}

@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs suites and adds their counts up. Last line: N passed, N failed, N skipped. $B is the build
+# folder. A program that dies without saying how many tests failed counts as one failure.
+set -u
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export RATTN_SIM=$PWD/$B/rattn-sim
+
+add() { # NAME STATUS PASSED FAILED SKIPPED
+    passed=$((passed + $3)) failed=$((failed + $4)) skipped=$((skipped + $5))
+    if [ "$4" -gt 0 ]; then
+        cat "$log"
+    elif [ "$2" -ne 0 ]; then
+        failed=$((failed + 1))
+        cat "$log"
+        echo "$1: ended with status $2"
+    fi
+    printf '%-44s %4d passed %4d failed %4d skipped\n' "$1" "$3" "$4" "$5"
+}
+
+count() { # PATTERN: number of lines of the log that match
+    grep -cE "$1" "$log"
+}
+
+run_cmocka() {
+    "$1" >"$log" 2>&1
+    local status=$? p f s
+    # The closing lines of each group carry the counts; a name is listed twice when it fails.
+    read -r p f s < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
+        /^\[  FAILED  \] [0-9]+ test/ { f += $4 } /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
+        END { print p + 0, f + 0, s + 0 }' "$log")
+    add "$(basename "$1")" $status "$p" "$f" "$s"
+}
+
+run_bats() {
+    bats --tap "$1" >"$log" 2>&1
+    local status=$? skip
+    skip=$(count '^ok .*# skip')
+    add "$(basename "$1")" $status $(($(count '^ok ') - skip)) "$(count '^not ok ')" "$skip"
+}
+
+run_counted() { # a program whose last line is N passed, N failed[, N skipped]
+    local name=$1 last
+    shift
+    "$@" >"$log" 2>&1
+    local status=$?
+    last=$(tail -n 1 "$log")
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
+        add "$name" $status "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" "${BASH_REMATCH[4]:-0}"
+    else
+        add "$name" 1 0 0 0
+    fi
+}
+
+run_check() { # one check that prints what is wrong
+    make -s "$1" >"$log" 2>&1
+    local status=$?
+    if [ $status -eq 0 ]; then add "$1" 0 1 0 0; else add "$1" $status 0 1 0; fi
+}
+
+python=/usr/bin/python3 # the one that Debian's numpy belongs to
+for suite in "$@"; do
+    case $suite in
+    unit) for t in "$B"/tests/test_*; do [ -x "$t" ] && [ -f "$t" ] && [ "${t%.d}" = "$t" ] && run_cmocka "$t"; done ;;
+    threaded) for t in "$B"/tests/test_{pool,backend,engine}*; do [ -x "$t" ] && [ "${t%.d}" = "$t" ] && run_cmocka "$t"; done ;;
+    cli) for t in tests/cli/*.bats; do run_bats "$t"; done ;;
+    tools) run_counted traces/tools/selftest.py $python traces/tools/selftest.py ;;
+    audit) for t in tests/audit/audit_*.py; do run_counted "$t" $python "$t"; done ;;
+    *) run_check "$suite" ;;
+    esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

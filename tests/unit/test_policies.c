@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rules that every policy keeps, run for each row of the registry, so that a new policy is tested
+ * before its author writes a test: names, sources, spellings, ranges of parameters, and sets that
+ * are sorted, unique, within the context, with self and within the budget.
+ */
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/base/hash.h"
+#include "sim/base/text.h"
+#include "tests/support/drive.h"
+#include "tests/support/ra_test.h"
+
+/* Values in place of defaults: small enough for the driver's runs. */
+static void write_required(struct ra_writer *out, const struct ra_param *table, const char *but)
+{
+    for (; table && table->name; table++)
+        if (!table->fallback && strcmp(table->name, but) != 0)
+            ra_write(out, "%c%s=6", strchr(out->out, ':') ? ',' : ':', table->name);
+}
+
+static void spell(const struct ra_policy_ops *ops, const char *key, const char *value, char *text,
+                  size_t size)
+{
+    struct ra_writer out = {text, size, 0};
+    ra_write(&out, "%s", ops->name);
+    write_required(&out, ops->params, key);
+    if (*key)
+        ra_write(&out, "%c%s=%s", strchr(text, ':') ? ',' : ':', key, value);
+}
+
+struct record {
+    struct ra_sha256 lanes[DRIVE_LAYERS];
+    int32_t K;
+};
+
+static void check_step(struct drive *d, void *context)
+{
+    struct record *record = context;
+    struct ra_sha256 *hash = &record->lanes[d->step.layer];
+    assert_true(!d->plan.is_full || d->plan.attend != RA_ATTEND_SETS);
+    assert_true(!d->plan.rule || d->plan.rebuilds);
+    ra_sha256_i64(hash, d->plan.is_full);
+    for (int i = 0; i < d->n_sets; i++) {
+        const int32_t *set = d->attended[i];
+        int32_t n = d->n_attended[i];
+        for (int32_t j = 0; j < n; j++)
+            assert_true(set[j] >= 0 && set[j] <= d->step.self && (j == 0 || set[j - 1] < set[j]));
+        assert_int_equal(set[n - 1], d->step.self);
+        assert_true(d->plan.attend == RA_ATTEND_ALL || record->K < 0 || n - 1 <= record->K);
+        ra_sha256_i32s(hash, set, (size_t)n);
+    }
+}
+
+static void check_views(const struct drive *d)
+{
+    for (int layer = 0; layer < d->n_layers; layer++)
+        for (int h = 0; h < d->model.Hkv; h++) {
+            struct ra_retained view;
+            if (!ra_policy_view(d->policy, layer, h, &view))
+                continue;
+            assert_int_equal(view.set.n, view.evict.n);
+            assert_true(view.n_pinned <= view.set.n);
+        }
+}
+
+/* Runs an opened policy; hash of all it attended to. */
+static void run(struct drive *d, char hex[RA_SHA256_HEX])
+{
+    struct record record = {.K = ra_policy_spec_k(d->spec, d->P)};
+    struct ra_sha256 all;
+    for (int layer = 0; layer < d->n_layers; layer++)
+        ra_sha256_init(&record.lanes[layer]);
+    drive_all(d, check_step, &record);
+    check_views(d);
+    ra_sha256_init(&all);
+    for (int layer = 0; layer < d->n_layers; layer++) {
+        ra_sha256_hex(&record.lanes[layer], hex);
+        ra_sha256_bytes(&all, hex, RA_SHA256_HEX - 1);
+    }
+    ra_sha256_hex(&all, hex);
+}
+
+static void test_descriptions(void **state)
+{
+    const struct ra_policy_ops *ops = *state;
+    for (const char *c = ops->name; *c; c++)
+        assert_true(islower(*c) || isdigit(*c) || (*c == '-' && c > ops->name && islower(c[1])));
+    int same = 0;
+    for (int i = 0; ra_policies[i]; i++)
+        same += strcmp(ra_policies[i]->name, ops->name) == 0;
+    assert_int_equal(same, 1);
+    assert_in_range(strlen(ops->summary), 1, 72);
+    assert_true(*ops->source);
+    assert_true(ops->caches && ops->open && ops->plan && ops->close);
+    for (const struct ra_param *row = ops->params; row && row->name; row++) {
+        assert_true(row->help && *row->help && ra_params_find(ops->params, row->name) == row);
+        assert_true((row->type == RA_PARAM_CHOICE) == (row->choices != NULL));
+    }
+    ops->close(NULL);
+}
+
+/* The canonical spelling is a fixed point, names the policy and every parameter. */
+static void test_canonical(void **state)
+{
+    const struct ra_policy_ops *ops = *state;
+    struct ra_policy_spec *spec, *again;
+    struct ra_error err;
+    char text[256];
+    spell(ops, "", "", text, sizeof text);
+    ra_assert_ok(ra_policy_parse(&spec, text, &err));
+    const char *canonical = ra_policy_spec_canonical(spec);
+    ra_assert_ok(ra_policy_parse(&again, canonical, &err));
+    assert_string_equal(canonical, ra_policy_spec_canonical(again));
+    assert_ptr_equal(ra_policy_spec_ops(again), ops);
+    assert_memory_equal(canonical, ops->name, strlen(ops->name));
+    for (const struct ra_param *row = ops->params; row && row->name; row++) {
+        char key[64];
+        snprintf(key, sizeof key, "%s=", row->name);
+        assert_non_null(strstr(canonical, key));
+    }
+    ra_policy_spec_close(spec);
+    ra_policy_spec_close(again);
+}
+
+/* Same input, same sets: twice, through install, and in the other order of layers. */
+static void test_determinism(void **state)
+{
+    static struct drive d;
+    const struct ra_policy_ops *ops = *state;
+    struct ra_error err;
+    char text[256], first[RA_SHA256_HEX], hex[RA_SHA256_HEX];
+    spell(ops, "", "", text, sizeof text);
+    for (int variant = 0; variant < 4; variant++) {
+        drive_init(&d, 11);
+        d.step_major = variant == 1 || variant == 3;
+        d.by_install = variant >= 2;
+        ra_assert_ok(drive_open(&d, text, &err));
+        run(&d, variant ? hex : first);
+        drive_close(&d);
+        assert_string_equal(variant ? hex : first, first);
+    }
+}
+
+/* Without `stride` in the way, budgets from 1 to beyond the whole run, and prompts of any length.
+ */
+static void test_shapes(void **state)
+{
+    static struct drive d;
+    const struct ra_policy_ops *ops = *state;
+    struct ra_error err;
+    if (!ra_params_find(ops->params, "k"))
+        return;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        uint64_t random = seed;
+        char text[256], k[16], hex[RA_SHA256_HEX];
+        drive_init(&d, seed);
+        d.P = 1 + (int32_t)drive_random(&random, 20);
+        d.N = 1 + (int32_t)drive_random(&random, 20);
+        d.n_layers = 1 + (int)drive_random(&random, DRIVE_LAYERS);
+        drive_queries(&d, 1);
+        snprintf(k, sizeof k, "%u", 1 + drive_random(&random, 45));
+        spell(ops, "k", k, text, sizeof text);
+        enum ra_status st = drive_open(&d, text, &err);
+        if (st == RA_OK)
+            run(&d, hex);
+        else
+            assert_int_equal(st, RA_EUSAGE);
+        drive_close(&d);
+    }
+}
+
+static void try_value(const struct ra_policy_ops *ops, const struct ra_param *row,
+                      const char *value)
+{
+    static struct drive d;
+    struct ra_error err = {.msg = ""};
+    char text[512], hex[RA_SHA256_HEX];
+    spell(ops, row->name, value, text, sizeof text);
+    drive_init(&d, 12);
+    enum ra_status st = drive_open(&d, text, &err);
+    if (st == RA_OK) {
+        run(&d, hex);
+    } else {
+        assert_int_equal(st, RA_EUSAGE);
+        assert_non_null(strstr(err.msg, ops->name));
+        assert_non_null(strstr(err.msg, "expected"));
+    }
+    drive_close(&d);
+}
+
+/* Every parameter at its ends, and every choice, runs or is refused with a message. */
+static void test_ranges(void **state)
+{
+    const struct ra_policy_ops *ops = *state;
+    for (const struct ra_param *row = ops->params; row && row->name; row++) {
+        char value[64];
+        if (row->fallback)
+            try_value(ops, row, row->fallback);
+        for (const char *choice = row->choices; choice && *choice; choice += strspn(choice, "|")) {
+            size_t n = strcspn(choice, "|");
+            snprintf(value, sizeof value, "%.*s", (int)n, choice);
+            try_value(ops, row, value);
+            choice += n;
+        }
+        if (row->type == RA_PARAM_CHOICE)
+            continue;
+        const double ends[] = {row->min, row->max};
+        for (int i = 0; i < 2; i++) {
+            snprintf(value, sizeof value, "%.17g", ends[i]);
+            char *plus = strchr(value, '+');
+            if (plus)
+                memmove(plus, plus + 1, strlen(plus));
+            try_value(ops, row, value);
+        }
+        if (row->type == RA_PARAM_FRACTION) {
+            try_value(ops, row, "1/2147483647");
+            try_value(ops, row, "2147483647/1");
+        }
+    }
+}
+
+int main(void)
+{
+    static const struct {
+        const char *name;
+        CMUnitTestFunction test;
+    } rules[] = {{"descriptions", test_descriptions},
+                 {"canonical", test_canonical},
+                 {"determinism", test_determinism},
+                 {"shapes", test_shapes},
+                 {"ranges", test_ranges}};
+    enum { N_RULES = sizeof rules / sizeof rules[0], MOST = 64 };
+    static struct CMUnitTest tests[MOST * N_RULES];
+    static char names[MOST * N_RULES][64];
+    size_t n = 0;
+    for (int i = 0; ra_policies[i] && i < MOST; i++)
+        for (int j = 0; j < N_RULES; j++, n++) {
+            snprintf(names[n], sizeof names[n], "%s: %s", ra_policies[i]->name, rules[j].name);
+            tests[n] = (struct CMUnitTest){.name = names[n],
+                                           .test_func = rules[j].test,
+                                           .initial_state = (void *)(uintptr_t)ra_policies[i]};
+        }
+    return _cmocka_run_group_tests("policies", tests, n, NULL, NULL);
+}
