@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+# The whole build. `make help` lists the targets, `make config` what was found and why not.
+
+BUILD   ?= release
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+PREFIX  ?= /usr/local
+DESTDIR ?=
+B       := build/$(BUILD)
+VERSION := 0.1.0
+
+# --- what is there -------------------------------------------------------------------------------
+pkg       = $(shell pkg-config --silence-errors $(1))
+HAVE_PKGS := $(shell pkg-config --exists sqlite3 jansson nettle 2>/dev/null && echo yes)
+NVCC      := $(shell command -v nvcc 2>/dev/null)
+CUDA_VER  := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p'))
+CMOCKA    := $(shell pkg-config --exists cmocka 2>/dev/null && echo yes)
+GNUPLOT   := $(shell command -v gnuplot 2>/dev/null)
+
+# --- flags ---------------------------------------------------------------------------------------
+OPT      ?= -O2
+WERROR   ?= $(if $(CI),-Werror)
+SANITIZE ?=
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wvla $(WERROR)
+DEFS     := -D_GNU_SOURCE -DRA_VERSION='"$(VERSION)"' -DRA_CUDA_TOOLKIT='"$(CUDA_VER)"'
+PKG_CFLAGS := $(call pkg,--cflags sqlite3 jansson nettle)
+PKG_LIBS := $(call pkg,--libs sqlite3 jansson nettle)
+CFLAGS    = -std=c17 $(WARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer -pthread \
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined) \
+            -I. -I$(B)/gen $(DEFS) $(PKG_CFLAGS)
+LDLIBS   := $(PKG_LIBS) -lm -pthread
+# Loops over rows of keys are worth the vectoriser; nothing else is.
+$(B)/kernels/cpu/%.o $(B)/sim/reference.o: private OPT := $(if $(SANITIZE),-O1,-O3)
+
+Q := $(if $(V),,@)
+
+# --- sources -------------------------------------------------------------------------------------
+SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c kernels/*.c kernels/*/*.c \
+         profiler/*.c traces/*.c))
+CLI   := $(sort $(wildcard sim/cli/*.c))
+OBJ   := $(SRC:%.c=$(B)/%.o)
+CLIO  := $(CLI:%.c=$(B)/%.o)
+LIB   := $(B)/librattn.a
+UNIT  := $(sort $(wildcard tests/unit/test_*.c))
+UNITB := $(UNIT:tests/unit/%.c=$(B)/tests/%)
+SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/support/*.c)))
+BATS  := $(sort $(wildcard tests/cli/*.bats))
+HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
+         traces/*.h))
+CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h))
+SCRIPTS := bootstrap .ci/run $(sort $(wildcard tests/*.sh traces/tools/*.sh))
+SAMPLE := traces/data/smollm2-135m.safetensors
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all
+all: build/rattn-sim ## build/rattn-sim with every part that was found
+
+build/rattn-sim: $(B)/rattn-sim
+	$(Q)cp -f $< $@
+
+$(B)/rattn-sim: $(CLIO) $(LIB)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(LIB): $(OBJ)
+	@echo "  AR    $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+# Flags are part of what an object depends on.
+FLAGSTAMP := $(B)/flags
+$(FLAGSTAMP): FORCE
+	$(Q)mkdir -p $(B); echo '$(subst ','\'',$(CC) $(CFLAGS))' | cmp -s - $@ || \
+	  { [ -n "$(HAVE_PKGS)" ] || { echo "sqlite3, jansson and nettle are needed: run ./bootstrap"; exit 1; }; \
+	    echo '$(subst ','\'',$(CC) $(CFLAGS))' > $@; }
+.PHONY: FORCE
+FORCE:
+
+$(B)/%.o: %.c $(FLAGSTAMP)
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The schema travels inside the binary.
+$(B)/profiler/store_migrate.o: $(B)/gen/schema_sql.h
+$(B)/gen/schema_sql.h: profiler/schema.sql
+	$(Q)mkdir -p $(@D) && { echo 'static const char ra_schema_sql[] = {'; \
+	  od -An -v -tx1 $< | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '0};'; } > $@
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# --- tests ---------------------------------------------------------------------------------------
+$(B)/tests/%: tests/unit/%.c $(SUPO) $(LIB) $(FLAGSTAMP)
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(SUPO) $(LIB) $(LDLIBS) -lcmocka
+
+.PHONY: test test-unit test-cli test-tools test-audit build-tests
+build-tests: $(B)/rattn-sim $(UNITB)
+test: all build-tests ## everything that needs no GPU; last line: N passed, N failed, N skipped
+	$(Q)B=$(B) tests/run.sh unit tools cli audit headers layers size
+test-unit: build-tests ## C tests only
+	$(Q)B=$(B) tests/run.sh unit
+test-cli: $(B)/rattn-sim ## command line tests only
+	$(Q)B=$(B) tests/run.sh cli
+test-tools: ## the Python tools' own tests
+	$(Q)B=$(B) tests/run.sh tools
+test-audit: $(B)/rattn-sim ## replays recomputed from the exported sets by numpy
+	$(Q)B=$(B) tests/run.sh audit
+
+.PHONY: golden
+golden: all ## rewrite the frozen results of the embedded recording; review the diff
+	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --repeat 1 -q --format json | \
+	  python3 tests/golden/freeze.py >tests/golden/sample.json
+
+.PHONY: asan tsan
+asan: ## unit and command line tests with address and undefined sanitizers
+	$(Q)ASAN_OPTIONS=allow_user_segv_handler=0:detect_leaks=1 \
+	  $(MAKE) BUILD=asan OPT=-O1 SANITIZE=address,undefined sanitized
+tsan: ## threaded parts with the thread sanitizer
+	$(Q)$(MAKE) BUILD=tsan OPT=-O1 SANITIZE=thread threaded
+.PHONY: sanitized threaded
+sanitized: build-tests
+	$(Q)B=$(B) tests/run.sh unit cli
+threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
+	$(Q)B=$(B) tests/run.sh threaded
+
+# --- static checks -------------------------------------------------------------------------------
+.PHONY: headers layers size clang-format clang-format-check tidy static
+headers: ## each header of the library compiles alone, as C17 and as C++17
+	$(Q)tests/headers.sh $(filter-out sim/cli/%,$(HDR))
+layers: ## include direction
+	$(Q)awk -f tests/layers.awk $(SRC) $(CLI) $(HDR)
+size: ## limits of file and function length
+	$(Q)awk -f tests/size.awk $(CFILES) Makefile
+clang-format: ## rewrite
+	$(Q)clang-format-14 -i $(CFILES)
+clang-format-check: ## verify
+	$(Q)clang-format-14 --dry-run -Werror $(CFILES)
+tidy: $(B)/gen/schema_sql.h ## clang-tidy, cppcheck, shellcheck
+	$(Q)tests/tidy.sh $(B)/gen $(SRC) $(CLI)
+	$(Q)shellcheck $(SCRIPTS)
+static: headers layers size clang-format-check tidy ## all of the above
+
+# --- product -------------------------------------------------------------------------------------
+DEMO := -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 \
+        -p streaming:k=256 -p oracle:k=256
+.PHONY: demo traces traces-8k install uninstall
+demo: all ## replay the embedded real trace under five schedules
+	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db*
+	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --db build/demo/demo.db
+	@echo; echo "store: build/demo/demo.db    (build/rattn-sim report build/demo/demo.db)"
+traces: ## rebuild the embedded sample and compare; an all-layers trace in build/traces
+	$(Q)traces/tools/make_traces.sh sample full
+traces-8k: ## an all-layers trace of 7936 + 256 tokens in build/traces
+	$(Q)traces/tools/make_traces.sh 8k
+install: all ## honours DESTDIR and PREFIX
+	install -D build/rattn-sim '$(DESTDIR)$(PREFIX)/bin/rattn-sim'
+uninstall: ## removes what install put there
+	rm -f '$(DESTDIR)$(PREFIX)/bin/rattn-sim'
+
+# --- about ---------------------------------------------------------------------------------------
+.PHONY: clean help config
+clean: ## remove build/, prepared models and traces included
+	rm -rf build
+config: ## what was found, and what its absence switches off
+	@echo "compiler     $(CC) $(shell $(CC) -dumpversion 2>/dev/null)"
+	@echo "libraries    $(if $(HAVE_PKGS),sqlite3 jansson nettle,MISSING: libsqlite3-dev libjansson-dev nettle-dev (needed))"
+	@echo "cmocka       $(if $(CMOCKA),found,missing: libcmocka-dev (make test needs it))"
+	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
+	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),not found: no nvcc in PATH) (this version has no cuda backend)"
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile
