@@ -155,6 +155,8 @@ enum ra_status ra_shape_open(struct ra_shape *shape, const struct ra_replay_conf
         st = pick_layers(shape, config, err);
     if (st == RA_OK)
         st = check_needs(shape, config, err);
+    if (st == RA_OK)
+        st = ra_shape_open_types(shape, config, err);
     if (st == RA_OK && compares_queries)
         st = form_query_means(shape, config, err);
     if (st != RA_OK)
@@ -167,6 +169,7 @@ void ra_shape_close(struct ra_shape *shape)
     free(shape->lanes);
     free(shape->full_ids);
     free(shape->query_means);
+    free(shape->types);
     *shape = (struct ra_shape){0};
 }
 
@@ -274,10 +277,8 @@ static enum ra_status run(const struct ra_replay_config *config, const struct ra
                           struct ra_track *tracks, struct ra_pool *pool,
                           struct ra_replay_result *results, struct ra_error *err)
 {
-    for (int p = 0; p < config->n_policies; p++) {
-        results[p] = (struct ra_replay_result){.kernel_err_max = NAN};
+    for (int p = 0; p < config->n_policies; p++)
         RA_TRY(ra_track_open(&tracks[p], config, shape, p, err));
-    }
     if (config->quality)
         RA_TRY(ra_engine_measure(config, shape, tracks, pool, err));
     RA_TRY(time_all(config, shape, tracks, results, err));
@@ -296,6 +297,8 @@ enum ra_status ra_replay(const struct ra_replay_config *config, struct ra_replay
     struct ra_shape shape;
     struct ra_pool *pool = NULL;
     RA_BUG_ON(config->n_policies < 1 || config->repeats < 1);
+    for (int p = 0; p < config->n_policies; p++)
+        results[p] = (struct ra_replay_result){.kernel_err_max = NAN};
     RA_TRY(ra_shape_open(&shape, config, err));
     struct ra_track *tracks = calloc((size_t)config->n_policies, sizeof *tracks);
     enum ra_status st = tracks ? ra_pool_open(&pool, config->n_threads, err)
@@ -308,4 +311,12 @@ enum ra_status ra_replay(const struct ra_replay_config *config, struct ra_replay
     ra_pool_close(pool);
     ra_shape_close(&shape);
     return st;
+}
+
+void ra_replay_release(struct ra_replay_result *results, int n)
+{
+    for (int p = 0; p < n; p++) {
+        json_decref(results[p].by_type);
+        results[p].by_type = NULL;
+    }
 }

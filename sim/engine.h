@@ -46,6 +46,7 @@ struct ra_replay_config {
     const int *layer_ids; /* model layer numbers to replay; NULL: all recorded */
     int n_layer_ids;
     bool quality;                    /* phase 1; without it the backend's own selections stand */
+    bool by_type;                    /* split quality by token type */
     const char *const *export_paths; /* [n_policies] files to write, or NULL */
     struct ra_store *store;          /* NULL: nothing is stored */
     const int64_t *run_ids;          /* [n_policies] with a store */
@@ -83,6 +84,7 @@ struct ra_replay_result {
     double kernel_err_max; /* NaN: not measured */
     double kernel_err_bound;
     int64_t near_ties, selections;
+    json_t *by_type; /* NULL unless asked for; ra_replay_release drops it */
     bool is_timed;
     bool is_cache_resident; /* KV of the run fits the last-level cache */
     double attention_ns, step_mean_ns, step_p50_ns, step_p99_ns, full_step_mean_ns,
@@ -109,12 +111,16 @@ RA_MUST_CHECK enum ra_status ra_replay_plan(const struct ra_replay_config *confi
                                             struct ra_replay_needs *needs, struct ra_error *err);
 
 /*
- * Run both phases. results [n_policies]. On RA_EINTERRUPTED, rows of finished layers and complete
- * passes are in the store. RA_EDIVERGED: the backend's selection or output differs from the
- * reference beyond the rule for near ties, or two repeats differ.
+ * Run both phases. results [n_policies], to be released by the caller whatever comes back. On
+ * RA_EINTERRUPTED, rows of finished layers and complete passes are in the store. RA_EDIVERGED: the
+ * backend's selection or output differs from the reference beyond the rule for near ties, or two
+ * repeats differ.
  */
 RA_MUST_CHECK enum ra_status ra_replay(const struct ra_replay_config *config,
                                        struct ra_replay_result *results, struct ra_error *err);
+
+/* Drop what n results hold. */
+void ra_replay_release(struct ra_replay_result *results, int n);
 
 /*
  * One JSON object per schedule, in the order of config->specs; the caller owns the array. What was

@@ -249,12 +249,7 @@ static bool keeps_books(const struct ra_beat *b)
 static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
 {
     struct ra_plan plan = {.query_cosine = NAN};
-    struct ra_layer_step_row row = {.mass_recovered_mean = NAN,
-                                    .mass_recovered_min = NAN,
-                                    .output_rel_err_mean = NAN,
-                                    .output_rel_err_max = NAN,
-                                    .topk_recall = NAN,
-                                    .refresh_overlap = NAN};
+    struct ra_layer_step_row row = ra_track_blank_row();
     ra_track_before(b->track, &b->step);
     RA_TRY(ra_policy_plan(b->track->policy, &b->step, &plan, err));
     bool prefill = b->step.t < 0;

@@ -32,6 +32,15 @@ struct ra_shape {
     int32_t run_steps;           /* executed: 0 .. run_steps - 1 */
     struct ra_queries queries;   /* filled when a schedule needs it */
     double *query_means;
+    uint8_t *types;         /* [P + N] of --by-type, else NULL */
+    const char *type_names; /* comma-separated, borrowed from the trace */
+};
+
+/* Sums of one token type; see ra_types_json for what becomes of them. */
+enum { RA_MAX_TYPES = 256 };
+struct ra_type_sums {
+    int64_t visible, attended, n_errors;
+    double mass, kept, error;
 };
 
 enum ra_record { RA_RECORD_ORDER, RA_RECORD_SETS, RA_RECORD_OUT, RA_RECORD_COUNT };
@@ -67,6 +76,8 @@ struct ra_track {
     double *overlap;             /* [Hkv] */
     uint8_t *flags;              /* RA_FLAG_* */
     int64_t err_undefined;
+    struct ra_type_sums *types; /* [RA_MAX_TYPES], NULL without --by-type */
+    int64_t type_heads;         /* query heads of counted layer-steps */
 
     struct ra_layer_step_row *rows; /* waiting for the store */
     size_t n_rows, rows_capacity;
@@ -138,6 +149,20 @@ RA_MUST_CHECK enum ra_status ra_track_leave(struct ra_track *track, int full, st
 /* Hand waiting rows to the store. */
 RA_MUST_CHECK enum ra_status ra_track_store(struct ra_track *track, struct ra_error *err);
 void ra_track_fingerprint(struct ra_track *track, char hex[RA_SHA256_HEX]);
+
+/* The split by token type; all do nothing without --by-type. */
+RA_MUST_CHECK enum ra_status ra_shape_open_types(struct ra_shape *shape,
+                                                 const struct ra_replay_config *config,
+                                                 struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_track_open_types(struct ra_track *track, struct ra_error *err);
+void ra_track_types_keys(struct ra_track *track, int n_sets, int32_t L);
+void ra_track_types_head(struct ra_track *track, const double *prob, int32_t L,
+                         const struct ra_positions *set, double error);
+/* {"text": {...}, ...}; the caller owns it. */
+json_t *ra_types_json(const struct ra_track *track);
+
+/* A row in which nothing is measured yet. */
+struct ra_layer_step_row ra_track_blank_row(void);
 
 /* Whether (full lane, step) is counted, and where its values start. */
 bool ra_shape_counts(const struct ra_shape *shape, int32_t t);

@@ -191,7 +191,10 @@ static void measure(struct ra_track *track, const struct moment *at, const struc
         measure_head(track, at, set, h, &track->mass[base + (size_t)h],
                      &track->err[base + (size_t)h]);
         track->err_undefined += isnan(track->err[base + (size_t)h]) != 0;
+        ra_track_types_head(track, at->scores.prob + (size_t)h * (size_t)at->scores.L, at->scores.L,
+                            set, track->err[base + (size_t)h]);
     }
+    ra_track_types_keys(track, n_sets, at->scores.L);
     measure_recall(track, at, plan, track->recall + base);
     bool whole = is_everything(track, n_sets, at->scores.L);
     track->flags[where] = (uint8_t)((plan->is_full ? RA_FLAG_FULL : 0) |
@@ -225,12 +228,7 @@ static enum ra_status walk_step(struct ra_track *track, const struct moment *at,
     const struct ra_shape *shape = track->shape;
     const struct ra_step *step = &at->step;
     struct ra_plan plan = {.query_cosine = NAN};
-    struct ra_layer_step_row row = {.mass_recovered_mean = NAN,
-                                    .mass_recovered_min = NAN,
-                                    .output_rel_err_mean = NAN,
-                                    .output_rel_err_max = NAN,
-                                    .topk_recall = NAN,
-                                    .refresh_overlap = NAN};
+    struct ra_layer_step_row row = ra_track_blank_row();
     bool counted = ra_shape_counts(shape, step->t);
     ra_track_before(track, step);
     RA_TRY(ra_policy_plan(track->policy, step, &plan, err));

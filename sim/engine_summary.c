@@ -75,6 +75,7 @@ enum ra_status ra_engine_summarise(struct ra_track *track, struct ra_replay_resu
         result->all.overlap_p05 = ra_percentile(buffer, n, 5);
     }
     ra_track_fingerprint(track, result->fingerprint);
+    result->by_type = track->types ? ra_types_json(track) : NULL;
     free(buffer);
     return RA_OK;
 }
@@ -224,6 +225,8 @@ static json_t *result_json(const struct ra_replay_config *config, const struct r
     json_object_set_new(object, "backend_bytes", json_integer((json_int_t)r->backend_bytes));
     json_object_set_new(object, "fingerprint", text(r->fingerprint));
     json_object_set_new(object, "output_hash", text(r->output_hash));
+    if (r->by_type)
+        json_object_set(object, "by_type", r->by_type);
     json_object_set_new(object, "model", text(info->model_id));
     json_object_set_new(object, "n_layers", json_integer(info->model.n_layers));
     json_object_set_new(object, "P", json_integer(shape->seq->P));

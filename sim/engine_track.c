@@ -93,6 +93,7 @@ enum ra_status ra_track_open(struct ra_track *track, const struct ra_replay_conf
         ra_sha256_init(&track->lane_hash[l]);
     RA_TRY(open_values(track, err));
     RA_TRY(ra_track_open_residence(track, err));
+    RA_TRY(ra_track_open_types(track, err));
     RA_TRY(ra_spool_open(&track->spool, ra_shape_slots(shape), err));
     if (ra_track_exports(track))
         RA_TRY(ra_spool_open(&track->output, ra_shape_slots(shape), err));
@@ -140,6 +141,7 @@ void ra_track_close(struct ra_track *track)
     free(track->scratch);
     free(track->attended);
     free(track->record);
+    free(track->types);
 }
 
 enum ra_status ra_track_widen(struct ra_track *track, const struct ra_plan *plan,
@@ -399,6 +401,17 @@ enum ra_status ra_track_close_step(struct ra_track *track, const struct ra_lane 
     return finish(track, lane, step, plan, row, err);
 }
 
+struct ra_layer_step_row ra_track_blank_row(void)
+{
+    return (struct ra_layer_step_row){.mass_recovered_mean = NAN,
+                                      .mass_recovered_min = NAN,
+                                      .output_rel_err_mean = NAN,
+                                      .output_rel_err_max = NAN,
+                                      .topk_recall = NAN,
+                                      .refresh_overlap = NAN,
+                                      .query_cosine = NAN};
+}
+
 enum ra_status ra_track_window(struct ra_track *track, const struct ra_lane *lane, int32_t t,
                                struct ra_error *err)
 {
@@ -407,15 +420,9 @@ enum ra_status ra_track_window(struct ra_track *track, const struct ra_lane *lan
         return RA_OK;
     int32_t L = track->shape->P + t + 1, visible = L < lane->window ? L : lane->window;
     int64_t E = (int64_t)ra_model_row_bytes(m);
-    struct ra_layer_step_row row = {.step = t,
-                                    .layer = lane->id,
-                                    .mass_recovered_mean = NAN,
-                                    .mass_recovered_min = NAN,
-                                    .output_rel_err_mean = NAN,
-                                    .output_rel_err_max = NAN,
-                                    .topk_recall = NAN,
-                                    .refresh_overlap = NAN,
-                                    .query_cosine = NAN};
+    struct ra_layer_step_row row = ra_track_blank_row();
+    row.step = t;
+    row.layer = lane->id;
     if (t >= 0) {
         row.keys_read = (int64_t)m->Hkv * visible;
         row.kv_read_bytes = row.keys_read * E;

@@ -311,6 +311,43 @@ static void put_kernel_err(const struct table *table, const json_t *head)
     fprintf(table->out, ", near ties %.0f\n", ties);
 }
 
+/* The split by token type of the rows that have one. */
+static void put_types(const struct table *table, const json_t *head)
+{
+    bool has_heading = false;
+    for (size_t i = table->first; i < json_array_size(table->results); i++) {
+        const json_t *row = json_array_get(table->results, i);
+        json_t *types = json_object_get(row, "by_type");
+        if (!types || !same_table(head, row))
+            continue;
+        if (!has_heading)
+            fputs("\nby token type            type       visible   kept   mass recovered  error\n",
+                  table->out);
+        has_heading = true;
+        for (void *at = json_object_iter(types); at; at = json_object_iter_next(types, at)) {
+            const json_t *type = json_object_iter_value(at);
+            char policy[SHORT_MAX], name[12];
+            ra_report_short_policy(text_of(row, "policy"), policy, sizeof policy);
+            snprintf(name, sizeof name, "%s", json_object_iter_key(at));
+            policy[POLICY_COLUMNS] = '\0';
+            put_safe(table->out, policy);
+            fprintf(table->out, "%*s ", POLICY_COLUMNS - (int)strlen(policy), "");
+            put_safe(table->out, name);
+            fprintf(table->out, "%*s", (int)(sizeof name - 1 - strlen(name)), "");
+            put_number(table->out, 7, "%.4f", number_of(type, "visible_share", NULL));
+            put_number(table->out, 7, "%.4f", number_of(type, "kept_share", NULL));
+            put_number(table->out, 7, "%.4f", number_of(type, "mass", NULL));
+            put_number(table->out, 10, "%.4f", number_of(type, "mass_recovered", NULL));
+            put_number(table->out, 7, "%.4f", number_of(type, "output_rel_err_mean", NULL));
+            fputc('\n', table->out);
+        }
+    }
+    if (has_heading)
+        fputs("shares of keys: visible, and kept of the visible; mass: share of the full softmax;\n"
+              "recovered: kept part of it; error: mean over queries of the type\n",
+              table->out);
+}
+
 static void put_table(FILE *out, const json_t *results, size_t first)
 {
     const json_t *head = json_array_get(results, first);
@@ -325,6 +362,7 @@ static void put_table(FILE *out, const json_t *results, size_t first)
     for (size_t i = first; i < json_array_size(results); i++)
         if (same_table(head, json_array_get(results, i)))
             put_row(&table, json_array_get(results, i));
+    put_types(&table, head);
     put_notes(&table, head, is_timed);
     put_kernel_err(&table, head);
 }

@@ -18,7 +18,7 @@ struct values {
     int profile, scores, cache;
     struct ra_option_range steps;
     int64_t repeat, threads;
-    bool no_quality, dry_run, force;
+    bool no_quality, by_type, dry_run, force;
 };
 
 static const struct ra_operand operands[] = {
@@ -95,6 +95,10 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_FLAG,
      FIELD(no_quality),
      .help = "leave the f64 reference out; the backend's own selections stand"},
+    {.name = "by-type",
+     .kind = RA_OPTION_FLAG,
+     FIELD(by_type),
+     .help = "split mass, kept share and error by token type (in json and csv)"},
     {.name = "keep-sets",
      .kind = RA_OPTION_TEXT,
      FIELD(keep_sets),
@@ -122,7 +126,6 @@ static const struct ra_option options[] = {
      .choices = "off|timing|counters|all",
      .fallback = "off",
      .help = "GPU profiling; this version has off only"},
-    {.name = "by-type", .kind = RA_OPTION_FLAG, .absent = "the split by token type"},
     {.name = "tile-layers", CUDA_ONLY},
     {.name = "between", CUDA_ONLY},
     {.name = "granularity", CUDA_ONLY},
@@ -248,6 +251,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .first_step = v->steps.is_set ? (int32_t)v->steps.first : 0,
                                   .last_step = v->steps.is_set ? (int32_t)v->steps.last : -1,
                                   .quality = !v->no_quality,
+                                  .by_type = v->by_type,
                                   .keep = job->keep};
     if (v->profile != 0)
         return ra_fail(err, RA_ENODEV, "--profile: GPU profiling is not in this version");

@@ -242,7 +242,7 @@ static enum ra_status name_exports(struct session *s, struct ra_error *err)
 static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
 {
     struct ra_replay_needs needs;
-    struct ra_replay_result results[RA_OPTION_TEXTS_MAX];
+    struct ra_replay_result results[RA_OPTION_TEXTS_MAX] = {0};
     json_t *objects = NULL;
     RA_TRY(name_exports(s, err));
     RA_TRY(ra_replay_plan(&s->config, &needs, err));
@@ -267,6 +267,7 @@ static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
         st = st == RA_OK ? ended : st;
     }
     json_decref(objects);
+    ra_replay_release(results, s->config.n_policies);
     return st;
 }
 
