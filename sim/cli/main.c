@@ -97,7 +97,7 @@ static int unknown_command(const char *word)
                                           absent[i].what));
     const char *names[32];
     size_t n = 0;
-    for (; commands[n] && n < 32; n++)
+    for (; n < 32 && commands[n]; n++)
         names[n] = commands[n]->name;
     struct ra_span span = ra_span_of(word);
     return complain(&err, ra_fail(&err, RA_EUSAGE, "unknown command '%.*s'; nearest is '%s'",
