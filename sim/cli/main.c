@@ -95,9 +95,9 @@ static int unknown_command(const char *word)
         if (strcmp(absent[i].name, word) == 0)
             return complain(&err, ra_fail(&err, RA_ENODEV, "%s: %s: not in this version", word,
                                           absent[i].what));
-    const char *names[32];
+    const char *names[sizeof commands / sizeof commands[0]];
     size_t n = 0;
-    for (; n < 32 && commands[n]; n++)
+    for (; commands[n]; n++)
         names[n] = commands[n]->name;
     struct ra_span span = ra_span_of(word);
     return complain(&err, ra_fail(&err, RA_EUSAGE, "unknown command '%.*s'; nearest is '%s'",

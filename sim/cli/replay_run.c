@@ -289,6 +289,11 @@ static enum ra_status replay_traces(struct session *s, struct ra_error *err)
     return RA_OK;
 }
 
+static double mebibytes(const struct session *s, const char *key)
+{
+    return (double)json_integer_value(json_object_get(json_array_get(s->results, 0), key)) / 0x1p20;
+}
+
 static enum ra_status print(const struct session *s, struct ra_error *err)
 {
     static const enum ra_report_format formats[] = {[RA_FORMAT_TEXT] = RA_REPORT_TEXT,
@@ -297,22 +302,16 @@ static enum ra_status print(const struct session *s, struct ra_error *err)
     enum ra_report_format format = formats[s->job->cli->format];
     if (!s->job->is_dry || format != RA_REPORT_TEXT)
         return ra_report_write(stdout, s->results, format, err);
-    size_t i;
-    json_t *object;
-    json_array_foreach(s->results, i, object)
+    for (size_t i = 0; i < json_array_size(s->results); i++) {
+        const json_t *object = json_array_get(s->results, i);
         printf("would replay %s, sequence %" JSON_INTEGER_FORMAT " under %s\n",
                json_string_value(json_object_get(object, "trace")),
                json_integer_value(json_object_get(object, "sequence")),
                json_string_value(json_object_get(object, "policy")));
-    printf(
-        "memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB per sequence\n",
-        (double)json_integer_value(json_object_get(json_array_get(s->results, 0), "memory_bytes")) /
-            0x1p20,
-        (double)json_integer_value(
-            json_object_get(json_array_get(s->results, 0), "temporary_bytes")) /
-            0x1p20,
-        (double)json_integer_value(json_object_get(json_array_get(s->results, 0), "export_bytes")) /
-            0x1p20);
+    }
+    printf("memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB per sequence\n",
+           mebibytes(s, "memory_bytes"), mebibytes(s, "temporary_bytes"),
+           mebibytes(s, "export_bytes"));
     return RA_OK;
 }
 
