@@ -2,12 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What all commands share: help, version, hints for mistakes, exit codes, a full disk on stdout.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
+load common
 
 commands="explain info replay compare report list doctor"
 

@@ -3,16 +3,12 @@
 # Every hostile file of tests/corpus through the program: a sentence and the stated exit code, never
 # a signal, never a hang.
 
-bats_require_minimum_version 1.5.0
+load common
 
 setup_file() {
     export CORPUS=$BATS_FILE_TMPDIR/corpus
     mkdir "$CORPUS"
     /usr/bin/python3 "$BATS_TEST_DIRNAME/../corpus/make_corpus.py" "$CORPUS"
-}
-
-setup() {
-    rattn=${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}
 }
 
 @test "info over the whole corpus" {

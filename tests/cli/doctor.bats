@@ -2,12 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # doctor: findings with their fix; exit 0 whenever the cpu backend works.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
+load common
 
 state() { # CHECK: its state in the JSON
     "$rattn" doctor --format json | python3 -c 'import json,sys; print([r["state"] for r in json.load(sys.stdin) if r["check"]==sys.argv[1]])' "$1"

@@ -3,17 +3,7 @@
 # explain: the worked example of the paper's rule, step by step, and the same story on a trace as
 # the replay's own exported sets tell it.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    sample=$(realpath "$BATS_TEST_DIRNAME/../../traces/data/smollm2-135m.safetensors")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
-
-json() { # EXPRESSION over d, the parsed JSON on stdin
-    python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
-}
+load common
 
 @test "the worked example: attended, evicted, kept, pending, flushed at each step" {
     # L=5, K=3, S=3, T=4, pseudo, no pooling: the values are those of the published rule by hand

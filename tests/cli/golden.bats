@@ -3,12 +3,7 @@
 # The embedded recording's schedules, sets and counts are unchanged. tests/audit proves them from the
 # documents; this only tells that something moved. `make golden` rewrites the expectation.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    root=$BATS_TEST_DIRNAME/../..
-    rattn=${RATTN_SIM:-$root/build/rattn-sim}
-}
+load common
 
 @test "the demo's replay gives the frozen fingerprints and counts" {
     run -0 "$rattn" replay "$root/traces/data/smollm2-135m.safetensors" --repeat 1 -q \

@@ -2,17 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # info: what a trace says of itself, whether it is so, and the exit code when it is not.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    sample=$(realpath "$BATS_TEST_DIRNAME/../../traces/data/smollm2-135m.safetensors")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
-
-json() { # EXPRESSION over d, the parsed JSON on stdin
-    python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
-}
+load common
 
 @test "the embedded sample: shapes, layers of the model's, provenance" {
     run -0 "$rattn" info "$sample"

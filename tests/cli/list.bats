@@ -2,16 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # list: what there is, in three formats, and the runs of a store.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
-
-json() { # EXPRESSION over d, the parsed JSON on stdin
-    python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
-}
+load common
 
 @test "policies: names and summaries; -v adds every parameter, range and source" {
     run -0 "$rattn" list policies

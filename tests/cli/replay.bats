@@ -3,13 +3,7 @@
 # replay: results, stores, exports, interruption. Small ranges of the embedded recording keep each
 # test short.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}
-    sample=$BATS_TEST_DIRNAME/../../traces/data/smollm2-135m.safetensors
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
+load common
 
 replay() { # POLICY... -- OPTIONS: a few steps of one layer, quiet
     local policies=()

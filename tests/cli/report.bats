@@ -2,21 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # report: a store read again says what the replay said.
 
-bats_require_minimum_version 1.5.0
-
-setup() {
-    rattn=$(realpath "${RATTN_SIM:-$BATS_TEST_DIRNAME/../../build/rattn-sim}")
-    cd "$BATS_TEST_TMPDIR" || return 1
-}
-
-fill() { # two invocations: full and recycled, then recycled with another k
-    "$rattn" replay synth:case=integer,P=32,N=8 -p full -p recycled:k=4,stride=4 --repeat 1 -q --db s.db "$@" >first.out
-    "$rattn" replay synth:case=integer,P=32,N=8 -p recycled:k=5,stride=4 --repeat 1 -q --db s.db "$@" >second.out
-}
-
-json() { # EXPRESSION over d, the parsed JSON on stdin
-    python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
-}
+load common
 
 @test "text is what the replays printed, an invocation at a time" {
     fill

@@ -73,3 +73,19 @@ void tmp_write(const char *path, const void *bytes, size_t n)
     assert_int_equal(fwrite(bytes, 1, n, file), n);
     assert_int_equal(fclose(file), 0);
 }
+
+char tmp_dir[512];
+
+int tmp_dir_setup(void **state)
+{
+    (void)state;
+    snprintf(tmp_dir, sizeof tmp_dir, "%s", tmp_dir_make());
+    return 0;
+}
+
+int tmp_dir_teardown(void **state)
+{
+    (void)state;
+    tmp_dir_remove(tmp_dir);
+    return 0;
+}

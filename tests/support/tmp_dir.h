@@ -6,6 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Group fixtures: a folder in tmp_dir while the tests of a program run. */
+extern char tmp_dir[512];
+int tmp_dir_setup(void **state);
+int tmp_dir_teardown(void **state);
+
 /* Make a folder below TMPDIR; the path is valid until the next call. */
 const char *tmp_dir_make(void);
 /* Remove a folder and all in it. */

@@ -12,8 +12,6 @@
 #include "tests/support/tmp_dir.h"
 #include "traces/check.h"
 
-static char folder[512];
-
 /* More rows than a block, more check steps than a batch, Dv other than D, a window layer cut at
  * its first visible row. */
 static struct tiny_trace large(void)
@@ -51,7 +49,7 @@ static void test_right_rows(void **unused)
         struct ra_error err;
         struct tiny_trace t = large();
         t.dtype = (enum ra_dtype)dtype;
-        const char *path = tmp_path(folder, "right");
+        const char *path = tmp_path(tmp_dir, "right");
         tiny_trace_write(path, &t);
         ra_assert_ok(check(path, &r, &err));
         assert_true(r.has_digest && r.digest_matches);
@@ -80,7 +78,7 @@ static void test_wrong_row_is_found(void **unused)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct ra_trace_check_result r;
         struct ra_error err;
-        const char *path = tmp_path(folder, "wrong");
+        const char *path = tmp_path(tmp_dir, "wrong");
         const float wrong = 9;
         bool is_o = strstr(cases[i].tensor, ".o") != NULL;
         size_t row = (size_t)(cases[i].head * 140 + cases[i].row);
@@ -118,7 +116,7 @@ static void test_edges(void **unused)
                  {1, t.P + 1, false},
                  {1, t.P - t.window + 1, true},
                  {1, t.P - t.window, false}};
-    const char *path = tmp_path(folder, "edges");
+    const char *path = tmp_path(tmp_dir, "edges");
     const float changed = 2;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char name[16];
@@ -154,7 +152,7 @@ static void test_tolerance_of_hooks(void **unused)
         t.n_check = 2;
         t.no_checksum = true;
         t.extra = is_hooked ? hooked : NULL;
-        const char *path = tmp_path(folder, "hooked");
+        const char *path = tmp_path(tmp_dir, "hooked");
         float o[64], lse[8];
         tiny_trace_write(path, &t);
         ra_assert_ok(ra_trace_open(&trace, path, &err));
@@ -193,7 +191,7 @@ static void test_progress(void **unused)
     struct ra_trace_check_result r;
     struct tiny_trace t = large();
     double last = 0;
-    const char *path = tmp_path(folder, "progress");
+    const char *path = tmp_path(tmp_dir, "progress");
     tiny_trace_write(path, &t);
     ra_assert_ok(ra_trace_open(&trace, path, &err));
     ra_assert_ok(ra_trace_check(trace, &r, go_on, &last, &err));
@@ -217,20 +215,6 @@ static void test_sample(void **unused)
     assert_true(r.o.error < 1e-6 && r.lse.error < 1e-6 && r.acc.error < 1e-5);
 }
 
-static int make_folder(void **unused)
-{
-    (void)unused;
-    snprintf(folder, sizeof folder, "%s", tmp_dir_make());
-    return 0;
-}
-
-static int remove_folder(void **unused)
-{
-    (void)unused;
-    tmp_dir_remove(folder);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,5 +222,5 @@ int main(void)
         cmocka_unit_test(test_edges),      cmocka_unit_test(test_tolerance_of_hooks),
         cmocka_unit_test(test_progress),   cmocka_unit_test(test_sample),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tmp_dir_setup, tmp_dir_teardown);
 }

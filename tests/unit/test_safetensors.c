@@ -16,8 +16,6 @@
 #include "tests/support/tmp_dir.h"
 #include "traces/safetensors.h"
 
-static char folder[512];
-
 /* --- a pread that behaves as badly as the system may ------------------------------------------ */
 
 static enum { READS_WELL, READS_BYTES, READS_FAIL } reads;
@@ -136,7 +134,7 @@ static void test_written_bytes(void **unused)
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct sample samples[N_TENSORS];
         make_samples(samples, seed);
-        const char *path = tmp_path(folder, "written");
+        const char *path = tmp_path(tmp_dir, "written");
         write_samples(path, samples);
         size_t n;
         uint8_t *file = tmp_read(path, &n);
@@ -176,7 +174,7 @@ static void test_checksum(void **unused)
     (void)unused;
     struct sample samples[N_TENSORS];
     make_samples(samples, 99);
-    const char *path = tmp_path(folder, "summed");
+    const char *path = tmp_path(tmp_dir, "summed");
     write_samples(path, samples);
     struct ra_st_file *file;
     struct ra_error err;
@@ -237,7 +235,7 @@ static void test_read_back(void **unused)
     for (uint64_t seed = 30; seed < 40; seed++) {
         struct sample samples[N_TENSORS];
         make_samples(samples, seed);
-        const char *path = tmp_path(folder, "back");
+        const char *path = tmp_path(tmp_dir, "back");
         write_samples(path, samples);
         compare_samples(path, samples);
         reads = READS_BYTES;
@@ -263,7 +261,7 @@ static void test_cut_while_open(void **unused)
     (void)unused;
     struct ra_error err;
     struct ra_st_file *file;
-    const char *path = tmp_path(folder, "cut");
+    const char *path = tmp_path(tmp_dir, "cut");
     uint8_t out[8];
     char hex[RA_SHA256_HEX];
     write_text(path, "{\"abc\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]}}",
@@ -292,7 +290,7 @@ static void test_unknown_dtypes(void **unused)
     (void)unused;
     struct ra_error err;
     struct ra_st_file *file;
-    const char *path = tmp_path(folder, "dtypes");
+    const char *path = tmp_path(tmp_dir, "dtypes");
     uint8_t out[2];
     write_text(path,
                "{\"four\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[0,2]},"
@@ -321,7 +319,7 @@ static void test_mutations(void **unused)
     (void)unused;
     struct sample samples[N_TENSORS];
     make_samples(samples, 7);
-    const char *path = tmp_path(folder, "whole"), *mutant = tmp_path(folder, "mutant");
+    const char *path = tmp_path(tmp_dir, "whole"), *mutant = tmp_path(tmp_dir, "mutant");
     write_samples(path, samples);
     size_t n, used;
     uint8_t *file = tmp_read(path, &n);
@@ -355,20 +353,6 @@ static void test_mutations(void **unused)
     free_samples(samples);
 }
 
-static int make_folder(void **unused)
-{
-    (void)unused;
-    snprintf(folder, sizeof folder, "%s", tmp_dir_make());
-    return 0;
-}
-
-static int remove_folder(void **unused)
-{
-    (void)unused;
-    tmp_dir_remove(folder);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,5 +360,5 @@ int main(void)
         cmocka_unit_test(test_read_back),      cmocka_unit_test(test_cut_while_open),
         cmocka_unit_test(test_unknown_dtypes), cmocka_unit_test(test_mutations),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tmp_dir_setup, tmp_dir_teardown);
 }

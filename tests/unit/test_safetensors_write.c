@@ -16,7 +16,6 @@
 #include "traces/ranges.h"
 #include "traces/safetensors.h"
 
-static char folder[512];
 static const uint64_t shape[] = {4, 3};
 static const uint8_t data[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
@@ -35,13 +34,13 @@ static void test_close_without_commit(void **unused)
     (void)unused;
     struct ra_error err;
     size_t index, n;
-    const char *path = tmp_path(folder, "target");
+    const char *path = tmp_path(tmp_dir, "target");
     tmp_write(path, "before", 6);
     struct ra_st_writer *writer = begun(path, &index);
     ra_assert_ok(ra_st_writer_put(writer, index, 0, data, 12, &err));
-    assert_int_equal(tmp_dir_count(folder), 2);
+    assert_int_equal(tmp_dir_count(tmp_dir), 2);
     ra_st_writer_close(writer);
-    assert_int_equal(tmp_dir_count(folder), 1);
+    assert_int_equal(tmp_dir_count(tmp_dir), 1);
     uint8_t *bytes = tmp_read(path, &n);
     assert_int_equal(n, 6);
     assert_memory_equal(bytes, "before", 6);
@@ -55,13 +54,13 @@ static void test_commit_replaces(void **unused)
     (void)unused;
     struct ra_error err;
     size_t index;
-    const char *path = tmp_path(folder, "target");
+    const char *path = tmp_path(tmp_dir, "target");
     tmp_write(path, "before", 6);
     struct ra_st_writer *writer = begun(path, &index);
     ra_assert_ok(ra_st_writer_put(writer, index, 0, data, 12, &err));
     ra_assert_ok(ra_st_writer_commit(writer, &err));
     ra_st_writer_close(writer);
-    assert_int_equal(tmp_dir_count(folder), 1);
+    assert_int_equal(tmp_dir_count(tmp_dir), 1);
     struct ra_st_file *file;
     uint8_t back[12];
     ra_assert_ok(ra_st_open(&file, path, &err));
@@ -78,7 +77,7 @@ static void test_missing_and_twice(void **unused)
     for (int round = 0; round < 4 * 4 * 4 * 4; round++) {
         struct ra_error err;
         size_t index;
-        struct ra_st_writer *writer = begun(tmp_path(folder, "target"), &index);
+        struct ra_st_writer *writer = begun(tmp_path(tmp_dir, "target"), &index);
         bool seen[4] = {false, false, false, false}, twice = false;
         for (int i = 0, code = round; i < 4; i++, code /= 4) {
             size_t slice = (size_t)code % 4;
@@ -97,8 +96,8 @@ static void test_missing_and_twice(void **unused)
             ra_assert_ok(ra_st_writer_commit(writer, &err));
         ra_st_writer_close(writer);
     }
-    assert_int_equal(tmp_dir_count(folder), 1);
-    assert_int_equal(unlink(tmp_path(folder, "target")), 0);
+    assert_int_equal(tmp_dir_count(tmp_dir), 1);
+    assert_int_equal(unlink(tmp_path(tmp_dir, "target")), 0);
 }
 
 /* Against a plain array of flags, for thousands of random ranges. */
@@ -138,7 +137,7 @@ static void test_declarations(void **unused)
     struct ra_error err;
     struct ra_st_writer *writer;
     size_t index;
-    const char *path = tmp_path(folder, "target");
+    const char *path = tmp_path(tmp_dir, "target");
     ra_assert_ok(ra_st_writer_open(&writer, path, &err));
     ra_assert_fails(ra_st_writer_tensor(writer, "", RA_ST_U8, 2, shape, &index, &err), RA_EUSAGE,
                     "'' cannot name a tensor");
@@ -174,7 +173,7 @@ static void test_declarations(void **unused)
     ra_assert_ok(ra_st_writer_metadata(writer, "key", "2", &err));
     ra_assert_fails(ra_st_writer_begin(writer, &err), RA_EUSAGE, "metadata: key: declared twice");
     ra_st_writer_close(writer);
-    assert_int_equal(tmp_dir_count(folder), 0);
+    assert_int_equal(tmp_dir_count(tmp_dir), 0);
 }
 
 static void test_targets(void **unused)
@@ -185,9 +184,9 @@ static void test_targets(void **unused)
     ra_assert_fails(ra_st_writer_open(&writer, "/dev/null", &err), RA_EIO,
                     "/dev/null: exists and is no regular file");
     assert_null(writer);
-    ra_assert_fails(ra_st_writer_open(&writer, folder, &err), RA_EIO, "no regular file");
+    ra_assert_fails(ra_st_writer_open(&writer, tmp_dir, &err), RA_EIO, "no regular file");
     ra_assert_fails(ra_st_writer_open(&writer, "/proc/none/x", &err), RA_EIO, "cannot create");
-    ra_assert_fails(ra_st_writer_open(&writer, tmp_path(folder, "no/x"), &err), RA_EIO,
+    ra_assert_fails(ra_st_writer_open(&writer, tmp_path(tmp_dir, "no/x"), &err), RA_EIO,
                     "cannot create: No such file or directory");
 }
 
@@ -205,7 +204,7 @@ static void test_full_disk(void **unused)
     small.rlim_cur = 64 << 10;
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    ra_assert_ok(ra_st_writer_open(&writer, tmp_path(folder, "target"), &err));
+    ra_assert_ok(ra_st_writer_open(&writer, tmp_path(tmp_dir, "target"), &err));
     ra_assert_ok(ra_st_writer_tensor(writer, "large", RA_ST_U8, 1, large, &index, &err));
     enum ra_status st = ra_st_writer_begin(writer, &err);
     ra_st_writer_close(writer);
@@ -213,7 +212,7 @@ static void test_full_disk(void **unused)
     signal(SIGXFSZ, handler);
     assert_int_equal(st, RA_EIO);
     assert_non_null(strstr(err.msg, "target: cannot"));
-    assert_int_equal(tmp_dir_count(folder), 0);
+    assert_int_equal(tmp_dir_count(tmp_dir), 0);
 }
 
 /* Readable by whom the umask lets, as any other file; mkstemp would make it private. */
@@ -222,7 +221,7 @@ static void test_mode(void **unused)
     (void)unused;
     struct ra_error err;
     size_t index;
-    const char *path = tmp_path(folder, "target");
+    const char *path = tmp_path(tmp_dir, "target");
     mode_t mask = umask(022);
     struct ra_st_writer *writer = begun(path, &index);
     umask(mask);
@@ -233,20 +232,6 @@ static void test_mode(void **unused)
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_mode & 0777, 0644);
     assert_int_equal(unlink(path), 0);
-}
-
-static int make_folder(void **unused)
-{
-    (void)unused;
-    snprintf(folder, sizeof folder, "%s", tmp_dir_make());
-    return 0;
-}
-
-static int remove_folder(void **unused)
-{
-    (void)unused;
-    tmp_dir_remove(folder);
-    return 0;
 }
 
 int main(void)
@@ -261,5 +246,5 @@ int main(void)
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_mode),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tmp_dir_setup, tmp_dir_teardown);
 }

@@ -15,7 +15,6 @@
 #include "traces/safetensors.h"
 
 static const char sample_path[] = "traces/data/smollm2-135m.safetensors";
-static char folder[512];
 
 static struct ra_trace *opened(const char *path)
 {
@@ -27,7 +26,7 @@ static struct ra_trace *opened(const char *path)
 
 static struct ra_trace *written(const struct tiny_trace *t)
 {
-    const char *path = tmp_path(folder, "trace");
+    const char *path = tmp_path(tmp_dir, "trace");
     tiny_trace_write(path, t);
     return opened(path);
 }
@@ -220,7 +219,7 @@ static void test_not_a_number(void **unused)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct tiny_trace t = tiny_trace_default();
         t.dtype = cases[i].dtype;
-        const char *path = tmp_path(folder, "trace");
+        const char *path = tmp_path(tmp_dir, "trace");
         uint8_t out[8 * 4 * 10];
         struct ra_error err;
         tiny_trace_write(path, &t);
@@ -243,7 +242,7 @@ static void test_cut_while_open(void **unused)
     struct ra_trace *trace = written(&t);
     struct ra_error err;
     float out[8 * 10];
-    assert_int_equal(truncate(tmp_path(folder, "trace"), 4096), 0);
+    assert_int_equal(truncate(tmp_path(tmp_dir, "trace"), 4096), 0);
     ra_assert_fails(ra_trace_read(trace, 0, 0, RA_TRACE_K, 1, 0, 10, out, &err), RA_EIO,
                     "trace: s0.l0.k: the file became shorter while open");
     ra_assert_fails(ra_trace_verify_digest(trace, &err), RA_EIO, "became shorter");
@@ -259,8 +258,8 @@ static void test_digest(void **unused)
     ra_assert_ok(ra_trace_verify_digest(trace, &err));
     ra_trace_close(trace);
     const uint8_t one = 1;
-    tiny_trace_patch(tmp_path(folder, "trace"), "s0.l0.q", 0, &one, 1);
-    trace = opened(tmp_path(folder, "trace"));
+    tiny_trace_patch(tmp_path(tmp_dir, "trace"), "s0.l0.q", 0, &one, 1);
+    trace = opened(tmp_path(tmp_dir, "trace"));
     ra_assert_fails(ra_trace_verify_digest(trace, &err), RA_EDIVERGED, "content.sha256: expected");
     ra_trace_close(trace);
     t.no_checksum = true;
@@ -327,20 +326,6 @@ static void test_sample(void **unused)
     ra_trace_close(trace);
 }
 
-static int make_folder(void **unused)
-{
-    (void)unused;
-    snprintf(folder, sizeof folder, "%s", tmp_dir_make());
-    return 0;
-}
-
-static int remove_folder(void **unused)
-{
-    (void)unused;
-    tmp_dir_remove(folder);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,5 +335,5 @@ int main(void)
         cmocka_unit_test(test_cut_while_open), cmocka_unit_test(test_digest),
         cmocka_unit_test(test_sample),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, tmp_dir_setup, tmp_dir_teardown);
 }
