@@ -164,6 +164,23 @@ ra_store_layer_steps(struct ra_store *store, int64_t run_id,
                                             struct ra_error *err),
                      void *context, struct ra_error *err);
 
+/* A row of a query, as text: borrowed until the callback returns, NULL where the store has NULL. */
+struct ra_store_cells {
+    int n;
+    const char *const *names, *const *text; /* [n] */
+};
+typedef enum ra_status (*ra_store_cells_fn)(void *context, const struct ra_store_cells *row,
+                                            struct ra_error *err);
+
+/*
+ * Run the first statement of *sql, which may only read, with the parameter :runs bound to `runs`
+ * (JSON, or NULL), call `each` for every row, and move *sql behind it. RA_END when only comments
+ * were left; RA_ESTORE naming the file.
+ */
+RA_MUST_CHECK enum ra_status ra_store_select(struct ra_store *store, const char **sql,
+                                             const char *runs, ra_store_cells_fn each,
+                                             void *context, struct ra_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -200,7 +200,7 @@ static enum ra_status check_stored(const json_t *results, struct ra_store *store
     struct stored stored = {0};
     if (!store)
         return ra_fail(err, RA_EUSAGE,
-                       "check %s: expected a file ending in .json, or a run together with --db",
+                       "--check %s: expected a file ending in .json, or a run together with --db",
                        what);
     RA_TRY(ra_store_runs(store, what, on_run, &stored, err));
     if (!stored.result)

@@ -61,8 +61,9 @@ static enum ra_status read_header(struct ra_st_file *file, uint64_t file_bytes,
         n = n << 8 | length[i];
     if (n > RA_ST_MAX_HEADER)
         return ra_fail(err, RA_EFORMAT,
-                       "%s: header length: expected at most %" PRIu64 ", got %" PRIu64, file->path,
-                       RA_ST_MAX_HEADER, n);
+                       "%s: header length: expected at most %" PRIu64 ", got %" PRIu64
+                       "; is this a safetensors file?",
+                       file->path, RA_ST_MAX_HEADER, n);
     if (n > file_bytes - sizeof length)
         return ra_fail(err, RA_EFORMAT,
                        "%s: header length: %" PRIu64 ", the file has %" PRIu64 " bytes after it",

@@ -73,7 +73,7 @@ static int close_stdout(int code)
 static void print_commands(FILE *out)
 {
     fputs("usage: rattn-sim COMMAND [ARGUMENTS]\n\n"
-          "replays a recorded decoding run under attention schedules: quality, traffic, time\n\n",
+          "replays recorded decoding runs: quality, traffic, time of attention schedules\n\n",
           out);
     for (int i = 0; commands[i]; i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);

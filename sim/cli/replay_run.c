@@ -172,7 +172,7 @@ static void announce(const struct session *s, const struct ra_replay_needs *need
     const char *folder = getenv("TMPDIR");
     if (s->job->cli->is_quiet)
         return;
-    fprintf(stderr, "%s, sequence %d: memory %.1f MiB, temporary file up to %.1f MiB in %s",
+    fprintf(stderr, "%s, sequence %d:\n  memory %.1f MiB, temporary file up to %.1f MiB in %s",
             ra_trace_info(s->config.trace)->path, s->config.seq,
             (double)needs->memory_bytes / 0x1p20, (double)needs->spool_bytes / 0x1p20,
             folder && *folder ? folder : "/tmp");
