@@ -46,6 +46,8 @@ static enum ra_status pick_layers(struct ra_shape *shape, const struct ra_replay
             shape->full_ids[shape->n_full++] = layer->id;
         }
     }
+    for (int l = 0, narrow = shape->n_full; l < shape->n_lanes; l++)
+        shape->lanes[l].slot = shape->lanes[l].window ? narrow++ : shape->lanes[l].full;
     if (shape->n_full == 0)
         return ra_fail(err, RA_EUSAGE, "%s: no full-attention layer among those chosen",
                        info->path);
@@ -142,14 +144,11 @@ enum ra_status ra_shape_open(struct ra_shape *shape, const struct ra_replay_conf
                              struct ra_error *err)
 {
     const struct ra_trace_info *info = ra_trace_info(config->trace);
-    bool compares_queries = false;
     *shape = (struct ra_shape){.info = info, .model = &info->model};
     if (config->seq < 0 || config->seq >= info->n_seq)
         return ra_fail(err, RA_EUSAGE, "%s: sequence %d, expected 0 to %d", info->path, config->seq,
                        info->n_seq - 1);
     shape->seq = &info->seqs[config->seq];
-    for (int p = 0; p < config->n_policies; p++)
-        compares_queries |= (ra_policy_spec_needs(config->specs[p]) & RA_NEEDS_QUERIES) != 0;
     enum ra_status st = pick_steps(shape, config, err);
     if (st == RA_OK)
         st = pick_layers(shape, config, err);
@@ -157,8 +156,6 @@ enum ra_status ra_shape_open(struct ra_shape *shape, const struct ra_replay_conf
         st = check_needs(shape, config, err);
     if (st == RA_OK)
         st = ra_shape_open_types(shape, config, err);
-    if (st == RA_OK && compares_queries)
-        st = form_query_means(shape, config, err);
     if (st != RA_OK)
         ra_shape_close(shape);
     return st;
@@ -196,9 +193,11 @@ static void add_files(const struct ra_replay_config *config, const struct ra_sha
     int32_t k = ra_policy_spec_k_max(config->specs[p], shape->P);
     uint64_t rows = (uint64_t)(shape->P + shape->run_steps);
     uint64_t set = k < 0 ? 0 : (uint64_t)k + 1 < rows ? (uint64_t)k + 1 : rows;
-    uint64_t sets = layer_steps * (uint64_t)m->Hkv * set * 4;
+    uint64_t all_steps = (uint64_t)shape->n_full * ((uint64_t)shape->run_steps + 1);
+    uint64_t sets = all_steps * (uint64_t)m->Hkv * set * 4;
     bool exports = config->export_paths && config->export_paths[p];
-    needs->spool_bytes += 2 * out + (exports ? out : 0) + sets; /* the reference is in f64 */
+    if (config->quality) /* the reference is in f64; orders and sets, and sets again to export */
+        needs->spool_bytes += 2 * out + sets + (exports ? out + sets : 0);
     if (exports)
         needs->export_bytes += out + sets + layer_steps * (uint64_t)m->Hq * 12;
 }
@@ -217,6 +216,9 @@ static enum ra_status add_up(const struct ra_replay_config *config, const struct
     uint64_t decode =
         (uint64_t)shape->n_lanes * (uint64_t)shape->run_steps *
         ((uint64_t)m->Hkv * row + (uint64_t)(m->Hq * m->D) * ra_dtype_bytes(m->dtype));
+    /* Figures of every head: mass, error, recall. */
+    needs->memory_bytes += (uint64_t)config->n_policies * (uint64_t)shape->n_full *
+                           (uint64_t)shape->n_steps * (uint64_t)m->Hq * 24;
     for (int p = 0; p < config->n_policies; p++) {
         struct ra_backend_config backend =
             ra_engine_backend_config(config, shape, config->specs[p], windows);
@@ -273,10 +275,15 @@ static enum ra_status check_near_ties(const struct ra_track *track, struct ra_er
     return RA_OK;
 }
 
-static enum ra_status run(const struct ra_replay_config *config, const struct ra_shape *shape,
+static enum ra_status run(const struct ra_replay_config *config, struct ra_shape *shape,
                           struct ra_track *tracks, struct ra_pool *pool,
                           struct ra_replay_result *results, struct ra_error *err)
 {
+    bool compares_queries = false;
+    for (int p = 0; p < config->n_policies; p++)
+        compares_queries |= (ra_policy_spec_needs(config->specs[p]) & RA_NEEDS_QUERIES) != 0;
+    if (compares_queries)
+        RA_TRY(form_query_means(shape, config, err));
     for (int p = 0; p < config->n_policies; p++)
         RA_TRY(ra_track_open(&tracks[p], config, shape, p, err));
     if (config->quality)

@@ -59,23 +59,50 @@ static enum ra_status form_scores(struct ra_track *track, const struct ra_lane *
     return st;
 }
 
-/* Nothing left out may score clearly above anything taken in. */
+/* Positions of the context, each once; the current token as the rule wants it. */
+static bool is_possible(const struct dispute *d, const struct ra_select_rule *rule,
+                        const struct ra_positions *backend, uint8_t *mark)
+{
+    bool possible = true;
+    for (int32_t i = 0; i < backend->n && possible; i++) {
+        int32_t pos = backend->pos[i];
+        possible = pos >= 0 && pos < d->L && !mark[pos];
+        if (possible)
+            mark[pos] = 1;
+    }
+    memset(mark, 0, (size_t)d->L);
+    int32_t current = d->L - 1, last = backend->n ? backend->pos[backend->n - 1] : -1;
+    if (rule->current == RA_CURRENT_SNAPKV)
+        return possible && last == current;
+    for (int32_t i = 0; i < backend->n && rule->current == RA_CURRENT_DROP; i++)
+        possible = possible && backend->pos[i] != current;
+    return possible;
+}
+
+/* What changed sides scores the same: nothing left out above what was taken in, or below it. */
 static bool sets_agree(const struct dispute *d, const struct ra_positions *backend,
                        const struct ra_positions *reference, uint8_t *mark)
 {
-    double left_out = -INFINITY, taken_in = INFINITY;
+    double out_high = -INFINITY, out_low = INFINITY, in_high = -INFINITY, in_low = INFINITY;
     for (int32_t i = 0; i < reference->n; i++)
         mark[reference->pos[i]] |= 1;
     for (int32_t i = 0; i < backend->n; i++)
         mark[backend->pos[i]] |= 2;
     for (int32_t j = 0; j < d->L; j++) {
-        if (mark[j] == 1)
-            left_out = fmax(left_out, d->pooled[j]);
-        if (mark[j] == 2)
-            taken_in = fmin(taken_in, d->pooled[j]);
+        if (mark[j] == 1) {
+            out_high = fmax(out_high, d->pooled[j]);
+            out_low = fmin(out_low, d->pooled[j]);
+        }
+        if (mark[j] == 2) {
+            in_high = fmax(in_high, d->pooled[j]);
+            in_low = fmin(in_low, d->pooled[j]);
+        }
     }
     memset(mark, 0, (size_t)d->L);
-    return left_out - taken_in <= d->tolerance * fabs(left_out) || isinf(left_out);
+    if (isinf(out_high) || isinf(in_high)) /* nothing changed sides, or only one way */
+        return isinf(out_high) && isinf(in_high);
+    return fmax(out_high, in_high) - fmin(out_low, in_low) <=
+           d->tolerance * fmax(fabs(out_high), fabs(in_high));
 }
 
 /* Along the backend's order, first to go first, the reference's scores may not fall clearly. The
@@ -118,7 +145,7 @@ enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lan
         st = form_scores(track, lane, step, rule, h, &d, err);
         if (st != RA_OK)
             break;
-        if (backend[h].n != reference[h].n ||
+        if (backend[h].n != reference[h].n || !is_possible(&d, rule, &backend[h], track->mark) ||
             !sets_agree(&d, &backend[h], &reference[h], track->mark) ||
             !order_agrees(&d, rule, &backend[h]))
             st = ra_fail(

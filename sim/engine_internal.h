@@ -18,6 +18,7 @@ struct ra_lane {
     int id;         /* number in the model */
     int32_t window; /* 0: full attention */
     int full;       /* index among the full-attention lanes, -1 for window lanes */
+    int slot;       /* of its records: full lanes first, window lanes behind them */
 };
 
 struct ra_shape {
@@ -45,8 +46,8 @@ struct ra_type_sums {
 
 enum ra_record { RA_RECORD_ORDER, RA_RECORD_SETS, RA_RECORD_OUT, RA_RECORD_COUNT };
 
-/* Slot of a record of (full lane, step t >= -1). */
-size_t ra_shape_slot(const struct ra_shape *shape, enum ra_record kind, int full, int32_t t);
+/* Slot of a record of (lane.slot, step t >= -1). */
+size_t ra_shape_slot(const struct ra_shape *shape, enum ra_record kind, int slot, int32_t t);
 size_t ra_shape_slots(const struct ra_shape *shape);
 
 /* Residence of one KV head's entries. */
@@ -101,7 +102,7 @@ struct ra_track {
 
     struct ra_spool *spool;  /* orders, sets, reference outputs */
     struct ra_spool *output; /* backend outputs for the export: slot of RA_RECORD_OUT */
-    double max_abs_logit;
+    double max_abs_logit, max_abs_window; /* of full and of window lanes */
     int64_t selections, near_ties;
     struct ra_error error;
     enum ra_status status;

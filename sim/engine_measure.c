@@ -217,7 +217,8 @@ static enum ra_status spool_attended(struct ra_track *track, const struct ra_ste
     if (ra_shape_counts(shape, step->t))
         RA_TRY(ra_spool_put(track->spool, ra_shape_slot(shape, RA_RECORD_OUT, step->layer, step->t),
                             track->attended, n_out * sizeof *track->attended, err));
-    if (plan->attend != RA_ATTEND_SETS && !ra_track_exports(track))
+    bool exported = ra_track_exports(track) && ra_shape_counts(shape, step->t);
+    if (plan->attend != RA_ATTEND_SETS && !exported)
         return RA_OK;
     return ra_track_spool_sets(track, step, plan, err);
 }
@@ -280,15 +281,19 @@ static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
 {
     const struct ra_shape *shape = ph->shape;
     const struct ra_trace *trace = ph->config->trace;
-    int32_t rows = shape->P + shape->run_steps;
+    int32_t first = shape->info->layers[ph->lane->index].first; /* > 0: outside every window */
+    int32_t rows = shape->P + shape->run_steps - first;
+    size_t e = ra_dtype_bytes(shape->model->dtype), skipped = (size_t)first * e;
     for (int h = 0; h < shape->model->Hkv; h++) {
-        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_K, h, 0, rows,
-                             (void *)(uintptr_t)head_rows(ph, false, h), err));
-        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_V, h, 0, rows,
-                             (void *)(uintptr_t)head_rows(ph, true, h), err));
+        char *k = ph->k + (head_rows(ph, false, h) - ph->k) + skipped * (size_t)shape->model->D;
+        char *v = ph->v + (head_rows(ph, true, h) - ph->v) + skipped * (size_t)shape->model->Dv;
+        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_K, h, first, rows, k,
+                             err));
+        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_V, h, first, rows, v,
+                             err));
     }
     RA_TRY(ra_engine_read_q(ph->config, shape, ph->lane, ph->q, err));
-    if (ph->acc)
+    if (ph->acc && !ph->lane->window)
         RA_TRY(ra_trace_acc(trace, ph->config->seq, ph->lane->index, ph->acc, err));
     return RA_OK;
 }
@@ -314,6 +319,43 @@ static enum ra_status measure_lane(struct phase *ph, struct ra_pool *pool, uint6
         if (config->progress)
             config->progress(config->progress_context, "measure",
                              done_before + (uint64_t)(first + ph->n), total);
+    }
+    return RA_OK;
+}
+
+/* What a backend's window layer is held to: attention over the window, the same for every
+ * schedule. */
+static enum ra_status reference_of_window(struct phase *ph, struct ra_error *err)
+{
+    const struct ra_shape *shape = ph->shape;
+    const struct ra_model *m = shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), n_out = (size_t)m->Hq * (size_t)m->Dv;
+    RA_TRY(read_lane(ph, err));
+    for (int32_t t = shape->first_step; t < shape->run_steps; t++) {
+        int32_t L = shape->P + t + 1, visible = L < ph->lane->window ? L : ph->lane->window;
+        size_t hidden = (size_t)(L - visible) * e;
+        for (int kv = 0; kv < m->Hkv; kv++) {
+            size_t head = (size_t)kv * (size_t)m->G;
+            struct ra_reference call = {.model = m,
+                                        .k = head_rows(ph, false, kv) + hidden * (size_t)m->D,
+                                        .v = head_rows(ph, true, kv) + hidden * (size_t)m->Dv,
+                                        .q = ph->q + ((size_t)(t + 1) * (size_t)m->Hq + head) *
+                                                         (size_t)m->D,
+                                        .n_steps = 1,
+                                        .first_L = visible,
+                                        .prob = ph->prob,
+                                        .out = ph->out + head * (size_t)m->Dv,
+                                        .max_abs = &ph->max_abs[kv]};
+            ra_reference_attend(&call);
+        }
+        for (int p = 0; p < ph->config->n_policies; p++) {
+            struct ra_track *track = &ph->tracks[p];
+            for (int kv = 0; kv < m->Hkv; kv++)
+                track->max_abs_window = fmax(track->max_abs_window, ph->max_abs[kv]);
+            RA_TRY(ra_spool_put(track->spool,
+                                ra_shape_slot(shape, RA_RECORD_OUT, ph->lane->slot, t), ph->out,
+                                n_out * sizeof *ph->out, err));
+        }
     }
     return RA_OK;
 }
@@ -371,6 +413,8 @@ enum ra_status ra_engine_measure(const struct ra_replay_config *config,
         if (ph.lane->full >= 0) {
             st = measure_lane(&ph, pool, done, total, err);
             done += per_lane;
+        } else {
+            st = reference_of_window(&ph, err);
         }
         if (st == RA_OK)
             st = leave_lane(&ph, err);

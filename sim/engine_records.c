@@ -18,27 +18,33 @@ static enum ra_status reserve(struct ra_track *track, size_t n, struct ra_error 
     return RA_OK;
 }
 
+/* A full step that chose every position attended everything: said so, not listed. */
+static bool is_listed(const struct ra_track *track, int number, const struct ra_step *step,
+                      const struct ra_plan *plan)
+{
+    const struct ra_positions *set = &track->sets[number];
+    bool chose_all = plan->is_full && plan->attend == RA_ATTEND_CACHE && set->n == step->self + 1;
+    return set->pos && !chose_all;
+}
+
 enum ra_status ra_track_spool_sets(struct ra_track *track, const struct ra_step *step,
                                    const struct ra_plan *plan, struct ra_error *err)
 {
     const struct ra_shape *shape = track->shape;
     int n_sets = plan->per_query_head ? shape->model->Hq : shape->model->Hkv;
     size_t used = (size_t)n_sets + 1;
-    for (int i = 0; i < n_sets; i++) {
-        /* A full step that chose every position attended everything: said so, not listed. */
-        if (plan->is_full && plan->attend == RA_ATTEND_CACHE && track->sets[i].n == step->self + 1)
-            track->sets[i].pos = NULL;
-        used += track->sets[i].pos ? (size_t)track->sets[i].n : 0;
-    }
+    for (int i = 0; i < n_sets; i++)
+        used += is_listed(track, i, step, plan) ? (size_t)track->sets[i].n : 0;
     RA_TRY(reserve(track, used, err));
     track->record[0] = n_sets;
     used = (size_t)n_sets + 1;
     for (int i = 0; i < n_sets; i++) {
         const struct ra_positions *set = &track->sets[i];
-        track->record[1 + i] = set->pos ? set->n : -set->n;
-        if (set->pos)
+        bool listed = is_listed(track, i, step, plan);
+        track->record[1 + i] = listed ? set->n : -set->n;
+        if (listed)
             memcpy(track->record + used, set->pos, (size_t)set->n * sizeof *set->pos);
-        used += set->pos ? (size_t)set->n : 0;
+        used += listed ? (size_t)set->n : 0;
     }
     return ra_spool_put(track->spool, ra_shape_slot(shape, RA_RECORD_SETS, step->layer, step->t),
                         track->record, used * sizeof *track->record, err);

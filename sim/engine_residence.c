@@ -12,8 +12,6 @@ enum ra_status ra_track_open_residence(struct ra_track *track, struct ra_error *
     track->residence = calloc((size_t)config->n_keep + 1, sizeof *track->residence);
     if (!track->residence)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for residence records");
-    if (track->caches == RA_CACHES_FULL)
-        return RA_OK;
     for (int i = 0; i < config->n_keep; i++) {
         const struct ra_keep_set *keep = &config->keep[i];
         struct ra_residence *r = &track->residence[track->n_residence];

@@ -247,8 +247,12 @@ json_t *ra_replay_json(const struct ra_replay_config *config,
         return NULL;
     }
     for (int p = 0; p < config->n_policies; p++)
-        json_array_append_new(
-            list, result_json(config, &shape, &results[p], p, baseline(config, results)));
+        if (json_array_append_new(
+                list, result_json(config, &shape, &results[p], p, baseline(config, results)))) {
+            json_decref(list);
+            list = NULL;
+            break;
+        }
     ra_shape_close(&shape);
     return list;
 }

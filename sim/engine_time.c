@@ -190,9 +190,11 @@ static enum ra_status store_pass(const struct ra_replay_config *config, int64_t 
     return RA_OK;
 }
 
+/* What a repeat leaves: its figures, of which one repeat's are kept. */
 struct passes {
-    struct ra_recorder *recorders; /* [repeats] */
-    int64_t *scopes;               /* of the first pass's brackets */
+    struct ra_recorder recorder;      /* of the repeat at hand */
+    struct ra_replay_result *figures; /* [repeats], times only */
+    int64_t *scopes;                  /* of the first pass's brackets */
 };
 
 static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number, char *hash,
@@ -203,7 +205,8 @@ static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int num
     uint64_t per_pass = (uint64_t)b->shape->run_steps + 1;
     uint64_t total = per_pass * (uint64_t)(config->repeats * config->n_policies);
     uint64_t before = per_pass * (uint64_t)(config->repeats * b->track->number + number);
-    b->recorder = &passes->recorders[number];
+    b->recorder = &passes->recorder;
+    ra_recorder_clear(b->recorder);
     b->first_repeat = number == 0;
     memset(b->full_lanes, 0, (size_t)b->shape->n_steps * sizeof *b->full_lanes);
     if (config->store)
@@ -216,6 +219,8 @@ static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int num
                                          number == 0, err)
                             : ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
     }
+    if (st == RA_OK)
+        st = fill_times(b->shape, b->recorder, b->full_lanes, &passes->figures[number], err);
     if (st == RA_OK)
         ra_sha256_hex(&b->output, hash);
     if (config->store) {
@@ -241,9 +246,10 @@ static int median_pass(const struct passes *passes, int repeats)
     /* The lower median: the pass that exactly (repeats - 1) / 2 others precede. */
     for (int i = 0; i < repeats; i++) {
         int before = 0;
+        double own = passes->figures[i].attention_ns;
         for (int j = 0; j < repeats; j++) {
-            double a = total_ns(&passes->recorders[j]), b = total_ns(&passes->recorders[i]);
-            before += a < b || (a == b && j < i);
+            double other = passes->figures[j].attention_ns;
+            before += other < own || (other == own && j < i);
         }
         if (before == (repeats - 1) / 2)
             return i;
@@ -251,14 +257,25 @@ static int median_pass(const struct passes *passes, int repeats)
     return 0;
 }
 
+static void copy_times(const struct ra_replay_result *from, struct ra_replay_result *to)
+{
+    to->attention_ns = from->attention_ns;
+    to->step_mean_ns = from->step_mean_ns;
+    to->step_p50_ns = from->step_p50_ns;
+    to->step_p99_ns = from->step_p99_ns;
+    to->full_step_mean_ns = from->full_step_mean_ns;
+    to->recycled_step_mean_ns = from->recycled_step_mean_ns;
+    to->prefill_ns = from->prefill_ns;
+    memcpy(to->ops_ns, from->ops_ns, sizeof to->ops_ns);
+}
+
 static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
                                  struct ra_replay_result *result, struct ra_error *err)
 {
     const struct ra_replay_config *config = b->config;
     const struct ra_shape *shape = b->shape;
-    for (int r = 0; r < config->repeats; r++)
-        RA_TRY(ra_recorder_open(&passes->recorders[r], shape->first_step, shape->n_steps,
-                                (size_t)shape->n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
+    RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
+                            (size_t)shape->n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
     for (int r = 0; r < config->repeats; r++) {
         char hash[RA_SHA256_HEX];
         RA_TRY(run_pass(b, passes, r, hash, err));
@@ -274,8 +291,8 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
     double kv = (double)shape->n_lanes * (double)(shape->P + shape->run_steps) *
                 (double)shape->model->Hkv * (double)ra_model_row_bytes(shape->model);
     result->is_cache_resident = kv <= cache_bytes();
-    return fill_times(shape, &passes->recorders[median_pass(passes, config->repeats)],
-                      b->full_lanes, result, err);
+    copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
+    return RA_OK;
 }
 
 enum ra_status ra_engine_time(const struct ra_replay_config *config, const struct ra_shape *shape,
@@ -286,9 +303,9 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
         .config = config, .shape = shape, .track = track, .rows = rows, .ops = config->backend};
     struct passes passes = {0};
     int32_t *windows = calloc((size_t)shape->n_lanes, sizeof *windows);
-    passes.recorders = calloc((size_t)config->repeats, sizeof *passes.recorders);
+    passes.figures = calloc((size_t)config->repeats, sizeof *passes.figures);
     enum ra_status st = ra_beat_open(&b, err);
-    if (st == RA_OK && (!windows || !passes.recorders))
+    if (st == RA_OK && (!windows || !passes.figures))
         st = ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", config->repeats);
     if (st == RA_OK) {
         struct ra_backend_config backend =
@@ -300,9 +317,8 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
         st = run_passes(&b, &passes, result, err);
     b.ops->close(b.dev);
     ra_beat_close(&b);
-    for (int r = 0; passes.recorders && r < config->repeats; r++)
-        ra_recorder_close(&passes.recorders[r]);
-    free(passes.recorders);
+    ra_recorder_close(&passes.recorder);
+    free(passes.figures);
     free(passes.scopes);
     free(windows);
     return st;

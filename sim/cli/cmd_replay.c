@@ -126,8 +126,14 @@ static const struct ra_option options[] = {
      .choices = "off|timing|counters|all",
      .fallback = "off",
      .help = "GPU profiling; this version has off only"},
-    {.name = "tile-layers", CUDA_ONLY},
-    {.name = "between", CUDA_ONLY},
+    {.name = "tile-layers",
+     .kind = RA_OPTION_TEXT,
+     .argument = "N",
+     .absent = "timing of more layers than were recorded"},
+    {.name = "between",
+     .kind = RA_OPTION_TEXT,
+     .argument = "WHAT",
+     .absent = "filler traffic between layers"},
     {.name = "granularity", CUDA_ONLY},
     {.name = "counters", CUDA_ONLY},
     {.name = "select", CUDA_ONLY},
@@ -211,6 +217,10 @@ static enum ra_status parse_keep(const char *text, struct ra_replay_job *job, st
             return ra_fail(err, RA_EUSAGE,
                            "--keep-sets: expected up to %d of LAYER.HEAD joined by '/', got '%s'",
                            RA_REPLAY_MAX_KEEP, text);
+        for (int i = 0; i < job->n_keep; i++)
+            if (job->keep[i].layer_id == keep.layer_id && job->keep[i].head == keep.head)
+                return ra_fail(err, RA_EUSAGE, "--keep-sets: %d.%d is given twice", keep.layer_id,
+                               keep.head);
         job->keep[job->n_keep++] = keep;
         if (*at++ == '\0')
             return RA_OK;

@@ -10,12 +10,14 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "sim/cli/interrupt.h"
 #include "sim/cli/progress.h"
 #include "sim/cli/replay.h"
 #include "sim/report.h"
 #include "sim/verify.h"
+#include "traces/safetensors.h"
 
 /* One sequence of one trace. */
 struct session {
@@ -24,6 +26,7 @@ struct session {
     struct ra_store *store;
     struct ra_progress progress;
     char invocation[37];
+    int trace_number; /* of the one at hand, from 0 */
     int64_t run_ids[RA_OPTION_TEXTS_MAX];
     int n_begun; /* runs begun for the sequence at hand */
     char *export_paths[RA_OPTION_TEXTS_MAX];
@@ -66,6 +69,9 @@ static char *config_json(const struct ra_replay_config *config)
     for (int i = 0; i < config->n_layer_ids; i++)
         json_array_append_new(layers, json_integer(config->layer_ids[i]));
     json_object_set_new(object, "layers", layers);
+    char folder[4096]; /* paths of argv start here */
+    json_object_set_new(object, "cwd",
+                        getcwd(folder, sizeof folder) ? json_string(folder) : json_null());
     char *text = json_dumps(object, JSON_COMPACT);
     json_decref(object);
     return text;
@@ -205,7 +211,8 @@ static void forget_paths(struct session *s)
     }
 }
 
-/* A file when there is one result; else FOLDER/TRACE-sSEQ-POLICY.safetensors. */
+/* A file when there is one result; else FOLDER/TRACE-sSEQ-POLICY.safetensors, where numbers tell
+ * traces and policies apart whose names are cut or equal. */
 static enum ra_status name_exports(struct session *s, struct ra_error *err)
 {
     const char *path = s->job->export_path, *trace = ra_trace_info(s->config.trace)->path;
@@ -230,12 +237,23 @@ static enum ra_status name_exports(struct session *s, struct ra_error *err)
         }
         int at = snprintf(name, size, "%s/", path);
         char *tail = name + at;
-        snprintf(tail, size - (size_t)at, "%.100s-s%d-%.120s.safetensors", stem, s->config.seq,
-                 policy);
+        snprintf(tail, size - (size_t)at, "t%d-%.60s-s%d-p%d-%.100s.safetensors", s->trace_number,
+                 stem, s->config.seq, p, policy);
         for (char *c = tail; *c; c++)
             *c = strchr(":,=@/ ", *c) ? '_' : *c;
     }
     s->config.export_paths = (const char *const *)s->export_paths;
+    return RA_OK;
+}
+
+/* A path that cannot be written is told before the work, not after. */
+static enum ra_status try_exports(const struct session *s, struct ra_error *err)
+{
+    for (int p = 0; p < s->config.n_policies && s->export_paths[p]; p++) {
+        struct ra_st_writer *writer;
+        RA_TRY(ra_st_writer_open(&writer, s->export_paths[p], err));
+        ra_st_writer_close(writer);
+    }
     return RA_OK;
 }
 
@@ -248,6 +266,7 @@ static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
     RA_TRY(ra_replay_plan(&s->config, &needs, err));
     if (s->job->is_dry)
         return dry_run(s, &needs, err);
+    RA_TRY(try_exports(s, err));
     if (needs.export_bytes > (uint64_t)1 << 30 && !s->job->is_forced)
         return ra_fail(err, RA_EUSAGE, "--export: up to %.1f GiB; above 1 GiB give --force too",
                        (double)needs.export_bytes / 0x1p30);
@@ -278,6 +297,7 @@ static enum ra_status replay_traces(struct session *s, struct ra_error *err)
         enum ra_status st = RA_OK;
         RA_TRY(ra_trace_open(&trace, s->job->traces[i], err));
         s->config.trace = trace;
+        s->trace_number = i;
         for (int seq = 0; st == RA_OK && seq < ra_trace_info(trace)->n_seq; seq++) {
             s->config.seq = seq;
             st = replay_sequence(s, err);
@@ -289,9 +309,9 @@ static enum ra_status replay_traces(struct session *s, struct ra_error *err)
     return RA_OK;
 }
 
-static double mebibytes(const struct session *s, const char *key)
+static double mebibytes(const json_t *object, const char *key)
 {
-    return (double)json_integer_value(json_object_get(json_array_get(s->results, 0), key)) / 0x1p20;
+    return (double)json_integer_value(json_object_get(object, key)) / 0x1p20;
 }
 
 static enum ra_status print(const struct session *s, struct ra_error *err)
@@ -302,16 +322,44 @@ static enum ra_status print(const struct session *s, struct ra_error *err)
     enum ra_report_format format = formats[s->job->cli->format];
     if (!s->job->is_dry || format != RA_REPORT_TEXT)
         return ra_report_write(stdout, s->results, format, err);
+    size_t n = (size_t)s->config.n_policies; /* rows of one sequence share what it takes */
     for (size_t i = 0; i < json_array_size(s->results); i++) {
         const json_t *object = json_array_get(s->results, i);
         printf("would replay %s, sequence %" JSON_INTEGER_FORMAT " under %s\n",
                json_string_value(json_object_get(object, "trace")),
                json_integer_value(json_object_get(object, "sequence")),
                json_string_value(json_object_get(object, "policy")));
+        if (i + 1 == json_array_size(s->results) || i % n == n - 1)
+            printf("  memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB\n",
+                   mebibytes(object, "memory_bytes"), mebibytes(object, "temporary_bytes"),
+                   mebibytes(object, "export_bytes"));
     }
-    printf("memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB per sequence\n",
-           mebibytes(s, "memory_bytes"), mebibytes(s, "temporary_bytes"),
-           mebibytes(s, "export_bytes"));
+    return RA_OK;
+}
+
+/* What would otherwise fail after the work, or leave an empty store behind. */
+static enum ra_status check_inputs(const struct ra_replay_job *job, struct ra_error *err)
+{
+    for (int i = 0; i < job->n_traces; i++) {
+        struct ra_trace *trace;
+        json_t *name = json_string(job->traces[i]);
+        json_decref(name);
+        if (!name)
+            return ra_fail(err, RA_EUSAGE, "trace %d: its path is not UTF-8, and results name it",
+                           i + 1);
+        RA_TRY(ra_trace_open(&trace, job->traces[i], err));
+        ra_trace_close(trace);
+    }
+    if (!job->check)
+        return RA_OK;
+    size_t n = strlen(job->check);
+    bool is_file = n > 5 && strcmp(job->check + n - 5, ".json") == 0;
+    if (is_file && access(job->check, R_OK) != 0)
+        return ra_fail(err, RA_EIO, "%s: %s", job->check, strerror(errno));
+    if (!is_file && !job->db)
+        return ra_fail(err, RA_EUSAGE,
+                       "--check %s: expected a file ending in .json, or a run together with --db",
+                       job->check);
     return RA_OK;
 }
 
@@ -319,6 +367,7 @@ static enum ra_status work(struct session *s, struct ra_error *err)
 {
     struct ra_replay_job *job = s->job;
     RA_TRY(make_uuid(s->invocation, err));
+    RA_TRY(check_inputs(job, err));
     if (job->db && !job->is_dry)
         RA_TRY(ra_store_open(&s->store, job->db, RA_STORE_APPEND, err));
     s->config.store = s->store;

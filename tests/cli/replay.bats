@@ -148,6 +148,33 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [ -z "$(find . -name '*.tmp*')" ]
 }
 
+@test "exports never overwrite each other, and change no fingerprint" {
+    replay recycled:k=64,stride=4 recycled:k=64,stride=4,stagger=1 -- --export two >/dev/null
+    [ "$(find two -type f | wc -l)" = 2 ]
+    mkdir a b
+    cp "$sample" a/t.safetensors
+    cp "$sample" b/t.safetensors
+    "$rattn" replay a/t.safetensors b/t.safetensors -p oracle:k=4 --layers 9 --steps 0..1 --repeat 1 -q --export both >/dev/null
+    [ "$(find both -type f | wc -l)" = 2 ]
+    replay recycled:k=5000,stride=4,attend=after -- --format json >without.json
+    replay recycled:k=5000,stride=4,attend=after -- --format json --export x.safetensors >with.json
+    [ "$(value without.json 'd["fingerprint"]')" = "$(value with.json 'd["fingerprint"]')" ]
+}
+
+@test "what cannot succeed fails before the work and leaves no store" {
+    run -1 --separate-stderr replay full -- --export /nowhere/x.safetensors --db n.db
+    run -2 --separate-stderr replay full -- --check 7
+    [[ $stderr == *"--db"* ]]
+    run -1 --separate-stderr replay full -- --check nope.json
+    [[ $stderr == *nope.json* ]]
+    run -1 --separate-stderr "$rattn" replay /nowhere -p full --db m.db
+    [ ! -e m.db ]
+    run -2 --separate-stderr replay recycled:k=8,stride=4 -- --keep-sets 9.0/9.0
+    [[ $stderr == *twice* ]]
+    run -2 --separate-stderr replay full -- --keep-sets 77.0
+    [[ $stderr == *77* ]]
+}
+
 @test "dry-run tells the plan and touches nothing" {
     run -0 replay full streaming:k=64 -- --dry-run --db never.db
     [[ $output == *"would replay"* && $output == *memory* ]]

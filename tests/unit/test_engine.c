@@ -112,6 +112,54 @@ static enum ra_status select_exchanges_ends(void *self, int layer,
     return RA_OK;
 }
 
+/* One chosen position stands twice, in place of the last. */
+static enum ra_status select_repeats(void *self, int layer, const struct ra_select_rule *rule,
+                                     struct ra_positions *order, struct ra_error *err)
+{
+    enum ra_status st = cpu->select(self, layer, rule, order, err);
+    if (st != RA_OK)
+        return st;
+    memcpy(shuffled, order[0].pos, (size_t)order[0].n * sizeof *shuffled);
+    shuffled[order[0].n - 1] = shuffled[0];
+    order[0].pos = shuffled;
+    return RA_OK;
+}
+
+/* The protected current token goes first instead of last. */
+static enum ra_status select_unprotected(void *self, int layer, const struct ra_select_rule *rule,
+                                         struct ra_positions *order, struct ra_error *err)
+{
+    enum ra_status st = cpu->select(self, layer, rule, order, err);
+    if (st != RA_OK)
+        return st;
+    int32_t n = order[0].n;
+    memcpy(shuffled + 1, order[0].pos, (size_t)(n - 1) * sizeof *shuffled);
+    shuffled[0] = order[0].pos[n - 1];
+    order[0].pos = shuffled;
+    return RA_OK;
+}
+
+/* The dropped current token is chosen after all. */
+static enum ra_status select_undropped(void *self, int layer, const struct ra_select_rule *rule,
+                                       struct ra_positions *order, struct ra_error *err)
+{
+    enum ra_status st = cpu->select(self, layer, rule, order, err);
+    if (st != RA_OK)
+        return st;
+    memcpy(shuffled, order[0].pos, (size_t)order[0].n * sizeof *shuffled);
+    shuffled[0] = P - 1; /* of the prefill */
+    order[0].pos = shuffled;
+    return RA_OK;
+}
+
+static enum ra_status attend_full_constant(void *self, int layer, const float *q, bool want_scores,
+                                           float *out, struct ra_error *err)
+{
+    enum ra_status st = cpu->attend_full(self, layer, q, want_scores, out, err);
+    out[0] = 123;
+    return st;
+}
+
 static enum ra_status attend_recycled_off(void *self, int layer, const float *q, bool want_scores,
                                           float *out, struct ra_error *err)
 {
@@ -151,12 +199,12 @@ static enum ra_status cosine_off(void *self, int layer, const float *q, double *
     return st;
 }
 
-static enum ra_status replay(const char *policy, struct ra_replay_result *result,
-                             struct ra_error *err)
+static enum ra_status replay_of(const char *name, const char *policy,
+                                struct ra_replay_result *result, struct ra_error *err)
 {
     struct ra_trace *trace;
     struct ra_policy_spec *spec;
-    assert_int_equal(ra_trace_open(&trace, path, err), RA_OK);
+    assert_int_equal(ra_trace_open(&trace, name, err), RA_OK);
     assert_int_equal(ra_policy_parse(&spec, policy, err), RA_OK);
     struct ra_replay_config config = {.trace = trace,
                                       .specs = &spec,
@@ -170,6 +218,12 @@ static enum ra_status replay(const char *policy, struct ra_replay_result *result
     ra_policy_spec_close(spec);
     ra_trace_close(trace);
     return st;
+}
+
+static enum ra_status replay(const char *policy, struct ra_replay_result *result,
+                             struct ra_error *err)
+{
+    return replay_of(path, policy, result, err);
 }
 
 static int mend(void **state)
@@ -241,6 +295,31 @@ static void a_wrong_set_is_not(void **state)
     assert_in_range(stopped, 29, 30);
 }
 
+static void an_impossible_selection_is_not(void **state)
+{
+    (void)state;
+    broken.select = select_repeats;
+    expect_divergence(RECYCLED, "selection");
+    broken.select = select_unprotected;
+    expect_divergence("recycled:k=6,stride=3,pool=1,current=snapkv", "selection");
+    broken.select = select_undropped;
+    expect_divergence("recycled:k=11,stride=9,pool=1,current=drop", "selection");
+}
+
+static void a_wrong_window_layer_stops_the_replay(void **state)
+{
+    (void)state;
+    static const char sliding[] = "synth:case=drift,P=40,N=8,layers=2,window=8";
+    struct ra_replay_result result;
+    struct ra_error err;
+    assert_int_equal(replay_of(sliding, RECYCLED, &result, &err), RA_OK);
+    assert_true(result.kernel_err_max < 1e-5);
+    broken.attend_full = attend_full_constant;
+    /* stride 9: no full step, so only the window layer comes this way */
+    assert_int_equal(replay_of(sliding, "recycled:k=6,stride=9", &result, &err), RA_EDIVERGED);
+    assert_non_null(strstr(err.msg, "output"));
+}
+
 static void a_wrong_output_stops_the_replay(void **state)
 {
     (void)state;
@@ -279,6 +358,8 @@ int main(void)
         cmocka_unit_test_setup(a_swapped_near_tie_is_counted_and_allowed, mend),
         cmocka_unit_test_setup(a_wrong_order_is_not, mend),
         cmocka_unit_test_setup(a_wrong_set_is_not, mend),
+        cmocka_unit_test_setup(an_impossible_selection_is_not, mend),
+        cmocka_unit_test_setup(a_wrong_window_layer_stops_the_replay, mend),
         cmocka_unit_test_setup(a_wrong_output_stops_the_replay, mend),
         cmocka_unit_test_setup(a_wrong_refresh_stops_the_replay, mend),
         cmocka_unit_test_setup(a_wrong_eviction_stops_the_replay, mend),
