@@ -79,8 +79,10 @@ enum ra_status ra_engine_read_q(const struct ra_replay_config *config, const str
     char *stored = malloc(n * D * e);
     enum ra_status st = stored ? RA_OK : ra_fail(err, RA_ENOMEM, "engine: no memory for queries");
     for (int h = 0; st == RA_OK && h < m->Hq; h++) {
-        st = ra_trace_read(config->trace, config->seq, lane->index, RA_TRACE_Q, h,
-                           shape->seq->W - 1, (int32_t)n, stored, err);
+        st = ra_trace_read(config->trace,
+                           &(struct ra_trace_slice){config->seq, lane->index, RA_TRACE_Q, h,
+                                                    shape->seq->W - 1, (int32_t)n},
+                           stored, err);
         for (size_t i = 0; st == RA_OK && i < n; i++)
             ra_widen(m->dtype, stored + i * D * e, D, q + (i * (size_t)m->Hq + (size_t)h) * D);
     }

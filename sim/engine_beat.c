@@ -331,10 +331,14 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
         for (int h = 0; h < m->Hkv; h++) {
             char *k = b->rows->prompt + (size_t)h * k_head + (size_t)first * (size_t)m->D * e;
             char *v = values + (size_t)h * v_head + (size_t)first * (size_t)m->Dv * e;
-            RA_TRY(ra_trace_read(b->config->trace, b->config->seq, shape->lanes[l].index,
-                                 RA_TRACE_K, h, first, shape->P - first, k, err));
-            RA_TRY(ra_trace_read(b->config->trace, b->config->seq, shape->lanes[l].index,
-                                 RA_TRACE_V, h, first, shape->P - first, v, err));
+            RA_TRY(ra_trace_read(b->config->trace,
+                                 &(struct ra_trace_slice){b->config->seq, shape->lanes[l].index,
+                                                          RA_TRACE_K, h, first, shape->P - first},
+                                 k, err));
+            RA_TRY(ra_trace_read(b->config->trace,
+                                 &(struct ra_trace_slice){b->config->seq, shape->lanes[l].index,
+                                                          RA_TRACE_V, h, first, shape->P - first},
+                                 v, err));
         }
         RA_TRY(b->ops->load(b->dev, l, b->rows->prompt, k_head, values, v_head, shape->P, err));
     }

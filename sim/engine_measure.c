@@ -149,8 +149,8 @@ static void measure_head(struct ra_track *track, const struct moment *at,
     int kv = head / m->G;
     *mass = ra_reference_attend_set(m, head_rows(at->ph, false, kv), head_rows(at->ph, true, kv),
                                     at->q + (size_t)head * (size_t)m->D,
-                                    at->scores.prob + (size_t)head * (size_t)at->scores.L, set->pos,
-                                    set->n, attended);
+                                    at->scores.prob + (size_t)head * (size_t)at->scores.L, set,
+                                    attended);
     *error = ra_rel_err(attended, want, m->Dv);
 }
 
@@ -287,10 +287,14 @@ static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
     for (int h = 0; h < shape->model->Hkv; h++) {
         char *k = ph->k + (head_rows(ph, false, h) - ph->k) + skipped * (size_t)shape->model->D;
         char *v = ph->v + (head_rows(ph, true, h) - ph->v) + skipped * (size_t)shape->model->Dv;
-        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_K, h, first, rows, k,
-                             err));
-        RA_TRY(ra_trace_read(trace, ph->config->seq, ph->lane->index, RA_TRACE_V, h, first, rows, v,
-                             err));
+        RA_TRY(ra_trace_read(
+            trace,
+            &(struct ra_trace_slice){ph->config->seq, ph->lane->index, RA_TRACE_K, h, first, rows},
+            k, err));
+        RA_TRY(ra_trace_read(
+            trace,
+            &(struct ra_trace_slice){ph->config->seq, ph->lane->index, RA_TRACE_V, h, first, rows},
+            v, err));
     }
     RA_TRY(ra_engine_read_q(ph->config, shape, ph->lane, ph->q, err));
     if (ph->acc && !ph->lane->window)

@@ -37,16 +37,22 @@ static enum ra_status read_lane_rows(struct ra_decode_rows *rows,
     size_t Hkv = (size_t)m->Hkv, Hq = (size_t)m->Hq;
     int index = shape->lanes[lane].index;
     for (int h = 0; h < m->Hkv; h++) {
-        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_K, h, shape->P,
-                             shape->run_steps, buffer, err));
+        RA_TRY(ra_trace_read(
+            config->trace,
+            &(struct ra_trace_slice){config->seq, index, RA_TRACE_K, h, shape->P, shape->run_steps},
+            buffer, err));
         scatter(buffer, n, D, rows->k + l * n * Hkv * D + (size_t)h * D, Hkv * D);
-        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_V, h, shape->P,
-                             shape->run_steps, buffer, err));
+        RA_TRY(ra_trace_read(
+            config->trace,
+            &(struct ra_trace_slice){config->seq, index, RA_TRACE_V, h, shape->P, shape->run_steps},
+            buffer, err));
         scatter(buffer, n, Dv, rows->v + l * n * Hkv * Dv + (size_t)h * Dv, Hkv * Dv);
     }
     for (int h = 0; h < m->Hq; h++) {
-        RA_TRY(ra_trace_read(config->trace, config->seq, index, RA_TRACE_Q, h, shape->seq->W - 1,
-                             shape->run_steps + 1, buffer, err));
+        RA_TRY(ra_trace_read(config->trace,
+                             &(struct ra_trace_slice){config->seq, index, RA_TRACE_Q, h,
+                                                      shape->seq->W - 1, shape->run_steps + 1},
+                             buffer, err));
         scatter(buffer, n + 1, D, rows->q + l * (n + 1) * Hq * D + (size_t)h * D, Hq * D);
     }
     return RA_OK;

@@ -98,9 +98,6 @@ const struct ra_policy_ops *ra_policy_spec_ops(const struct ra_policy_spec *spec
 /* The one spelling that results carry: all parameters, in table order. Parses back to itself. */
 const char *ra_policy_spec_canonical(const struct ra_policy_spec *spec);
 
-/* Parameters that apply where no "@layers" overrides them. */
-const void *ra_policy_spec_params(const struct ra_policy_spec *spec);
-
 /* RA_NEEDS_* bits and caches of the parsed policy. */
 unsigned ra_policy_spec_needs(const struct ra_policy_spec *spec);
 enum ra_caches ra_policy_spec_caches(const struct ra_policy_spec *spec);

@@ -343,11 +343,6 @@ const char *ra_policy_spec_canonical(const struct ra_policy_spec *spec)
     return spec->canonical;
 }
 
-const void *ra_policy_spec_params(const struct ra_policy_spec *spec)
-{
-    return spec->params;
-}
-
 unsigned ra_policy_spec_needs(const struct ra_policy_spec *spec)
 {
     return spec->needs;

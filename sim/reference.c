@@ -171,9 +171,11 @@ static void attend_far_set(const struct ra_model *model, const void *k, const vo
 }
 
 double ra_reference_attend_set(const struct ra_model *model, const void *k, const void *v,
-                               const float *q, const double *prob, const int32_t *pos, int32_t n,
+                               const float *q, const double *prob, const struct ra_positions *set,
                                double *out)
 {
+    const int32_t *pos = set->pos;
+    int32_t n = set->n;
     RA_BUG_ON(n < 1);
     double mass = 0;
     float row[MAX_D];

@@ -7,7 +7,7 @@
 #ifndef RA_SIM_REFERENCE_H
 #define RA_SIM_REFERENCE_H
 
-#include "sim/model.h"
+#include "sim/step.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -45,13 +45,13 @@ void ra_reference_attend(const struct ra_reference *call);
  * set holds of the full softmax.
  *
  *   prob  [L] full softmax of this query; q [D], k [L][D], v [L][Dv] stored
- *   pos   n positions, each below L; n >= 1
+ *   set   positions, each below L; at least one
  *   out   [Dv]
  *
  * Where the whole set's probability underflows, the weights are formed anew from the logits.
  */
 double ra_reference_attend_set(const struct ra_model *model, const void *k, const void *v,
-                               const float *q, const double *prob, const int32_t *pos, int32_t n,
+                               const float *q, const double *prob, const struct ra_positions *set,
                                double *out);
 
 #ifdef __cplusplus

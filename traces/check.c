@@ -99,7 +99,8 @@ static enum ra_status read_block(struct check *c, const struct rows *r, enum ra_
 {
     const struct ra_model *m = &c->info->model;
     size_t count = (size_t)n * (size_t)(part == RA_TRACE_V ? m->Dv : m->D);
-    RA_TRY(ra_trace_read(c->trace, r->seq, r->layer, part, head, first, n, c->stored, c->err));
+    RA_TRY(ra_trace_read(c->trace, &(struct ra_trace_slice){r->seq, r->layer, part, head, first, n},
+                         c->stored, c->err));
     ra_widen(m->dtype, c->stored, count, out);
     return RA_OK;
 }

@@ -315,27 +315,27 @@ static const char *synth_metadata(const void *self, const char *key)
     return NULL;
 }
 
-static enum ra_status synth_read(const void *self, int seq, int layer, enum ra_trace_part part,
-                                 int head, int32_t first, int32_t n, void *out,
+static enum ra_status synth_read(const void *self, const struct ra_trace_slice *slice, void *out,
                                  struct ra_error *err)
 {
     const struct synth *synth = self;
     const struct ra_model *model = &synth->info.model;
-    size_t width = (size_t)(part == RA_TRACE_V ? model->Dv : model->D);
-    int32_t tail = part == RA_TRACE_Q ? synth->seq.W : 0;
+    size_t width = (size_t)(slice->part == RA_TRACE_V ? model->Dv : model->D);
+    int32_t tail = slice->part == RA_TRACE_Q ? synth->seq.W : 0;
     float rows[CHUNK * MAX_D];
     char *to = out;
-    (void)seq;
-    for (int32_t done = 0; done < n; done += CHUNK) {
-        int32_t some = n - done < CHUNK ? n - done : CHUNK;
-        if (synth->like)
-            RA_TRY(ra_synth_like_read(synth->like, layer, part, head, first + done - tail, some,
-                                      rows, err));
-        for (int32_t i = 0; i < some && !synth->like; i++)
-            ra_synth_case_row(&synth->params, layer, part, head, first + done + i,
+    for (int32_t done = 0; done < slice->n; done += CHUNK) {
+        struct ra_trace_slice piece = *slice;
+        piece.first += done;
+        piece.n = slice->n - done < CHUNK ? slice->n - done : CHUNK;
+        for (int32_t i = 0; i < piece.n && !synth->like; i++)
+            ra_synth_case_row(&synth->params, piece.layer, piece.part, piece.head, piece.first + i,
                               rows + (size_t)i * width);
-        ra_narrow(model->dtype, rows, (size_t)some * width, to);
-        to += (size_t)some * width * ra_dtype_bytes(model->dtype);
+        piece.first -= tail; /* rows of a fit are counted from the prefill's query */
+        if (synth->like)
+            RA_TRY(ra_synth_like_read(synth->like, &piece, rows, err));
+        ra_narrow(model->dtype, rows, (size_t)piece.n * width, to);
+        to += (size_t)piece.n * width * ra_dtype_bytes(model->dtype);
     }
     return RA_OK;
 }

@@ -50,8 +50,10 @@ static enum ra_status read_recorded(const void *context, enum ra_trace_part part
     void *stored = malloc(elements * ra_dtype_bytes(info->model.dtype));
     if (!stored)
         return ra_fail(err, RA_ENOMEM, "statistics: no memory for %d rows", n);
-    enum ra_status st = ra_trace_read(recorded->trace, recorded->seq, recorded->layer, part, head,
-                                      first + tail, n, stored, err);
+    enum ra_status st = ra_trace_read(
+        recorded->trace,
+        &(struct ra_trace_slice){recorded->seq, recorded->layer, part, head, first + tail, n},
+        stored, err);
     if (st == RA_OK)
         ra_widen(info->model.dtype, stored, elements, out);
     free(stored);
@@ -152,17 +154,17 @@ static enum ra_status fit_once(const struct ra_synth_like *like, int index, stru
     return RA_OK;
 }
 
-enum ra_status ra_synth_like_read(const struct ra_synth_like *like, int layer,
-                                  enum ra_trace_part part, int head, int32_t first, int32_t n,
-                                  float *out, struct ra_error *err)
+enum ra_status ra_synth_like_read(const struct ra_synth_like *like,
+                                  const struct ra_trace_slice *slice, float *out,
+                                  struct ra_error *err)
 {
-    int width = part == RA_TRACE_V ? like->model.Dv : like->model.D;
+    int width = slice->part == RA_TRACE_V ? like->model.Dv : like->model.D;
     pthread_mutex_lock(like->mutex);
-    enum ra_status st = fit_once(like, layer, err);
+    enum ra_status st = fit_once(like, slice->layer, err);
     pthread_mutex_unlock(like->mutex);
-    for (int32_t i = 0; i < n && st == RA_OK; i++)
-        ra_synth_layer_row(&like->layers[layer].layer, part, head, first + i,
-                           out + (size_t)i * (size_t)width);
+    for (int32_t i = 0; i < slice->n && st == RA_OK; i++)
+        ra_synth_layer_row(&like->layers[slice->layer].layer, slice->part, slice->head,
+                           slice->first + i, out + (size_t)i * (size_t)width);
     return st;
 }
 

@@ -29,9 +29,9 @@ const struct ra_trace *ra_synth_like_source(const struct ra_synth_like *like);
 int ra_synth_like_source_layer(const struct ra_synth_like *like, int layer);
 
 /* Rows [first, first + n) of a head as f32, before rounding; queries by step, from -P on. */
-RA_MUST_CHECK enum ra_status ra_synth_like_read(const struct ra_synth_like *like, int layer,
-                                                enum ra_trace_part part, int head, int32_t first,
-                                                int32_t n, float *out, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_synth_like_read(const struct ra_synth_like *like,
+                                                const struct ra_trace_slice *slice, float *out,
+                                                struct ra_error *err);
 
 #ifdef __cplusplus
 }

@@ -74,12 +74,14 @@ static enum ra_status absent(const struct ra_trace *trace, int seq, const char *
     return ra_fail(err, RA_EUSAGE, "%s: s%d.%s: not in this trace", trace->info->path, seq, tensor);
 }
 
-enum ra_status ra_trace_read(const struct ra_trace *trace, int seq, int layer,
-                             enum ra_trace_part part, int head, int32_t first, int32_t n, void *out,
-                             struct ra_error *err)
+enum ra_status ra_trace_read(const struct ra_trace *trace, const struct ra_trace_slice *slice,
+                             void *out, struct ra_error *err)
 {
+    enum ra_trace_part part = slice->part;
+    int32_t first = slice->first, n = slice->n;
+    int seq = slice->seq, head = slice->head;
     const struct ra_trace_seq *s = sequence(trace, seq);
-    const struct ra_trace_layer *l = layer_of(trace, layer);
+    const struct ra_trace_layer *l = layer_of(trace, slice->layer);
     const struct ra_model *m = &trace->info->model;
     bool is_query = part == RA_TRACE_Q;
     int32_t begin = is_query ? 0 : l->first, end = is_query ? s->W + s->N : s->P + s->N;
@@ -87,7 +89,7 @@ enum ra_status ra_trace_read(const struct ra_trace *trace, int seq, int layer,
     RA_BUG_ON(n < 0 || first < begin || first > end || n > end - first);
     if (n == 0)
         return RA_OK;
-    RA_TRY(trace->ops->read(trace->self, seq, layer, part, head, first, n, out, err));
+    RA_TRY(trace->ops->read(trace->self, slice, out, err));
     size_t width = (size_t)(part == RA_TRACE_V ? m->Dv : m->D);
     size_t bad = ra_first_nonfinite(m->dtype, out, (size_t)n * width);
     if (bad == (size_t)n * width)

@@ -60,14 +60,20 @@ const char *ra_trace_metadata(const struct ra_trace *trace, const char *key);
 
 enum ra_trace_part { RA_TRACE_K, RA_TRACE_V, RA_TRACE_Q };
 
-/*
- * Read rows [first, first + n) of one head of K, V or Q, in the stored dtype, tightly packed.
- * For K and V rows are positions; for Q row W - 1 is the last prompt token and row W + t step t.
- * `layer` is an index into info->layers. NaN or Inf is RA_EFORMAT naming tensor, head, row.
- */
-RA_MUST_CHECK enum ra_status ra_trace_read(const struct ra_trace *trace, int seq, int layer,
-                                           enum ra_trace_part part, int head, int32_t first,
-                                           int32_t n, void *out, struct ra_error *err);
+/* Rows [first, first + n) of one head. For K and V rows are positions; for Q row W - 1 is the last
+ * prompt token and row W + t step t. */
+struct ra_trace_slice {
+    int seq, layer; /* layer: index into info->layers */
+    enum ra_trace_part part;
+    int head;
+    int32_t first, n;
+};
+
+/* Read a slice in the stored dtype, tightly packed. NaN or Inf is RA_EFORMAT naming tensor, head,
+ * row. */
+RA_MUST_CHECK enum ra_status ra_trace_read(const struct ra_trace *trace,
+                                           const struct ra_trace_slice *slice, void *out,
+                                           struct ra_error *err);
 
 /* acc [Hq][P] of a layer, f32; finite and not negative. */
 RA_MUST_CHECK enum ra_status ra_trace_acc(const struct ra_trace *trace, int seq, int layer,

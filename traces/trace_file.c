@@ -154,15 +154,16 @@ static const char *get_metadata(const void *self, const char *key)
     return ra_shards_metadata(((const struct source *)self)->shards, key);
 }
 
-static enum ra_status read_rows(const void *self, int seq, int layer, enum ra_trace_part part,
-                                int head, int32_t first, int32_t n, void *out, struct ra_error *err)
+static enum ra_status read_rows(const void *self, const struct ra_trace_slice *slice, void *out,
+                                struct ra_error *err)
 {
     const struct source *s = self;
-    struct ra_shard_tensor t = s->tensors[seq].layers[layer].kvq[part];
+    struct ra_shard_tensor t = s->tensors[slice->seq].layers[slice->layer].kvq[slice->part];
     uint64_t row_bytes = t.tensor->shape[2] * ra_st_dtype_bytes(t.tensor->dtype);
-    int32_t row = first - (part == RA_TRACE_Q ? 0 : s->info.layers[layer].first);
-    uint64_t offset = ((uint64_t)head * t.tensor->shape[1] + (uint64_t)row) * row_bytes;
-    return ra_st_read(t.file, t.tensor, offset, out, (size_t)((uint64_t)n * row_bytes), err);
+    int32_t begin = slice->part == RA_TRACE_Q ? 0 : s->info.layers[slice->layer].first;
+    uint64_t row = (uint64_t)slice->head * t.tensor->shape[1] + (uint64_t)(slice->first - begin);
+    return ra_st_read(t.file, t.tensor, row * row_bytes, out,
+                      (size_t)((uint64_t)slice->n * row_bytes), err);
 }
 
 static enum ra_status read_whole(struct ra_shard_tensor t, void *out, struct ra_error *err)

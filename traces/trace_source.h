@@ -30,8 +30,8 @@ struct ra_trace_source_ops {
     /* Optional: without it no key has a value. */
     const char *(*metadata)(const void *self, const char *key);
     /* Required. Stored bytes; trace.c looks for NaN and Inf afterwards. */
-    enum ra_status (*read)(const void *self, int seq, int layer, enum ra_trace_part part, int head,
-                           int32_t first, int32_t n, void *out, struct ra_error *err);
+    enum ra_status (*read)(const void *self, const struct ra_trace_slice *slice, void *out,
+                           struct ra_error *err);
 
     /* Optional, each needed only where a has_* bit may be set. Values are checked by trace.c:
      * acc >= 0 and finite, tokens >= 0, logprob <= 0 (to rounding), check steps ascending below N,

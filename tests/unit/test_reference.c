@@ -89,6 +89,7 @@ static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
         q[i] = draw() * scale;
     int32_t first_L = ROWS - STEPS + 1, all[ROWS], few[] = {0, 7, 31, 32, 100};
     size_t step_stride = (size_t)(2 * G * ROWS);
+    const struct ra_positions few_set = {.pos = few, .n = 5};
     double *prob = malloc(STEPS * step_stride * sizeof *prob), max_abs = 0, top_abs = 0;
     double *out = malloc((size_t)(STEPS * G * Dv) * sizeof *out);
     for (int32_t j = 0; j < ROWS; j++)
@@ -121,8 +122,8 @@ static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
             naive(&m, query, L, few, 5, want, want_out);
             for (int i = 0; i < 5; i++)
                 mass += want[few[i]];
-            near(ra_reference_attend_set(&m, k.stored, v.stored, query, row, few, 5, got_out), mass,
-                 "mass");
+            near(ra_reference_attend_set(&m, k.stored, v.stored, query, row, &few_set, got_out),
+                 mass, "mass");
             for (int d = 0; d < Dv; d++)
                 near(got_out[d], want_out[d], "output over a set");
             for (int32_t j = 0; j < L; j++) {

@@ -27,7 +27,8 @@ static float *rows_of(const struct ra_trace *trace, int layer, enum ra_trace_par
     float *rows = malloc((size_t)n * width * sizeof *rows);
     assert_non_null(stored);
     assert_non_null(rows);
-    ra_assert_ok(ra_trace_read(trace, 0, layer, part, head, first, n, stored, &err));
+    ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, layer, part, head, first, n},
+                               stored, &err));
     ra_widen(model->dtype, stored, (size_t)n * width, rows);
     free(stored);
     return rows;

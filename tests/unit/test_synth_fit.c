@@ -96,7 +96,8 @@ enum { P = 96, N = 40, HQ = 4, D = 32, MAX_L = P + N };
 static void stored_row(const struct ra_trace *trace, enum ra_trace_part part, int head, int32_t row,
                        float *out)
 {
-    ra_assert_ok(ra_trace_read(trace, 0, 0, part, head, row, 1, out, &err)); /* dtype=f32 */
+    ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, 0, part, head, row, 1}, out,
+                               &err)); /* dtype=f32 */
 }
 
 static void probabilities(const struct ra_trace *trace, int head, int t, double *p)
@@ -309,9 +310,12 @@ static void test_like_a_tiny_trace(void **state)
     snprintf(name, sizeof name, "synth:like=%s,layers=3", path);
     struct ra_trace *trace = open_trace(name);
     for (int layer = 0; layer < 3; layer++) {
-        ra_assert_ok(ra_trace_read(trace, 0, layer, RA_TRACE_Q, 3, 6, 1, rows, &err));
-        ra_assert_ok(ra_trace_read(trace, 0, layer, RA_TRACE_K, 1, 9, 1, rows, &err));
-        ra_assert_ok(ra_trace_read(trace, 0, layer, RA_TRACE_V, 1, 0, 1, rows, &err));
+        ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, layer, RA_TRACE_Q, 3, 6, 1},
+                                   rows, &err));
+        ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, layer, RA_TRACE_K, 1, 9, 1},
+                                   rows, &err));
+        ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, layer, RA_TRACE_V, 1, 0, 1},
+                                   rows, &err));
     }
     ra_trace_close(trace);
     tmp_dir_remove(folder);
@@ -324,17 +328,22 @@ static void test_order_does_not_matter(void **state)
     static unsigned char a[2][96 * 64 * 2], b[2][96 * 64 * 2], c[96 * 64 * 2];
     const char *name = "synth:like=" SAMPLE ",layers=5,L=256,N=24";
     struct ra_trace *trace = open_trace(name);
-    ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_K, 1, 200, 70, a[0], &err));
-    ra_assert_ok(ra_trace_read(trace, 0, 4, RA_TRACE_Q, 8, 0, 88, a[1], &err));
+    ra_assert_ok(
+        ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_K, 1, 200, 70}, a[0], &err));
+    ra_assert_ok(
+        ra_trace_read(trace, &(struct ra_trace_slice){0, 4, RA_TRACE_Q, 8, 0, 88}, a[1], &err));
     ra_trace_close(trace);
     trace = open_trace(name);
     for (int32_t row = 87; row >= 0; row--)
-        ra_assert_ok(ra_trace_read(trace, 0, 4, RA_TRACE_Q, 8, row, 1, b[1] + row * 128, &err));
-    ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_K, 1, 200, 70, b[0], &err));
+        ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, 4, RA_TRACE_Q, 8, row, 1},
+                                   b[1] + row * 128, &err));
+    ra_assert_ok(
+        ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_K, 1, 200, 70}, b[0], &err));
     ra_trace_close(trace);
     assert_memory_equal(a, b, sizeof a);
     trace = open_trace("synth:like=" SAMPLE ",layers=5,L=256,N=24,seed=2");
-    ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_K, 1, 200, 70, c, &err));
+    ra_assert_ok(
+        ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_K, 1, 200, 70}, c, &err));
     assert_memory_not_equal(a[0], c, 70 * 128);
     ra_trace_close(trace);
 }

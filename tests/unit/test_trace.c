@@ -42,7 +42,8 @@ static void compare_rows(const struct ra_trace *trace, enum ra_trace_part part, 
     float *values = malloc(count * sizeof *values + 1);
     struct ra_error err;
     assert_true(stored && values);
-    ra_assert_ok(ra_trace_read(trace, 0, layer, part, head, first, n, stored, &err));
+    ra_assert_ok(ra_trace_read(trace, &(struct ra_trace_slice){0, layer, part, head, first, n},
+                               stored, &err));
     ra_widen(m->dtype, stored, count, values);
     for (size_t i = 0; i < count; i++) {
         int32_t row = first + (int32_t)(i / (size_t)width);
@@ -226,11 +227,15 @@ static void test_not_a_number(void **unused)
         size_t element = ra_dtype_bytes(t.dtype), row = 1 * 10 + 7; /* head 1, position 7 */
         tiny_trace_patch(path, "s0.l0.v", (row * 8 + 3) * element, cases[i].bytes, element);
         struct ra_trace *trace = opened(path);
-        ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_V, 0, 0, 10, out, &err));
-        ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_V, 1, 0, 7, out, &err));
-        ra_assert_ok(ra_trace_read(trace, 0, 0, RA_TRACE_V, 1, 8, 2, out, &err));
-        ra_assert_fails(ra_trace_read(trace, 0, 0, RA_TRACE_V, 1, 6, 3, out, &err), RA_EFORMAT,
-                        "trace: s0.l0.v: head 1, row 7, element 3: expected a number");
+        ra_assert_ok(
+            ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_V, 0, 0, 10}, out, &err));
+        ra_assert_ok(
+            ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_V, 1, 0, 7}, out, &err));
+        ra_assert_ok(
+            ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_V, 1, 8, 2}, out, &err));
+        ra_assert_fails(
+            ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_V, 1, 6, 3}, out, &err),
+            RA_EFORMAT, "trace: s0.l0.v: head 1, row 7, element 3: expected a number");
         ra_trace_close(trace);
     }
 }
@@ -243,8 +248,9 @@ static void test_cut_while_open(void **unused)
     struct ra_error err;
     float out[8 * 10];
     assert_int_equal(truncate(tmp_path(tmp_dir, "trace"), 4096), 0);
-    ra_assert_fails(ra_trace_read(trace, 0, 0, RA_TRACE_K, 1, 0, 10, out, &err), RA_EIO,
-                    "trace: s0.l0.k: the file became shorter while open");
+    ra_assert_fails(
+        ra_trace_read(trace, &(struct ra_trace_slice){0, 0, RA_TRACE_K, 1, 0, 10}, out, &err),
+        RA_EIO, "trace: s0.l0.k: the file became shorter while open");
     ra_assert_fails(ra_trace_verify_digest(trace, &err), RA_EIO, "became shorter");
     ra_trace_close(trace);
 }
@@ -307,8 +313,10 @@ static void test_sample(void **unused)
         size_t begin = strtoul(offsets + strlen("\"data_offsets\":["), NULL, 10);
         size_t row = (size_t)(cases[i].head * cases[i].rows + cases[i].row);
         uint8_t out[128];
-        ra_assert_ok(ra_trace_read(trace, 0, cases[i].layer, cases[i].part, cases[i].head,
-                                   cases[i].row, 1, out, &err));
+        ra_assert_ok(ra_trace_read(trace,
+                                   &(struct ra_trace_slice){0, cases[i].layer, cases[i].part,
+                                                            cases[i].head, cases[i].row, 1},
+                                   out, &err));
         assert_memory_equal(out, file + 8 + header + begin + row * 128, 128);
     }
     free(file);
