@@ -15,6 +15,7 @@
 
 struct dispute {
     int32_t L;
+    size_t size;          /* L, as a size */
     double *raw, *pooled; /* [L] */
     double tolerance;
 };
@@ -74,7 +75,7 @@ static bool is_possible(const struct dispute *d, const struct ra_select_rule *ru
         if (possible)
             mark[pos] = 1;
     }
-    memset(mark, 0, (size_t)d->L);
+    memset(mark, 0, d->size);
     int32_t current = d->L - 1, last = backend->n ? backend->pos[backend->n - 1] : -1;
     if (rule->current == RA_CURRENT_SNAPKV)
         return possible && last == current;
@@ -102,7 +103,7 @@ static bool sets_agree(const struct dispute *d, const struct ra_positions *backe
             in_low = fmin(in_low, d->pooled[j]);
         }
     }
-    memset(mark, 0, (size_t)d->L);
+    memset(mark, 0, d->size);
     if (isinf(out_high) || isinf(in_high)) /* nothing changed sides, or only one way */
         return isinf(out_high) && isinf(in_high);
     return fmax(out_high, in_high) - fmin(out_low, in_low) <=
@@ -136,6 +137,7 @@ enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lan
     struct dispute d = {.L = step->self + 1};
     enum ra_status st = RA_OK;
     RA_BUG_ON(d.L < 1);
+    d.size = (size_t)d.L;
     /* Two logits, each off by the f32 rounding of its sum, move a ratio of probabilities twice. */
     d.tolerance = fmax(1e-5, 2 * (ra_kernel_err_bound(track->max_abs_logit) - 1e-5));
     d.raw = malloc((size_t)d.L * sizeof *d.raw);

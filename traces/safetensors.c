@@ -53,7 +53,8 @@ static enum ra_status read_header(struct ra_st_file *file, uint64_t file_bytes,
     unsigned char length[8];
     if (file_bytes < sizeof length)
         return ra_fail(err, RA_EFORMAT,
-                       "%s: expected at least the 8 bytes of a header length, got %" PRIu64,
+                       "%s: expected at least the 8 bytes of a header length, got %" PRIu64
+                       "; is this a safetensors file?",
                        file->path, file_bytes);
     RA_TRY(ra_file_read(file->fd, file->path, 0, length, sizeof length, err));
     uint64_t n = 0;

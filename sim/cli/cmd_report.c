@@ -42,9 +42,8 @@ static const struct ra_option options[] = {
 /* The runs of one invocation, in id order. */
 struct invocation {
     char uuid[64];
-    int64_t first_id, last_id;
     int64_t passes;
-    json_t *results;
+    json_t *ids, *results; /* same order */
 };
 
 struct gathered {
@@ -64,15 +63,27 @@ static struct invocation *find_invocation(struct gathered *gathered, const char 
         return NULL;
     gathered->list = list;
     struct invocation *added = &list[gathered->n++];
-    *added = (struct invocation){.results = json_array()};
+    *added = (struct invocation){.ids = json_array(), .results = json_array()};
     snprintf(added->uuid, sizeof added->uuid, "%s", uuid);
     return added;
+}
+
+/* A run named twice is shown once. */
+static bool is_gathered(const struct gathered *gathered, int64_t id)
+{
+    for (size_t i = 0; i < gathered->n; i++)
+        for (size_t j = 0; j < json_array_size(gathered->list[i].ids); j++)
+            if (json_integer_value(json_array_get(gathered->list[i].ids, j)) == id)
+                return true;
+    return false;
 }
 
 static enum ra_status on_run(void *context, const struct ra_run_listing *run, struct ra_error *err)
 {
     struct gathered *gathered = context;
     json_error_t why;
+    if (is_gathered(gathered, run->id))
+        return RA_OK;
     if (!run->result_json) {
         gathered->n_without++;
         return RA_OK;
@@ -85,11 +96,9 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     }
     struct invocation *invocation =
         find_invocation(gathered, run->invocation_uuid ? run->invocation_uuid : run->uuid);
-    if (!invocation || json_array_append_new(invocation->results, result) != 0)
+    if (!invocation || json_array_append_new(invocation->results, result) != 0 ||
+        json_array_append_new(invocation->ids, json_integer(run->id)) != 0)
         return ra_fail(err, RA_ENOMEM, "no memory for results");
-    if (json_array_size(invocation->results) == 1)
-        invocation->first_id = run->id;
-    invocation->last_id = run->id;
     invocation->passes += run->n_passes_complete;
     return RA_OK;
 }
@@ -108,12 +117,29 @@ static enum ra_status gather(const struct values *values, struct gathered *gathe
     return status != RA_OK ? status : closed;
 }
 
+/* "run 3", "runs 1 to 5", "runs 2, 4". */
+static void put_ids(FILE *out, const json_t *ids)
+{
+    size_t n = json_array_size(ids);
+    json_int_t first = json_integer_value(json_array_get(ids, 0)),
+               last = json_integer_value(json_array_get(ids, n - 1));
+    fprintf(out, "run%s %" JSON_INTEGER_FORMAT, n == 1 ? "" : "s", first);
+    if (n > 1 && last - first == (json_int_t)n - 1) {
+        fprintf(out, " to %" JSON_INTEGER_FORMAT, last);
+        return;
+    }
+    for (size_t i = 1; i < n; i++)
+        fprintf(out, ", %" JSON_INTEGER_FORMAT, json_integer_value(json_array_get(ids, i)));
+}
+
 static enum ra_status put_text(FILE *out, const struct gathered *gathered, struct ra_error *err)
 {
     for (size_t i = 0; i < gathered->n; i++) {
         const struct invocation *invocation = &gathered->list[i];
-        fprintf(out, "%sruns %" PRId64 " to %" PRId64 ", %" PRId64 " complete passes\n\n",
-                i ? "\n" : "", invocation->first_id, invocation->last_id, invocation->passes);
+        fputs(i ? "\n" : "", out);
+        put_ids(out, invocation->ids);
+        fprintf(out, ": %" PRId64 " complete pass%s\n\n", invocation->passes,
+                invocation->passes == 1 ? "" : "es");
         RA_TRY(ra_report_write(out, invocation->results, RA_REPORT_TEXT, err));
     }
     if (gathered->n == 0)
@@ -182,8 +208,10 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
         fprintf(stderr,
                 "rattn-sim: %" PRId64 " run%s without a result left out: 'list runs' tells why\n",
                 gathered.n_without, gathered.n_without == 1 ? "" : "s");
-    for (size_t i = 0; i < gathered.n; i++)
+    for (size_t i = 0; i < gathered.n; i++) {
         json_decref(gathered.list[i].results);
+        json_decref(gathered.list[i].ids);
+    }
     free(gathered.list);
     return status;
 }

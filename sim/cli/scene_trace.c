@@ -53,7 +53,10 @@ static enum ra_status read_queries(struct ra_scene *scene, int index, struct ra_
         return ra_fail(err, RA_ENOMEM, "explain: no memory for queries");
     enum ra_status status = RA_OK;
     for (int h = 0; h < model->Hq && status == RA_OK; h++) {
-        status = ra_trace_read(taken->trace, &(struct ra_trace_slice){0, index, RA_TRACE_Q, h, taken->info->seqs[0].W - 1, n}, stored, err);
+        status = ra_trace_read(
+            taken->trace,
+            &(struct ra_trace_slice){0, index, RA_TRACE_Q, h, taken->info->seqs[0].W - 1, n},
+            stored, err);
         if (status == RA_OK)
             ra_widen(model->dtype, stored, size, taken->q + (size_t)h * size);
     }
@@ -69,7 +72,9 @@ static enum ra_status enter(struct ra_scene *scene, int layer, struct ra_error *
     size_t head = (size_t)rows * (size_t)model->D * ra_dtype_bytes(model->dtype);
     taken->entered = taken->layer_indices[layer];
     for (int h = 0; h < model->Hkv; h++)
-        RA_TRY(ra_trace_read(taken->trace, &(struct ra_trace_slice){0, taken->entered, RA_TRACE_K, h, 0, rows}, taken->k + (size_t)h * head, err));
+        RA_TRY(ra_trace_read(taken->trace,
+                             &(struct ra_trace_slice){0, taken->entered, RA_TRACE_K, h, 0, rows},
+                             taken->k + (size_t)h * head, err));
     return read_queries(scene, taken->entered, err);
 }
 

@@ -7,8 +7,8 @@ load common
 @test "text is what the replays printed, an invocation at a time" {
     fill
     "$rattn" report s.db >report.out
-    { echo "runs 1 to 2, 2 complete passes"; echo; cat first.out; echo
-      echo "runs 3 to 3, 1 complete passes"; echo; cat second.out; } >want.out
+    { echo "runs 1 to 2: 2 complete passes"; echo; cat first.out; echo
+      echo "run 3: 1 complete pass"; echo; cat second.out; } >want.out
     diff want.out report.out
 }
 
@@ -57,7 +57,7 @@ PY
     sqlite3 s.db "update run set result_json = null, state = 'aborted' where id = 2"
     run -0 --separate-stderr "$rattn" report s.db
     [[ $stderr == *"1 run without a result left out"* ]]
-    [[ $output == *"runs 1 to 1"* ]]
+    [[ $output == *"run 1: "* ]]
     run -0 --separate-stderr "$rattn" report s.db -q
     [ -z "$stderr" ]
     sqlite3 s.db "update run set result_json = '{' where id = 3"
