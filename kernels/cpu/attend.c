@@ -38,6 +38,7 @@ static void run_split(void *context, size_t task, int worker)
     if (count <= 0)
         return;
     struct ra_cpu_split split = {
+        .kernels = cpu->kernels,
         .model = &cpu->model,
         .keys = keys,
         .first = first,

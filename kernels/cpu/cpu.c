@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cpu backend: portable C17, any shape, f16, bf16 or f32. This file keeps the complete cache
+ * The cpu backend: C17 and SIMD, any shape, f16, bf16 or f32. This file keeps the complete cache
  * C_f and the layers' reference queries, hands C_r to retained.c, and holds the table.
  */
 #include "kernels/cpu/cpu.h"
@@ -63,8 +63,11 @@ static enum ra_status cpu_open(void **self, const struct ra_backend_config *conf
     *self = NULL;
     RA_TRY(ra_model_check(config->model, err));
     RA_BUG_ON(config->n_layers < 1 || config->max_rows < 1 || config->max_retained < 0);
+    const struct ra_cpu_kernels *kernels;
+    RA_TRY(ra_cpu_kernels_find(&kernels, err));
     struct ra_cpu *cpu;
     RA_TRY(ra_cpu_allocate(&cpu, config, err));
+    cpu->kernels = kernels;
     if (config->n_threads != 1) {
         enum ra_status status = ra_pool_open(&cpu->pool, config->n_threads, err);
         if (status) {
@@ -223,11 +226,11 @@ static enum ra_status cpu_set_reference(void *self, int layer, const float *q, s
 
 static enum ra_status cpu_probe(struct ra_error *err)
 {
-    (void)err;
-    return RA_OK;
+    const struct ra_cpu_kernels *kernels;
+    return ra_cpu_kernels_find(&kernels, err);
 }
 
-static void cpu_device(char *text, size_t size)
+static void processor_name(char *text, size_t size)
 {
     char line[256];
     snprintf(text, size, "unnamed processor");
@@ -245,9 +248,19 @@ static void cpu_device(char *text, size_t size)
     fclose(file);
 }
 
+static void cpu_device(char *text, size_t size)
+{
+    const struct ra_cpu_kernels *kernels;
+    struct ra_error err = {0};
+    char name[128];
+    processor_name(name, sizeof name);
+    snprintf(text, size, "%s, %s", name,
+             ra_cpu_kernels_find(&kernels, &err) ? "RATTN_SIMD unusable" : kernels->name);
+}
+
 const struct ra_backend_ops ra_backend_cpu = {
     .name = "cpu",
-    .summary = "portable C, any shape, threads over KV heads and splits of the context",
+    .summary = "C or SIMD, any shape, threads over KV heads and splits of the context",
     .caps = RA_CAP_EXACT | RA_CAP_TIMED,
     .probe = cpu_probe,
     .device = cpu_device,

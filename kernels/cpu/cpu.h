@@ -33,6 +33,7 @@ enum ra_cpu_scores { RA_CPU_NOTHING, RA_CPU_FULL, RA_CPU_RECYCLED };
 struct ra_cpu {
     struct ra_backend_config config;
     struct ra_model model;
+    const struct ra_cpu_kernels *kernels;
     int32_t cap; /* entries of a C_r */
     struct ra_pool *pool;
     struct ra_cpu_layer *layers;

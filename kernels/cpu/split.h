@@ -2,22 +2,19 @@
 /*
  * The inner loops of attention: one KV head's keys, one split of them, all query heads that read
  * that KV head. Splits have a fixed number of keys, and their results are merged in index order,
- * so who computes a split, and when, changes no bit. A SIMD variant replaces this file's source
- * only. Knows no cache and no thread.
+ * so who computes a split, and when, changes no bit. Arithmetic is simd.h's. Knows no cache and no
+ * thread.
  */
 #ifndef RA_KERNELS_CPU_SPLIT_H
 #define RA_KERNELS_CPU_SPLIT_H
 
-#include "sim/model.h"
+#include "kernels/cpu/simd.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum {
-    RA_CPU_SPLIT = 512,  /* keys of a split */
-    RA_CPU_MAX_DIM = 256 /* largest D and Dv */
-};
+enum { RA_CPU_SPLIT = 512 }; /* keys of a split */
 
 /* The keys that query heads of one group attend to. Borrowed. */
 struct ra_cpu_keys {
@@ -34,6 +31,7 @@ int32_t ra_cpu_keys_count(const struct ra_cpu_keys *keys);
 
 /* One split: keys first..first+count-1, count <= RA_CPU_SPLIT. */
 struct ra_cpu_split {
+    const struct ra_cpu_kernels *kernels;
     const struct ra_model *model;
     const struct ra_cpu_keys *keys;
     int32_t first, count;

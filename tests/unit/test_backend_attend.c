@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cpu/simd.h"
 #include "tests/support/backend_case.h"
 #include "tests/support/ra_test.h"
 
@@ -312,5 +313,14 @@ int main(void)
         cmocka_unit_test(test_stale_rows_weigh_nothing),
         cmocka_unit_test(test_sets_outside_the_context),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (size_t i = 0; ra_cpu_kernels[i]; i++) {
+        struct ra_error err = {0};
+        setenv("RATTN_SIMD", ra_cpu_kernels[i]->name, 1);
+        if (ra_backend_find("cpu")->probe(&err)) /* test_backend_simd counts it as skipped */
+            continue;
+        print_message("RATTN_SIMD=%s\n", ra_cpu_kernels[i]->name);
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    return failed;
 }
