@@ -88,6 +88,15 @@ $(B)/gen/schema_sql.h: profiler/schema.sql
 	$(Q)mkdir -p $(@D) && { echo 'static const char ra_schema_sql[] = {'; \
 	  od -An -v -tx1 $< | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '0};'; } > $@
 
+# So do the figures: X.sql and X.gp become x_sql, x_gp and an entry of RA_PLOTS; house.* have none.
+PLOTS := $(sort $(wildcard plots/*.sql plots/*.gp))
+$(B)/sim/cli/plot_text.o: $(B)/gen/plots_text.h
+$(B)/gen/plots_text.h: $(PLOTS)
+	$(Q)mkdir -p $(@D) && { for f in $(PLOTS); do \
+	  echo "static const char $$(basename $$f | tr . _)[] = {"; \
+	  od -An -v -tx1 $$f | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '0};'; done; \
+	  echo '#define RA_PLOTS$(patsubst plots/%.sql, RA_PLOT(%),$(filter-out plots/house.sql,$(filter %.sql,$(PLOTS))))'; } > $@
+
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 # --- tests ---------------------------------------------------------------------------------------
@@ -137,7 +146,7 @@ clang-format: ## rewrite
 	$(Q)clang-format-14 -i $(CFILES)
 clang-format-check: ## verify
 	$(Q)clang-format-14 --dry-run -Werror $(CFILES)
-tidy: $(B)/gen/schema_sql.h ## clang-tidy, cppcheck, shellcheck
+tidy: $(B)/gen/schema_sql.h $(B)/gen/plots_text.h ## clang-tidy, cppcheck, shellcheck
 	$(Q)tests/tidy.sh $(B)/gen $(SRC) $(CLI)
 	$(Q)shellcheck $(SCRIPTS)
 static: headers layers size clang-format-check tidy ## all of the above
@@ -150,6 +159,7 @@ demo: all ## replay the embedded real trace under five schedules
 	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db*
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --db build/demo/demo.db
 	@echo; echo "store: build/demo/demo.db    (build/rattn-sim report build/demo/demo.db)"
+	$(if $(GNUPLOT),$(Q)build/rattn-sim plot build/demo/demo.db -o build/demo,@echo "no figures: gnuplot-nox is missing")
 traces: ## rebuild the embedded sample and compare; an all-layers trace in build/traces
 	$(Q)traces/tools/make_traces.sh sample full
 traces-8k: ## an all-layers trace of 7936 + 256 tokens in build/traces

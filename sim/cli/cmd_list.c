@@ -10,6 +10,7 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/list.h"
 #include "sim/cli/output.h"
+#include "sim/cli/plot_list.h"
 #include "sim/report.h"
 
 struct values {
@@ -32,7 +33,7 @@ static const struct {
     {"policies", ra_list_policies, ra_list_print_policies, NULL},
     {"backends", ra_list_backends, ra_list_print_backends, NULL},
     {"devices", ra_list_devices, ra_list_print_devices, NULL},
-    {"figures", NULL, NULL, "figures"},
+    {"figures", ra_list_figures, ra_list_print_figures, NULL},
     {"metrics", NULL, NULL, "GPU performance metrics"},
     {"runs", ra_list_runs, ra_list_print_runs, NULL},
 };

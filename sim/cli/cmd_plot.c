@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plot: figures of a store. The runs of one choice share trace, sequence, backend, device and
+ * method, so that no figure mixes what cannot be compared; a series is named by its policy.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <jansson.h>
+
+#include "sim/base/text.h"
+#include "sim/cli/commands.h"
+#include "sim/cli/output.h"
+#include "sim/cli/plot.h"
+#include "sim/report.h"
+
+struct values {
+    const char *db, *folder;
+    struct ra_option_texts figures, runs;
+    int format;
+};
+
+static const struct ra_operand operands[] = {
+    {"DB", 1, 1, offsetof(struct values, db), "the store"},
+    {.name = NULL},
+};
+
+static const struct ra_option options[] = {
+    {.name = "folder",
+     .letter = 'o',
+     .kind = RA_OPTION_TEXT,
+     .is_required = true,
+     .offset = offsetof(struct values, folder),
+     .argument = "DIR",
+     .help = "where the figures go; made when missing"},
+    {.name = "figure",
+     .kind = RA_OPTION_TEXTS,
+     .offset = offsetof(struct values, figures),
+     .argument = "NAME",
+     .help = "only this figure, see 'list figures'; may be repeated"},
+    {.name = "output",
+     .kind = RA_OPTION_CHOICE,
+     .offset = offsetof(struct values, format),
+     .choices = RA_PLOT_FORMATS,
+     .fallback = "svg",
+     .argument = "FORMAT",
+     .help = "file format of the figures"},
+    {.name = "run",
+     .kind = RA_OPTION_TEXTS,
+     .offset = offsetof(struct values, runs),
+     .argument = "RUN",
+     .help = "only this run: id, or a unique beginning of a uuid; may be repeated"},
+    {.name = NULL},
+};
+
+/* The runs that are drawn: JSON list of {id, series}, and what they have in common. */
+struct choice {
+    json_t *runs;
+    char *invocation, *key;
+    bool is_named; /* by --run: a run that does not fit is an error, not left out */
+    int n_other;   /* of the same invocation, but of another trace, sequence, device or method */
+};
+
+/* What runs of one figure share; caller frees. */
+static char *key_of(const struct ra_run_listing *run)
+{
+    char *key = NULL;
+    const char *trace = run->trace_sha256 ? run->trace_sha256 : run->trace_path;
+    if (asprintf(&key, "trace %s, sequence %d, backend %s, device %s, method %s",
+                 trace ? trace : "-", run->seq, run->backend ? run->backend : "-",
+                 run->device ? run->device : "-", run->method ? run->method : "-") < 0)
+        return NULL;
+    return key;
+}
+
+static bool is_drawable(const struct ra_run_listing *run)
+{
+    return strcmp(run->state, "complete") == 0 && strcmp(run->kind, "replay") == 0 && run->policy &&
+           run->n_layer_steps > 0;
+}
+
+static void forget(struct choice *choice)
+{
+    json_array_clear(choice->runs);
+    free(choice->invocation);
+    free(choice->key);
+    choice->invocation = choice->key = NULL;
+    choice->n_other = 0;
+}
+
+static enum ra_status add(struct choice *choice, const struct ra_run_listing *run,
+                          struct ra_error *err)
+{
+    char series[512], name[600];
+    bool is_taken = false;
+    size_t i;
+    json_t *other;
+    ra_report_short_policy(run->policy, series, sizeof series);
+    json_array_foreach(choice->runs, i, other)
+    {
+        if (json_integer_value(json_object_get(other, "id")) == run->id)
+            return RA_OK;
+        if (strcmp(json_string_value(json_object_get(other, "series")), series) == 0)
+            is_taken = true;
+    }
+    snprintf(name, sizeof name, "%s", series);
+    if (is_taken)
+        snprintf(name, sizeof name, "%s (run %" PRId64 ")", series, run->id);
+    json_t *row = json_pack("{s:I, s:o}", "id", (json_int_t)run->id, "series", ra_json_text(name));
+    if (!row || json_array_append_new(choice->runs, row) != 0)
+        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    return RA_OK;
+}
+
+/* Without --run the last invocation that has a run to draw wins. */
+static enum ra_status on_run(void *context, const struct ra_run_listing *run, struct ra_error *err)
+{
+    struct choice *choice = context;
+    if (!is_drawable(run)) {
+        if (!choice->is_named)
+            return RA_OK;
+        return ra_fail(err, RA_EUSAGE,
+                       "run %" PRId64 ": expected a complete replay with layer-steps, got %s %s",
+                       run->id, run->kind, run->state);
+    }
+    const char *invocation = run->invocation_uuid ? run->invocation_uuid : run->uuid;
+    if (!choice->is_named && choice->invocation && strcmp(choice->invocation, invocation) != 0)
+        forget(choice);
+    char *key = key_of(run);
+    if (key && !choice->key) {
+        choice->key = key;
+        choice->invocation = strdup(invocation);
+    } else if (key && strcmp(key, choice->key) != 0) {
+        enum ra_status status = RA_OK;
+        if (choice->is_named)
+            status = ra_fail(err, RA_EUSAGE, "run %" PRId64 ": has %s, the runs before have %s",
+                             run->id, key, choice->key);
+        choice->n_other++;
+        free(key);
+        return status;
+    } else {
+        free(key);
+    }
+    if (!key || !choice->invocation)
+        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    return add(choice, run, err);
+}
+
+static enum ra_status choose(struct ra_store *store, const struct values *values,
+                             struct choice *choice, struct ra_error *err)
+{
+    choice->is_named = values->runs.n > 0;
+    if (!choice->is_named)
+        RA_TRY(ra_store_runs(store, NULL, on_run, choice, err));
+    for (int i = 0; i < values->runs.n; i++)
+        RA_TRY(ra_store_runs(store, values->runs.text[i], on_run, choice, err));
+    if (json_array_size(choice->runs) == 0)
+        return ra_fail(err, RA_EFORMAT, "%s: no complete replay to draw", values->db);
+    return RA_OK;
+}
+
+static bool is_wanted(const struct values *values, const char *name)
+{
+    for (int i = 0; i < values->figures.n; i++)
+        if (strcmp(values->figures.text[i], name) == 0)
+            return true;
+    return values->figures.n == 0;
+}
+
+static enum ra_status check_figures(const struct values *values, struct ra_error *err)
+{
+    const char *names[32];
+    size_t n = 0;
+    for (; ra_plots[n].name && n < sizeof names / sizeof *names; n++)
+        names[n] = ra_plots[n].name;
+    for (int i = 0; i < values->figures.n; i++) {
+        struct ra_span word = ra_span_of(values->figures.text[i]);
+        bool is_known = false;
+        for (size_t j = 0; j < n; j++)
+            if (strcmp(names[j], values->figures.text[i]) == 0)
+                is_known = true;
+        if (!is_known)
+            return ra_fail(err, RA_EUSAGE, "--figure: no figure named '%.*s'; nearest is '%s'",
+                           RA_SPAN(word), ra_text_nearest(word, names, n, sizeof *names));
+    }
+    return RA_OK;
+}
+
+static enum ra_status draw(const struct ra_cli *cli, const struct values *values,
+                           struct ra_store *store, const char *runs, struct ra_error *err)
+{
+    static const char *const extensions[] = {"svg", "png", "pdf"};
+    struct ra_plot_target target = {values->folder, (enum ra_plot_format)values->format};
+    for (const struct ra_plot *plot = ra_plots; plot->name; plot++) {
+        bool has_rows = false;
+        if (!is_wanted(values, plot->name))
+            continue;
+        RA_TRY(ra_plot_write(store, plot, runs, &target, &has_rows, err));
+        if (!has_rows && values->figures.n > 0)
+            return ra_fail(err, RA_EFORMAT, "%s: the runs hold nothing for figure %s", values->db,
+                           plot->name);
+        if (has_rows)
+            RA_TRY(ra_plot_draw(plot, &target, err));
+        if (has_rows)
+            printf("%s/%s.%s\n", values->folder, plot->name, extensions[values->format]);
+        else if (!cli->is_quiet)
+            fprintf(stderr, "rattn-sim: figure %s left out: the runs hold nothing for it\n",
+                    plot->name);
+    }
+    return RA_OK;
+}
+
+static enum ra_status draw_choice(const struct ra_cli *cli, const struct values *values,
+                                  struct ra_store *store, struct choice *choice,
+                                  struct ra_error *err)
+{
+    RA_TRY(choose(store, values, choice, err));
+    if (choice->n_other > 0 && !cli->is_quiet)
+        fprintf(stderr,
+                "rattn-sim: %d run%s of another trace, sequence, device or method left out\n",
+                choice->n_other, choice->n_other == 1 ? "" : "s");
+    if (mkdir(values->folder, 0777) != 0 && errno != EEXIST)
+        return ra_fail(err, RA_EIO, "%s: %s", values->folder, strerror(errno));
+    char *runs = json_dumps(choice->runs, JSON_COMPACT);
+    if (!runs)
+        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    enum ra_status status = draw(cli, values, store, runs, err);
+    free(runs);
+    return status;
+}
+
+static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
+{
+    const struct values *values = arguments;
+    struct ra_store *store;
+    RA_TRY(check_figures(values, err));
+    RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
+    struct choice choice = {.runs = json_array()};
+    enum ra_status status = choice.runs ? draw_choice(cli, values, store, &choice, err)
+                                        : ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    enum ra_status closed = ra_store_close(store, status == RA_OK ? err : NULL);
+    forget(&choice);
+    json_decref(choice.runs);
+    return status != RA_OK ? status : closed;
+}
+
+const struct ra_command ra_cmd_plot = {
+    .name = "plot",
+    .summary = "figures of a store, with the tables they are drawn from",
+    .run = run,
+    .operands = operands,
+    .options = options,
+    .common = RA_COMMON_TALK,
+    .values_size = sizeof(struct values),
+    .notes =
+        "Draws the runs of the last invocation unless --run says otherwise. Beside each "
+        "figure stand NAME.tsv, its numbers, and NAME.gp, which draws it again. Needs gnuplot.",
+};
