@@ -13,6 +13,7 @@ static enum ra_status read_rows(struct ra_store *store, struct sqlite3_stmt *sta
                                 const char **cells, ra_store_cells_fn each, void *context,
                                 struct ra_error *err)
 {
+    RA_BUG_ON(!cells);
     struct ra_store_cells row = {sqlite3_column_count(statement), cells, cells};
     row.text = cells + row.n;
     for (int i = 0; i < row.n; i++)

@@ -82,7 +82,8 @@ static size_t line_of(const json_t *runs, const char *series)
 {
     size_t i = 0;
     while (i < json_array_size(runs) &&
-           strcmp(json_string_value(json_object_get(json_array_get(runs, i), "series")), series))
+           strcmp(json_string_value(json_object_get(json_array_get(runs, i), "series")), series) !=
+               0)
         i++;
     return i + 1;
 }
