@@ -174,7 +174,7 @@ static enum ra_status check_figures(const struct values *values, struct ra_error
 {
     const char *names[32];
     size_t n = 0;
-    for (; ra_plots[n].name && n < sizeof names / sizeof *names; n++)
+    for (; n < sizeof names / sizeof *names && ra_plots[n].name; n++)
         names[n] = ra_plots[n].name;
     for (int i = 0; i < values->figures.n; i++) {
         struct ra_span word = ra_span_of(values->figures.text[i]);
