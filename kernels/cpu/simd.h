@@ -27,6 +27,7 @@ struct ra_cpu_rows {
     enum ra_dtype dtype;
     int dim, n;
     const char *row[RA_CPU_BLOCK];
+    const char *ahead[RA_CPU_BLOCK]; /* [n] rows to bring into the cache meanwhile */
 };
 
 struct ra_cpu_kernels {
@@ -39,6 +40,10 @@ struct ra_cpu_kernels {
     /* logit[h][i] = scale * sum_d q[h][d] * row_i[d], in double; q [n_heads][RA_CPU_MAX_DIM]. */
     void (*dots)(const struct ra_cpu_rows *rows, const double *q, int n_heads, double scale,
                  double *logit, size_t stride);
+
+    /* The same, products and sums in f32; q is zero from dim to the next multiple of RA_CPU_PAD. */
+    void (*dots_f32)(const struct ra_cpu_rows *rows, const float *q, int n_heads, double scale,
+                     double *logit, size_t stride);
 
     /* weight[i] = exp(logit[i] - largest), 0 where that is below 1e-29 or so; n <= 512 a multiple
      * of RA_CPU_PAD. Returns the largest; *sum is the sum of the weights as rounded. */

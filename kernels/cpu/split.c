@@ -9,11 +9,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { CACHE_LINE = 64 };
-
 /* Scratch of one pass. */
 struct pass {
-    double q[RA_CPU_MAX_HEADS][RA_CPU_MAX_DIM];
+    union {
+        double wide[RA_CPU_MAX_HEADS][RA_CPU_MAX_DIM];
+        float narrow[RA_CPU_MAX_HEADS][RA_CPU_MAX_DIM];
+    } q;
     double logit[RA_CPU_MAX_HEADS][RA_CPU_SPLIT];
     float weight[RA_CPU_MAX_HEADS][RA_CPU_SPLIT];
 };
@@ -43,51 +44,96 @@ static bool is_free(const struct ra_cpu_keys *keys, int32_t i)
 
 enum which { KEYS, VALUES };
 
-/* Rows of up to RA_CPU_BLOCK keys from key `first` of the split on. */
-static struct ra_cpu_rows block_of(const struct ra_cpu_split *split, int32_t first,
-                                   enum which which)
+/* Where rows first..first+n-1 of the keys are; n is rounded up to fill four. */
+static void find_rows(const struct ra_cpu_split *split, int32_t first, int32_t n, enum which which,
+                      const char **row)
 {
-    const struct ra_model *model = split->model;
     const struct ra_cpu_keys *keys = split->keys;
-    int32_t left = split->count - first, n = left < RA_CPU_BLOCK ? left : RA_CPU_BLOCK;
+    const struct ra_model *model = split->model;
     const char *base = which == KEYS ? keys->k : keys->v;
     const char *extra = which == KEYS ? keys->self_k : keys->self_v;
+    size_t bytes = (size_t)(which == KEYS ? model->D : model->Dv) * ra_dtype_bytes(model->dtype);
+    bool plain = !keys->index && !keys->live && first + n <= keys->n && n % 4 == 0;
+    for (int32_t i = 0; plain && i < n; i++)
+        row[i] = base + (size_t)(keys->first_row + first + i) * bytes;
+    for (int32_t i = 0; !plain && i < (n + 3) / 4 * 4; i++) {
+        if (i >= n || is_free(keys, first + i))
+            row[i] = (const char *)no_row;
+        else
+            row[i] = is_extra(keys, first + i) ? extra : base + row_of(keys, first + i) * bytes;
+    }
+}
+
+static int32_t block_size(int32_t left)
+{
+    return left < RA_CPU_BLOCK ? left : RA_CPU_BLOCK;
+}
+
+/* The first block of `which`. Its rows are brought in by what comes before it. */
+static struct ra_cpu_rows first_block(const struct ra_cpu_split *split, enum which which)
+{
+    const struct ra_model *model = split->model;
+    int32_t n = block_size(split->count);
     struct ra_cpu_rows rows = {.dtype = model->dtype, .n = (n + 3) / 4 * 4};
     rows.dim = which == KEYS ? model->D : model->Dv;
-    size_t bytes = (size_t)rows.dim * ra_dtype_bytes(model->dtype);
-    for (int32_t i = 0; i < rows.n; i++) {
-        int32_t key = split->first + first + i;
-        if (i >= n || is_free(keys, key))
-            rows.row[i] = (const char *)no_row;
-        else
-            rows.row[i] = is_extra(keys, key) ? extra : base + row_of(keys, key) * bytes;
-    }
+    find_rows(split, split->first, n, which, rows.ahead);
     return rows;
 }
 
-/* Rows of a block are visited a few columns at a time: bring whole rows in before that. */
-static void prefetch(const struct ra_cpu_split *split, int32_t first, enum which which)
+/*
+ * On to the block at key `at` of the split, which was ahead until now. Ahead of a last block of
+ * keys are the first values, and ahead of those the keys of the next split.
+ */
+static void next_block(const struct ra_cpu_split *split, int32_t at, enum which which,
+                       struct ra_cpu_rows *rows)
 {
-    if (first >= split->count)
-        return;
-    struct ra_cpu_rows rows = block_of(split, first, which);
-    size_t bytes = (size_t)rows.dim * ra_dtype_bytes(rows.dtype);
-    for (int i = 0; i < rows.n; i++)
-        for (size_t at = 0; at < bytes; at += CACHE_LINE)
-            __builtin_prefetch(rows.row[i] + at);
+    int32_t n = block_size(split->count - at), left = split->count - at - n;
+    int32_t next = split->first + at + n;
+    memcpy(rows->row, rows->ahead, sizeof rows->row);
+    rows->n = (n + 3) / 4 * 4;
+    if (left == 0 && which == KEYS) {
+        next = split->first;
+        which = VALUES;
+        left = split->count;
+    } else if (left == 0) {
+        which = KEYS;
+        left = ra_cpu_keys_count(split->keys) - next;
+    }
+    left = block_size(left);
+    find_rows(split, next, left, which, rows->ahead);
+    for (int32_t i = (left + 3) / 4 * 4; i < rows->n; i++)
+        rows->ahead[i] = (const char *)no_row;
 }
 
-/* Logits of `n_heads` <= RA_CPU_MAX_HEADS heads from `head` on, into the pass. */
+static void load_queries(const struct ra_cpu_split *split, int head, int n_heads, struct pass *pass)
+{
+    int D = split->model->D, padded = (D + RA_CPU_PAD - 1) / RA_CPU_PAD * RA_CPU_PAD;
+    for (int h = 0; h < n_heads; h++) {
+        const float *q = split->q + (size_t)(head + h) * (size_t)D;
+        for (int d = 0; split->logits && d < D; d++)
+            pass->q.wide[h][d] = (double)q[d];
+        for (int d = 0; !split->logits && d < padded; d++)
+            pass->q.narrow[h][d] = d < D ? q[d] : 0;
+    }
+}
+
+/*
+ * Logits of `n_heads` <= RA_CPU_MAX_HEADS heads from `head` on, into the pass. Those that are kept
+ * order positions, so they are summed in double; others only weigh values, which f32 does in half
+ * the time.
+ */
 static void score(const struct ra_cpu_split *split, int head, int n_heads, struct pass *pass)
 {
-    int D = split->model->D;
-    for (int h = 0; h < n_heads; h++)
-        for (int d = 0; d < D; d++)
-            pass->q[h][d] = (double)split->q[(size_t)(head + h) * (size_t)D + (size_t)d];
+    double scale = split->model->attn_scale;
+    load_queries(split, head, n_heads, pass);
+    struct ra_cpu_rows rows = first_block(split, KEYS);
     for (int32_t first = 0; first < split->count; first += RA_CPU_BLOCK) {
-        struct ra_cpu_rows rows = block_of(split, first, KEYS);
-        split->kernels->dots(&rows, pass->q[0], n_heads, split->model->attn_scale,
-                             &pass->logit[0][first], RA_CPU_SPLIT);
+        next_block(split, first, KEYS, &rows);
+        double *logit = &pass->logit[0][first];
+        if (split->logits)
+            split->kernels->dots(&rows, pass->q.wide[0], n_heads, scale, logit, RA_CPU_SPLIT);
+        else
+            split->kernels->dots_f32(&rows, pass->q.narrow[0], n_heads, scale, logit, RA_CPU_SPLIT);
     }
     for (int32_t i = 0; split->keys->live && i < split->count; i++)
         for (int h = 0; is_free(split->keys, split->first + i) && h < n_heads; h++)
@@ -101,7 +147,6 @@ static void attend(const struct ra_cpu_split *split, int head, int n_heads, stru
 {
     double *partial = split->partial + (size_t)head * split->partial_stride;
     int32_t padded = (split->count + RA_CPU_PAD - 1) / RA_CPU_PAD * RA_CPU_PAD;
-    prefetch(split, 0, VALUES);
     for (int h = 0; h < n_heads; h++) {
         double *part = partial + (size_t)h * split->partial_stride;
         for (int32_t i = split->count; i < padded; i++)
@@ -109,9 +154,9 @@ static void attend(const struct ra_cpu_split *split, int head, int n_heads, stru
         part[0] = split->kernels->weigh(pass->logit[h], padded, pass->weight[h], &part[1]);
         memset(part + 2, 0, (size_t)split->model->Dv * sizeof *part);
     }
+    struct ra_cpu_rows rows = first_block(split, VALUES);
     for (int32_t first = 0; first < split->count; first += RA_CPU_BLOCK) {
-        struct ra_cpu_rows rows = block_of(split, first, VALUES);
-        prefetch(split, first + RA_CPU_BLOCK, VALUES);
+        next_block(split, first, VALUES, &rows);
         split->kernels->add(&rows, &pass->weight[0][first], RA_CPU_SPLIT, n_heads, partial + 2,
                             split->partial_stride);
     }

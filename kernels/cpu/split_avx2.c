@@ -5,6 +5,8 @@
  */
 #include "kernels/cpu/simd.h"
 
+#include <string.h>
+
 #ifdef __x86_64__
 
 #include <immintrin.h>
@@ -12,35 +14,11 @@
 #define RA_SIMD __attribute__((target("avx2,fma,f16c")))
 #define RA_OP RA_SIMD __attribute__((always_inline)) static inline
 
-enum { DOT_KEYS_4 = 2, ADD_VECTORS_4 = 2 };
+enum { DOT_KEYS_4 = 2, DOT_KEYS_F32_4 = 3, ADD_VECTORS_4 = 3 };
 
-typedef __m256d vd;
+typedef __m256d vd, v4d;
 typedef __m256 vf;
 
-RA_OP vd zero_d(void)
-{
-    return _mm256_setzero_pd();
-}
-RA_OP vd set_d(double x)
-{
-    return _mm256_set1_pd(x);
-}
-RA_OP vd load_d(const double *p)
-{
-    return _mm256_loadu_pd(p);
-}
-RA_OP void store_d(double *p, vd x)
-{
-    _mm256_storeu_pd(p, x);
-}
-RA_OP vd add_d(vd a, vd b)
-{
-    return _mm256_add_pd(a, b);
-}
-RA_OP vd sub_d(vd a, vd b)
-{
-    return _mm256_sub_pd(a, b);
-}
 RA_OP vd fma_d(vd a, vd b, vd c)
 {
     return _mm256_fmadd_pd(a, b, c);
@@ -49,14 +27,6 @@ RA_OP vd max_d(vd a, vd b)
 {
     return _mm256_max_pd(a, b);
 } /* b where a is NaN */
-RA_OP vf set_f(float x)
-{
-    return _mm256_set1_ps(x);
-}
-RA_OP void store_f(float *p, vf x)
-{
-    _mm256_storeu_ps(p, x);
-}
 RA_OP vf fma_f(vf a, vf b, vf c)
 {
     return _mm256_fmadd_ps(a, b, c);
@@ -113,6 +83,16 @@ RA_OP void widen_chunk(enum ra_dtype dtype, const char *p, vd *to)
     to[1] = high_d(x);
 }
 
+/* The sum of each. */
+RA_OP v4d sum_each(vf a, vf b, vf c, vf d)
+{
+    vf ac = _mm256_add_ps(_mm256_unpacklo_ps(a, c), _mm256_unpackhi_ps(a, c));
+    vf bd = _mm256_add_ps(_mm256_unpacklo_ps(b, d), _mm256_unpackhi_ps(b, d));
+    vf abcd = _mm256_add_ps(_mm256_unpacklo_ps(ac, bd), _mm256_unpackhi_ps(ac, bd));
+    return _mm256_cvtps_pd(
+        _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
 #include "kernels/cpu/simd_body.inc"
 
 /* F16C came before AVX2 and is not asked for: not every compiler has a name for it here. */
@@ -121,7 +101,7 @@ static bool runs_here(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-#define TABLE .runs_here = runs_here, .dots = dots, .weigh = weigh, .add = add
+#define TABLE .runs_here = runs_here, .dots = dots, .dots_f32 = dots_f32, .weigh = weigh, .add = add
 
 #else
 

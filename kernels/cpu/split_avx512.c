@@ -5,6 +5,8 @@
  */
 #include "kernels/cpu/simd.h"
 
+#include <string.h>
+
 #ifdef __x86_64__
 
 #include <immintrin.h>
@@ -12,35 +14,12 @@
 #define RA_SIMD __attribute__((target("avx512f,avx2,fma,f16c")))
 #define RA_OP RA_SIMD __attribute__((always_inline)) static inline
 
-enum { DOT_KEYS_4 = 4, ADD_VECTORS_4 = 4 };
+enum { DOT_KEYS_4 = 4, DOT_KEYS_F32_4 = 4, ADD_VECTORS_4 = 4 };
 
+typedef __m256d v4d;
 typedef __m512d vd;
 typedef __m512 vf;
 
-RA_OP vd zero_d(void)
-{
-    return _mm512_setzero_pd();
-}
-RA_OP vd set_d(double x)
-{
-    return _mm512_set1_pd(x);
-}
-RA_OP vd load_d(const double *p)
-{
-    return _mm512_loadu_pd(p);
-}
-RA_OP void store_d(double *p, vd x)
-{
-    _mm512_storeu_pd(p, x);
-}
-RA_OP vd add_d(vd a, vd b)
-{
-    return _mm512_add_pd(a, b);
-}
-RA_OP vd sub_d(vd a, vd b)
-{
-    return _mm512_sub_pd(a, b);
-}
 RA_OP vd fma_d(vd a, vd b, vd c)
 {
     return _mm512_fmadd_pd(a, b, c);
@@ -56,14 +35,6 @@ RA_OP double sum_d(vd x)
 RA_OP double max_of_d(vd x)
 {
     return _mm512_reduce_max_pd(x);
-}
-RA_OP vf set_f(float x)
-{
-    return _mm512_set1_ps(x);
-}
-RA_OP void store_f(float *p, vf x)
-{
-    _mm512_storeu_ps(p, x);
 }
 RA_OP vf fma_f(vf a, vf b, vf c)
 {
@@ -124,6 +95,18 @@ RA_OP void widen_chunk(enum ra_dtype dtype, const char *p, vd *to)
     to[0] = _mm512_cvtps_pd(load_eight(dtype, p));
 }
 
+/* The sum of each. */
+RA_OP v4d sum_each(vf a, vf b, vf c, vf d)
+{
+    vf ac = _mm512_add_ps(_mm512_unpacklo_ps(a, c), _mm512_unpackhi_ps(a, c));
+    vf bd = _mm512_add_ps(_mm512_unpacklo_ps(b, d), _mm512_unpackhi_ps(b, d));
+    vf abcd = _mm512_add_ps(_mm512_unpacklo_ps(ac, bd), _mm512_unpackhi_ps(ac, bd));
+    __m256 upper = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(abcd), 1));
+    __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(abcd), upper);
+    return _mm256_cvtps_pd(
+        _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+}
+
 #include "kernels/cpu/simd_body.inc"
 
 static bool runs_here(void)
@@ -132,7 +115,7 @@ static bool runs_here(void)
            __builtin_cpu_supports("fma");
 }
 
-#define TABLE .runs_here = runs_here, .dots = dots, .weigh = weigh, .add = add
+#define TABLE .runs_here = runs_here, .dots = dots, .dots_f32 = dots_f32, .weigh = weigh, .add = add
 
 #else
 

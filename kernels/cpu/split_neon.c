@@ -5,6 +5,8 @@
  */
 #include "kernels/cpu/simd.h"
 
+#include <string.h>
+
 #ifdef __aarch64__
 
 #include <arm_neon.h>
@@ -12,35 +14,12 @@
 #define RA_SIMD
 #define RA_OP __attribute__((always_inline)) static inline
 
-enum { DOT_KEYS_4 = 4, ADD_VECTORS_4 = 4 };
+enum { DOT_KEYS_4 = 4, DOT_KEYS_F32_4 = 4, ADD_VECTORS_4 = 4 };
 
+typedef double v4d __attribute__((vector_size(32)));
 typedef float64x2_t vd;
 typedef float32x4_t vf;
 
-RA_OP vd zero_d(void)
-{
-    return vdupq_n_f64(0);
-}
-RA_OP vd set_d(double x)
-{
-    return vdupq_n_f64(x);
-}
-RA_OP vd load_d(const double *p)
-{
-    return vld1q_f64(p);
-}
-RA_OP void store_d(double *p, vd x)
-{
-    vst1q_f64(p, x);
-}
-RA_OP vd add_d(vd a, vd b)
-{
-    return vaddq_f64(a, b);
-}
-RA_OP vd sub_d(vd a, vd b)
-{
-    return vsubq_f64(a, b);
-}
 RA_OP vd fma_d(vd a, vd b, vd c)
 {
     return vfmaq_f64(c, a, b);
@@ -56,14 +35,6 @@ RA_OP double sum_d(vd x)
 RA_OP double max_of_d(vd x)
 {
     return vmaxvq_f64(x);
-}
-RA_OP vf set_f(float x)
-{
-    return vdupq_n_f32(x);
-}
-RA_OP void store_f(float *p, vf x)
-{
-    vst1q_f32(p, x);
 }
 RA_OP vf fma_f(vf a, vf b, vf c)
 {
@@ -111,6 +82,13 @@ RA_OP void widen_chunk(enum ra_dtype dtype, const char *p, vd *to)
     to[3] = high_d(second);
 }
 
+/* The sum of each. */
+RA_OP v4d sum_each(vf a, vf b, vf c, vf d)
+{
+    vf abcd = vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+    return __builtin_convertvector(abcd, v4d);
+}
+
 #include "kernels/cpu/simd_body.inc"
 
 static bool runs_here(void)
@@ -118,7 +96,7 @@ static bool runs_here(void)
     return true;
 }
 
-#define TABLE .runs_here = runs_here, .dots = dots, .weigh = weigh, .add = add
+#define TABLE .runs_here = runs_here, .dots = dots, .dots_f32 = dots_f32, .weigh = weigh, .add = add
 
 #else
 

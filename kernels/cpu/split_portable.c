@@ -65,6 +65,28 @@ static void dots(const struct ra_cpu_rows *rows, const double *q, int n_heads, d
     }
 }
 
+static float dot_f32(const float *restrict a, const float *restrict b, int n)
+{
+    float lane[LANES] = {0};
+    for (int i = 0; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lane[j] += a[i + j] * b[i + j];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+static void dots_f32(const struct ra_cpu_rows *rows, const float *q, int n_heads, double scale,
+                     double *logit, size_t stride)
+{
+    for (int i = 0; i < rows->n; i++) {
+        float key[RA_CPU_MAX_DIM];
+        widen(rows->dtype, rows->row[i], rows->dim, key);
+        for (int h = 0; h < n_heads; h++)
+            logit[(size_t)h * stride + (size_t)i] =
+                scale * (double)dot_f32(q + h * RA_CPU_MAX_DIM, key, rows->dim);
+    }
+}
+
 /*
  * exp for FAR <= x <= 0, relative error below 1e-9. Branch-free: 2^n is made by moving n, which the
  * large addend leaves in the low bits, into the exponent field.
@@ -158,6 +180,7 @@ const struct ra_cpu_kernels ra_cpu_portable = {
     .needs = "any processor",
     .runs_here = runs_here,
     .dots = dots,
+    .dots_f32 = dots_f32,
     .weigh = weigh,
     .add = add,
 };

@@ -2,8 +2,8 @@
 /*
  * Each instruction set of the cpu backend against sums in f64 written here, and against each other.
  * Would catch a lane that is lost or counted twice, a tile whose tail is wrong, a conversion that
- * drops subnormals or signs, logits of less than double precision, and selections that depend on
- * the instruction set.
+ * drops subnormals or signs, kept logits of less than double precision, and selections that depend
+ * on the instruction set.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -37,7 +37,8 @@ static void make_block(struct block *b, enum ra_dtype dtype, int dim, int n, uin
                             : dtype == RA_BF16 ? ra_bf16_to_f32(b->half[i][d])
                                                : ra_f16_to_f32(b->half[i][d]);
         }
-        b->rows.row[i] = dtype == RA_F32 ? (const char *)b->wide[i] : (const char *)b->half[i];
+        b->rows.ahead[i] = b->rows.row[i] =
+            dtype == RA_F32 ? (const char *)b->wide[i] : (const char *)b->half[i];
     }
     for (int h = 0; h < HEADS; h++) {
         for (int d = 0; d < dim; d++)
@@ -47,10 +48,16 @@ static void make_block(struct block *b, enum ra_dtype dtype, int dim, int n, uin
     }
 }
 
+/* In double, and in f32, whose sums run over at most a quarter of the dimensions a lane. */
 static void check_dots(const struct ra_cpu_kernels *kernels, const struct block *b, int n_heads)
 {
-    double logit[HEADS][RA_CPU_BLOCK];
+    double logit[HEADS][RA_CPU_BLOCK], rough[HEADS][RA_CPU_BLOCK];
+    float q[HEADS][DIM];
+    for (int h = 0; h < HEADS; h++)
+        for (int d = 0; d < DIM; d++)
+            q[h][d] = (float)b->q[h][d];
     kernels->dots(&b->rows, b->q[0], n_heads, 0.125, logit[0], RA_CPU_BLOCK);
+    kernels->dots_f32(&b->rows, q[0], n_heads, 0.125, rough[0], RA_CPU_BLOCK);
     for (int h = 0; h < n_heads; h++)
         for (int i = 0; i < b->rows.n; i++) {
             double sum = 0, size = 0;
@@ -59,6 +66,7 @@ static void check_dots(const struct ra_cpu_kernels *kernels, const struct block 
                 size += fabs(b->q[h][d] * (double)b->wide[i][d]);
             }
             assert_true(fabs(logit[h][i] - 0.125 * sum) <= 1e-14 * size);
+            assert_true(fabs(rough[h][i] - 0.125 * sum) <= (b->rows.dim / 4 + 4) * 0x1p-24 * size);
         }
 }
 
