@@ -32,13 +32,13 @@ CFLAGS    = -std=c17 $(WARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer
             -I. -I$(B)/gen $(DEFS) $(PKG_CFLAGS)
 LDLIBS   := $(PKG_LIBS) -lm -pthread
 # Loops over rows of keys are worth the vectoriser; nothing else is.
-$(B)/kernels/cpu/%.o $(B)/sim/reference.o: private OPT := $(if $(SANITIZE),-O1,-O3)
+$(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o: private OPT := $(if $(SANITIZE),-O1,-O3)
 
 Q := $(if $(V),,@)
 
 # --- sources -------------------------------------------------------------------------------------
-SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c kernels/*.c kernels/*/*.c \
-         profiler/*.c traces/*.c))
+SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c kernels/*.c \
+         kernels/cpu/*.c kernels/null/*.c profiler/*.c traces/*.c))
 CLI   := $(sort $(wildcard sim/cli/*.c))
 OBJ   := $(SRC:%.c=$(B)/%.o)
 CLIO  := $(CLI:%.c=$(B)/%.o)

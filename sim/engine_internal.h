@@ -93,10 +93,11 @@ struct ra_track {
     bool is_wide;               /* the schedule has had sets per query head */
     struct ra_retained *before; /* [Hkv] retained before a rebuild */
     int32_t *before_storage;
-    uint8_t *mark;                /* [P + run_steps] */
-    double *aggregated, *scratch; /* [P + run_steps] */
-    double *attended;             /* [Hq][Dv] output over A */
-    int32_t *record;              /* a spool record being built */
+    uint8_t *mark;      /* [P + run_steps] */
+    double *aggregated; /* [P + run_steps] */
+    uint64_t *scratch;  /* [P + run_steps] */
+    double *attended;   /* [Hq][Dv] output over A */
+    int32_t *record;    /* a spool record being built */
     size_t record_capacity;
     enum ra_agg agg; /* of the schedule's selection, for recall */
 

@@ -134,24 +134,35 @@ static void measure_recall(struct ra_track *track, const struct moment *at,
     }
 }
 
-static void measure_head(struct ra_track *track, const struct moment *at,
-                         const struct ra_positions *set, int head, double *mass, double *error)
+/* Mass, error and output of query heads first..first+n-1, which attend to one set. */
+static void measure_set(struct ra_track *track, const struct moment *at,
+                        const struct ra_positions *set, int first, int n, size_t base)
 {
     const struct ra_model *m = track->shape->model;
-    double *attended = track->attended + (size_t)head * (size_t)m->Dv;
-    const double *want = at->out + (size_t)head * (size_t)m->Dv;
+    size_t Dv = (size_t)m->Dv, head = (size_t)first, L = (size_t)at->scores.L;
+    double *attended = track->attended + head * Dv, *mass = track->mass + base + head;
+    const double *want = at->out + head * Dv;
     if (!set->pos) {
-        memcpy(attended, want, (size_t)m->Dv * sizeof *attended);
-        *mass = 1;
-        *error = 0;
+        memcpy(attended, want, (size_t)n * Dv * sizeof *attended);
+        for (int h = 0; h < n; h++) {
+            mass[h] = 1;
+            track->err[base + head + (size_t)h] = 0;
+        }
         return;
     }
-    int kv = head / m->G;
-    *mass = ra_reference_attend_set(m, head_rows(at->ph, false, kv), head_rows(at->ph, true, kv),
-                                    at->q + (size_t)head * (size_t)m->D,
-                                    at->scores.prob + (size_t)head * (size_t)at->scores.L, set,
-                                    attended);
-    *error = ra_rel_err(attended, want, m->Dv);
+    int kv = first / m->G;
+    ra_reference_attend_set(&(struct ra_reference_set){.model = m,
+                                                       .k = head_rows(at->ph, false, kv),
+                                                       .v = head_rows(at->ph, true, kv),
+                                                       .q = at->q + head * (size_t)m->D,
+                                                       .prob = at->scores.prob + head * L,
+                                                       .prob_stride = L,
+                                                       .n_heads = n,
+                                                       .set = set,
+                                                       .out = attended,
+                                                       .mass = mass});
+    for (size_t h = 0; h < (size_t)n; h++)
+        track->err[base + head + h] = ra_rel_err(attended + h * Dv, want + h * Dv, m->Dv);
 }
 
 static void summarise_heads(const double *values, int n, double *mean, double *extreme, int sign)
@@ -186,10 +197,11 @@ static void measure(struct ra_track *track, const struct moment *at, const struc
     size_t where = ra_shape_at(shape, at->step.layer, at->step.t);
     size_t base = where * (size_t)m->Hq;
     int n_sets = plan->per_query_head ? m->Hq : m->Hkv;
+    int per_set = m->Hq / n_sets;
+    for (int i = 0; i < n_sets; i++)
+        measure_set(track, at, &track->sets[i], i * per_set, per_set, base);
     for (int h = 0; h < m->Hq; h++) {
-        const struct ra_positions *set = &track->sets[plan->per_query_head ? h : h / m->G];
-        measure_head(track, at, set, h, &track->mass[base + (size_t)h],
-                     &track->err[base + (size_t)h]);
+        const struct ra_positions *set = &track->sets[h / per_set];
         track->err_undefined += isnan(track->err[base + (size_t)h]) != 0;
         ra_track_types_head(track, at->scores.prob + (size_t)h * (size_t)at->scores.L, at->scores.L,
                             set, track->err[base + (size_t)h]);

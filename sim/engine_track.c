@@ -396,7 +396,7 @@ enum ra_status ra_track_close_step(struct ra_track *track, const struct ra_lane 
                 ra_shape_counts(track->shape, step->t)
                     ? track->overlap + ra_shape_at(track->shape, step->layer, step->t) *
                                            (size_t)track->shape->model->Hkv
-                    : track->scratch);
+                    : track->aggregated);
     RA_TRY(ra_track_residence(track, step, err));
     return finish(track, lane, step, plan, row, err);
 }

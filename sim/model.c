@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sim/base/half.h"
+#include "sim/base/wide.h"
 
 size_t ra_dtype_bytes(enum ra_dtype dtype)
 {
@@ -54,7 +55,7 @@ static uint16_t load16(const void *stored, size_t i)
     return half;
 }
 
-void ra_widen(enum ra_dtype dtype, const void *stored, size_t n, float *out)
+RA_WIDE void ra_widen(enum ra_dtype dtype, const void *stored, size_t n, float *out)
 {
     switch (dtype) {
     case RA_F16:

@@ -22,7 +22,7 @@ double ra_rel_err(const double *got, const double *want, int n);
  * Ties go to the lower position. NaN when n = 0.
  */
 double ra_topk_recall(const double *score, int32_t L, const int32_t *set, int32_t n,
-                      double *scratch);
+                      uint64_t *scratch);
 
 #ifdef __cplusplus
 }

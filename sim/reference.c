@@ -9,25 +9,29 @@
 #include <math.h>
 #include <string.h>
 
+#include "sim/base/exp.h"
+#include "sim/base/wide.h"
+
 enum { BLOCK = 32, MAX_D = 256 };
 
-/* One source, several instruction sets, chosen when the program starts; contraction is off, so all
- * give the same bits. Sanitizers do not survive the resolvers. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define WIDE __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define WIDE
-#endif
+RA_WIDE static void to_double(const float *from, size_t n, double *restrict to)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (double)from[i];
+}
 
+/* Rows first..first+n-1, n <= BLOCK. */
 static void load_rows(enum ra_dtype dtype, const void *rows, int32_t first, int32_t n, int width,
-                      float *out)
+                      double *out)
 {
     const char *start = (const char *)rows + (size_t)first * (size_t)width * ra_dtype_bytes(dtype);
-    ra_widen(dtype, start, (size_t)n * (size_t)width, out);
+    float narrow[BLOCK * MAX_D];
+    ra_widen(dtype, start, (size_t)n * (size_t)width, narrow);
+    to_double(narrow, (size_t)n * (size_t)width, out);
 }
 
 /* kt [D][BLOCK] of doubles; unused columns repeat zero. */
-static void transpose(const float *rows, int32_t n, int D, double *kt)
+static void transpose(const double *rows, int32_t n, int D, double *kt)
 {
     memset(kt, 0, (size_t)D * BLOCK * sizeof *kt);
     for (int32_t j = 0; j < n; j++)
@@ -35,40 +39,77 @@ static void transpose(const float *rows, int32_t n, int D, double *kt)
             kt[d * BLOCK + j] = rows[j * D + d];
 }
 
-/* dot[j] = sum over d of q[d] * k[j][d]; mag[j] the same of absolute values. */
-WIDE static void dot_block(const double *kt, const float *q, int D, double *restrict dot,
-                           double *restrict mag)
+/* Four lanes whatever the instruction set; sums in an array of these stay in registers. */
+typedef double quad __attribute__((vector_size(32)));
+enum { LANES = 4 };
+#define RA_TILE static inline __attribute__((always_inline))
+
+RA_TILE void load_quad(const double *from, quad *to)
 {
-    for (int j = 0; j < BLOCK; j++)
-        dot[j] = mag[j] = 0;
-    for (int d = 0; d < D; d++) {
-        double x = q[d];
-        const double *k = kt + d * BLOCK;
-        for (int j = 0; j < BLOCK; j++) {
-            double product = x * k[j];
-            dot[j] += product;
-            mag[j] += fabs(product);
-        }
+    memcpy(to, from, sizeof *to);
+}
+
+RA_TILE void magnitude(const quad *x, quad *to)
+{
+    typedef int64_t bits __attribute__((vector_size(32)));
+    *to = (quad)((bits)*x & INT64_MAX);
+}
+
+/* dot[j] = sum over d of q[d] * k[j][d]; mag[j] the same of absolute values. */
+RA_WIDE static void dot_block(const double *kt, const float *q, int D, double *dot, double *mag)
+{
+    enum { QUADS = 4 };
+    for (int first = 0; first < BLOCK; first += QUADS * LANES) {
+        quad sum[QUADS] = {0}, size[QUADS] = {0};
+        for (int d = 0; d < D; d++)
+            for (int j = 0; j < QUADS; j++) {
+                quad k, product;
+                load_quad(kt + d * BLOCK + first + j * LANES, &k);
+                k *= (double)q[d];
+                magnitude(&k, &product);
+                sum[j] += k;
+                size[j] += product;
+            }
+        memcpy(dot + first, sum, sizeof sum);
+        memcpy(mag + first, size, sizeof size);
     }
 }
 
-WIDE static void add_rows(const float *rows, const double *weight, int32_t n, int Dv,
-                          double *restrict out)
+/* n_quads * LANES columns from `first` on of out += weight[j] * row j, j ascending. */
+RA_TILE void add_columns(const double *rows, const double *weight, int32_t n, int Dv, int first,
+                         int n_quads, double *out)
 {
+    quad sum[8];
+    memcpy(sum, out + first, (size_t)n_quads * sizeof *sum);
     for (int32_t j = 0; j < n; j++)
-        for (int d = 0; d < Dv; d++)
-            out[d] += weight[j] * (double)rows[j * Dv + d];
+        for (int i = 0; i < n_quads; i++) {
+            quad value;
+            load_quad(rows + j * Dv + first + i * LANES, &value);
+            sum[i] += weight[j] * value;
+        }
+    memcpy(out + first, sum, (size_t)n_quads * sizeof *sum);
 }
 
-static void softmax(double *logit, int32_t n)
+/* Dv is a multiple of 8. */
+RA_WIDE static void add_rows(const double *rows, const double *weight, int32_t n, int Dv,
+                             double *out)
+{
+    int first = 0;
+    for (; first + 8 * LANES <= Dv; first += 8 * LANES)
+        add_columns(rows, weight, n, Dv, first, 8, out);
+    for (; first + 2 * LANES <= Dv; first += 2 * LANES)
+        add_columns(rows, weight, n, Dv, first, 2, out);
+}
+
+RA_WIDE static void softmax(double *logit, int32_t n)
 {
     double top = logit[0], sum = 0;
     for (int32_t j = 1; j < n; j++)
         top = logit[j] > top ? logit[j] : top;
-    for (int32_t j = 0; j < n; j++) {
-        logit[j] = exp(logit[j] - top);
+    for (int32_t j = 0; j < n; j++)
+        logit[j] = ra_exp_below(logit[j] - top);
+    for (int32_t j = 0; j < n; j++)
         sum += logit[j];
-    }
     for (int32_t j = 0; j < n; j++)
         logit[j] /= sum;
 }
@@ -80,12 +121,23 @@ static double *row_of(const struct ra_reference *call, int s, int g)
     return call->prob + (size_t)s * call->step_stride + (size_t)(call->first_head + g) * L;
 }
 
+/* Scaled logits of a block; returns the largest of `largest` and the n magnitudes. */
+static double take_block(const double *dot, const double *mag, int32_t n, double scale,
+                         double *restrict out, double largest)
+{
+    for (int32_t j = 0; j < n; j++)
+        out[j] = scale * dot[j];
+    for (int32_t j = 0; j < n; j++)
+        largest = mag[j] > largest ? mag[j] : largest;
+    return largest;
+}
+
 static void logits(const struct ra_reference *call, double *max_abs)
 {
     const struct ra_model *m = call->model;
     int32_t longest = call->first_L + call->n_steps - 1;
-    float rows[BLOCK * MAX_D];
-    double kt[BLOCK * MAX_D], dot[BLOCK], mag[BLOCK];
+    double rows[BLOCK * MAX_D];
+    double kt[BLOCK * MAX_D], dot[BLOCK], mag[BLOCK], largest = 0;
     for (int32_t first = 0; first < longest; first += BLOCK) {
         int32_t n = longest - first < BLOCK ? longest - first : BLOCK;
         load_rows(m->dtype, call->k, first, n, m->D, rows);
@@ -96,20 +148,17 @@ static void logits(const struct ra_reference *call, double *max_abs)
             visible = visible < n ? visible : n;
             dot_block(kt, call->q + (size_t)s * call->q_step + (size_t)(g * m->D), m->D, dot, mag);
             double *out = row_of(call, s, g) + first;
-            for (int32_t j = 0; j < visible; j++) {
-                out[j] = m->attn_scale * dot[j];
-                *max_abs = mag[j] > *max_abs ? mag[j] : *max_abs;
-            }
+            largest = take_block(dot, mag, visible, m->attn_scale, out, largest);
         }
     }
-    *max_abs *= m->attn_scale;
+    *max_abs = largest * m->attn_scale;
 }
 
 static void outputs(const struct ra_reference *call)
 {
     const struct ra_model *m = call->model;
     int32_t longest = call->first_L + call->n_steps - 1;
-    float rows[BLOCK * MAX_D];
+    double rows[BLOCK * MAX_D];
     for (int s = 0; s < call->n_steps; s++)
         memset(call->out + (size_t)s * call->out_step, 0,
                (size_t)(m->G * m->Dv) * sizeof *call->out);
@@ -144,25 +193,28 @@ void ra_reference_attend(const struct ra_reference *call)
 
 /* Sum of exp(logit - largest) over the set, weights times value rows: for sets so far below the
  * maximum of the whole softmax that their probabilities are zero in f64. */
-static void attend_far_set(const struct ra_model *model, const void *k, const void *v,
-                           const float *q, const int32_t *pos, int32_t n, double *out)
+static void attend_far_set(const struct ra_reference_set *call, const float *q, double *out)
 {
-    float row[MAX_D];
+    const struct ra_model *model = call->model;
+    const int32_t *pos = call->set->pos;
+    int32_t n = call->set->n;
+    double row[MAX_D];
     double top = -INFINITY, sum = 0;
+    memset(out, 0, (size_t)model->Dv * sizeof *out);
     for (int pass = 0; pass < 2; pass++) {
         for (int32_t i = 0; i < n; i++) {
             double logit = 0;
-            load_rows(model->dtype, k, pos[i], 1, model->D, row);
+            load_rows(model->dtype, call->k, pos[i], 1, model->D, row);
             for (int d = 0; d < model->D; d++)
-                logit += (double)q[d] * (double)row[d];
+                logit += (double)q[d] * row[d];
             logit *= model->attn_scale;
             if (pass == 0) {
                 top = logit > top ? logit : top;
                 continue;
             }
-            double weight = exp(logit - top);
+            double weight = ra_exp_below(logit - top);
             sum += weight;
-            load_rows(model->dtype, v, pos[i], 1, model->Dv, row);
+            load_rows(model->dtype, call->v, pos[i], 1, model->Dv, row);
             add_rows(row, &weight, 1, model->Dv, out);
         }
     }
@@ -170,27 +222,42 @@ static void attend_far_set(const struct ra_model *model, const void *k, const vo
         out[d] /= sum;
 }
 
-double ra_reference_attend_set(const struct ra_model *model, const void *k, const void *v,
-                               const float *q, const double *prob, const struct ra_positions *set,
-                               double *out)
+/* out [n_heads][Dv] += the rows at n <= BLOCK positions, each times its probability. */
+static void add_listed(const struct ra_reference_set *call, const int32_t *pos, int32_t n)
 {
-    const int32_t *pos = set->pos;
-    int32_t n = set->n;
-    RA_BUG_ON(n < 1);
-    double mass = 0;
-    float row[MAX_D];
-    memset(out, 0, (size_t)model->Dv * sizeof *out);
+    const struct ra_model *m = call->model;
+    size_t bytes = (size_t)m->Dv * ra_dtype_bytes(m->dtype);
+    char stored[BLOCK * MAX_D * sizeof(float)];
+    double rows[BLOCK * MAX_D], weight[BLOCK];
     for (int32_t i = 0; i < n; i++)
-        mass += prob[pos[i]];
-    if (mass < 1e-280) {
-        attend_far_set(model, k, v, q, pos, n, out);
-        return mass;
+        memcpy(stored + (size_t)i * bytes, (const char *)call->v + (size_t)pos[i] * bytes, bytes);
+    load_rows(m->dtype, stored, 0, n, m->Dv, rows);
+    for (int h = 0; h < call->n_heads; h++) {
+        const double *prob = call->prob + (size_t)h * call->prob_stride;
+        for (int32_t i = 0; i < n; i++)
+            weight[i] = prob[pos[i]];
+        add_rows(rows, weight, n, m->Dv, call->out + (size_t)h * (size_t)m->Dv);
     }
-    for (int32_t i = 0; i < n; i++) {
-        load_rows(model->dtype, v, pos[i], 1, model->Dv, row);
-        add_rows(row, &prob[pos[i]], 1, model->Dv, out);
+}
+
+void ra_reference_attend_set(const struct ra_reference_set *call)
+{
+    const struct ra_model *m = call->model;
+    const int32_t *pos = call->set->pos;
+    int32_t n = call->set->n;
+    RA_BUG_ON(n < 1);
+    memset(call->out, 0, (size_t)(call->n_heads * m->Dv) * sizeof *call->out);
+    for (int32_t first = 0; first < n; first += BLOCK)
+        add_listed(call, pos + first, n - first < BLOCK ? n - first : BLOCK);
+    for (int h = 0; h < call->n_heads; h++) {
+        const double *prob = call->prob + (size_t)h * call->prob_stride;
+        double *out = call->out + (size_t)h * (size_t)m->Dv, mass = 0;
+        for (int32_t i = 0; i < n; i++)
+            mass += prob[pos[i]];
+        call->mass[h] = mass;
+        if (mass < 1e-280)
+            attend_far_set(call, call->q + (size_t)h * (size_t)m->D, out);
+        for (int d = 0; d < m->Dv && mass >= 1e-280; d++)
+            out[d] /= mass;
     }
-    for (int d = 0; d < model->Dv; d++)
-        out[d] /= mass;
-    return mass;
 }

@@ -41,18 +41,29 @@ struct ra_reference {
 void ra_reference_attend(const struct ra_reference *call);
 
 /*
- * Output of one query over the positions of a set, softmax renormalised over it, and the mass the
- * set holds of the full softmax.
+ * Outputs of queries over the positions of one set, softmax renormalised over it, and the mass that
+ * the set holds of each query's full softmax.
  *
- *   prob  [L] full softmax of this query; q [D], k [L][D], v [L][Dv] stored
+ *   k, v  stored rows of the KV head, [L][D] and [L][Dv]
+ *   q     [n_heads][D]
+ *   prob  full softmax of query h at prob + h * prob_stride, [L]
  *   set   positions, each below L; at least one
- *   out   [Dv]
+ *   out   filled: [n_heads][Dv]
+ *   mass  filled: [n_heads]
  *
- * Where the whole set's probability underflows, the weights are formed anew from the logits.
+ * Where a whole set's probability underflows, the weights are formed anew from the logits.
  */
-double ra_reference_attend_set(const struct ra_model *model, const void *k, const void *v,
-                               const float *q, const double *prob, const struct ra_positions *set,
-                               double *out);
+struct ra_reference_set {
+    const struct ra_model *model;
+    const void *k, *v;
+    const float *q;
+    const double *prob;
+    size_t prob_stride;
+    int n_heads;
+    const struct ra_positions *set;
+    double *out, *mass;
+};
+void ra_reference_attend_set(const struct ra_reference_set *call);
 
 #ifdef __cplusplus
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Top-K with one fixed tie rule. The K best are kept in a heap whose root is the weakest, so the
- * cost is O(L log K) whatever the scores are; a merge sort then puts the few survivors in order.
+ * Top-K with one fixed tie rule. A radix select finds the K-th score, so the cost is that of a few
+ * scans whatever the scores are; a merge sort then puts the few survivors in order.
  */
 #include "sim/select.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "sim/base/kth.h"
 
 void ra_aggregate(const double *prob, size_t stride, int G, int32_t L, enum ra_agg agg, double *out)
 {
@@ -45,54 +47,29 @@ void ra_max_pool(const double *in, int32_t L, int pool, double *out)
     }
 }
 
-/* True if a ranks behind b: a smaller score, or the same and a higher position. Without scores:
- * the lower position comes first. */
+/* True if a ranks behind b: a smaller score, or the same and a higher position. */
 static inline bool behind(const double *score, int32_t a, int32_t b)
 {
-    if (!score)
-        return a < b;
     if (score[a] < score[b])
         return true;
     return a > b && score[a] == score[b];
 }
 
-static void sift_down(const double *score, int32_t *heap, int32_t n, int32_t i)
+/* The n best of positions 0..L-1, ascending: all above the n-th score, and the first of its equals.
+ */
+static int32_t keep_best(const double *score, int32_t L, int32_t n, int32_t *best,
+                         uint64_t *scratch)
 {
-    int32_t moving = heap[i];
-    for (;;) {
-        int32_t child = 2 * i + 1;
-        if (child >= n)
-            break;
-        if (child + 1 < n && behind(score, heap[child + 1], heap[child]))
-            child++;
-        if (!behind(score, heap[child], moving))
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = moving;
-}
-
-/* The n best of positions 0..L-1, in no order. */
-static int32_t keep_best(const double *score, int32_t L, int32_t n, int32_t *heap)
-{
-    if (n >= L) {
-        for (int32_t j = 0; j < L; j++)
-            heap[j] = j;
-        return L;
-    }
+    n = n < L ? n : L;
     if (n <= 0)
         return 0;
-    for (int32_t j = 0; j < n; j++)
-        heap[j] = j;
-    for (int32_t i = n / 2 - 1; i >= 0; i--)
-        sift_down(score, heap, n, i);
-    for (int32_t j = n; j < L; j++) {
-        if (!behind(score, heap[0], j))
-            continue;
-        heap[0] = j;
-        sift_down(score, heap, n, 0);
-    }
+    double least = ra_kth_largest(score, L, n, scratch);
+    int32_t equals = n, taken = 0;
+    for (int32_t j = 0; j < L; j++)
+        equals -= score[j] > least;
+    for (int32_t j = 0; j < L && taken < n; j++)
+        if (score[j] > least || (score[j] == least && equals-- > 0))
+            best[taken++] = j;
     return n;
 }
 
@@ -119,22 +96,25 @@ static void sort_weakest_first(const double *score, int32_t *list, int32_t n, in
 }
 
 int32_t ra_select(const struct ra_select_rule *rule, const double *raw, const double *pooled,
-                  int32_t L, int32_t *order, int32_t *scratch)
+                  int32_t L, int32_t *order, uint64_t *scratch)
 {
     if (L < 1)
         return 0;
     bool all = rule->current == RA_CURRENT_PSEUDO;
     bool is_protected = rule->current == RA_CURRENT_SNAPKV;
-    int32_t n = keep_best(pooled, all ? L : L - 1, is_protected ? rule->K - 1 : rule->K, order);
-    sort_weakest_first(rule->evict == RA_EVICT_RAW ? raw : pooled, order, n, scratch);
+    int32_t n =
+        keep_best(pooled, all ? L : L - 1, is_protected ? rule->K - 1 : rule->K, order, scratch);
+    sort_weakest_first(rule->evict == RA_EVICT_RAW ? raw : pooled, order, n,
+                       (int32_t *)(void *)scratch);
     if (is_protected)
         order[n++] = L - 1;
     return n;
 }
 
 struct ra_selector {
-    double *raw, *pooled;     /* [max_L] */
-    int32_t *order, *scratch; /* [max_L] */
+    double *raw, *pooled; /* [max_L] */
+    int32_t *order;       /* [max_L] */
+    uint64_t *scratch;    /* [max_L] */
     int32_t max_L;
 };
 
@@ -180,9 +160,7 @@ struct ra_positions ra_selector_choose(struct ra_selector *selector,
     return (struct ra_positions){selector->order, n};
 }
 
-int32_t ra_top(const double *scores, int32_t L, int32_t n, int32_t *out, int32_t *scratch)
+int32_t ra_top(const double *scores, int32_t L, int32_t n, int32_t *out, uint64_t *scratch)
 {
-    n = keep_best(scores, L, n, out);
-    sort_weakest_first(NULL, out, n, scratch);
-    return n;
+    return keep_best(scores, L, n, out, scratch);
 }

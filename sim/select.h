@@ -29,14 +29,14 @@ void ra_max_pool(const double *in, int32_t L, int pool, double *out);
  *   raw      [L] aggregated, unpooled
  *   pooled   [L] ranking scores
  *   order    [min(K, L)] filled: chosen positions, first to be evicted first
- *   scratch  [L] int32
+ *   scratch  [L]
  *
  * Ranks by (pooled descending, position ascending). Candidates, protection of the current token
  * and eviction order follow `rule`. Returns the number chosen: min(K, candidates).
  * Source: arXiv:2411.05787, Algorithm 1 lines 1 and 12.
  */
 int32_t ra_select(const struct ra_select_rule *rule, const double *raw, const double *pooled,
-                  int32_t L, int32_t *order, int32_t *scratch);
+                  int32_t L, int32_t *order, uint64_t *scratch);
 
 /* Buffers for the three steps in a row: aggregate, pool, choose. */
 struct ra_selector;
@@ -57,9 +57,9 @@ struct ra_positions ra_selector_choose(struct ra_selector *selector,
 
 /*
  * The n positions of 0..L-1 with the largest scores (ties: lower position), ascending, into out.
- * scratch [L] int32. Returns min(n, L).
+ * scratch [L]. Returns min(n, L).
  */
-int32_t ra_top(const double *scores, int32_t L, int32_t n, int32_t *out, int32_t *scratch);
+int32_t ra_top(const double *scores, int32_t L, int32_t n, int32_t *out, uint64_t *scratch);
 
 #ifdef __cplusplus
 }

@@ -52,7 +52,7 @@ struct work {
     double *prob, *best;    /* [G][capacity], [capacity] largest of the group */
     double *pooled;         /* [capacity] */
     int32_t *order, *older; /* [capacity]: cache chosen at this step, and at the pair's first */
-    int32_t *scratch;
+    uint64_t *scratch;
     unsigned char *mark;
     double *mean; /* [N][D] mean query of each step */
 };

@@ -9,15 +9,19 @@
 #include <math.h>
 #include <string.h>
 
-void ra_cpu_softmax(double *logits, int32_t n)
+#include "sim/base/exp.h"
+#include "sim/base/kth.h"
+#include "sim/base/wide.h"
+
+RA_WIDE void ra_cpu_softmax(double *logits, int32_t n)
 {
     double largest = -INFINITY, sum = 0;
     for (int32_t i = 0; i < n; i++)
         largest = logits[i] > largest ? logits[i] : largest;
-    for (int32_t i = 0; i < n; i++) {
-        logits[i] = exp(logits[i] - largest);
+    for (int32_t i = 0; i < n; i++)
+        logits[i] = ra_exp_below(logits[i] - largest);
+    for (int32_t i = 0; i < n; i++)
         sum += logits[i];
-    }
     for (int32_t i = 0; i < n; i++)
         logits[i] /= sum;
 }
@@ -79,27 +83,6 @@ static uint64_t key_of(double value)
     return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
 }
 
-/* The k-th largest of n keys, 1 <= k <= n, which are used up; *above: how many are larger. */
-static uint64_t kth_largest(uint64_t *keys, int32_t n, int32_t k, int32_t *above)
-{
-    int32_t left = k;
-    for (int shift = 56; shift >= 0 && n > 1; shift -= 8) {
-        int32_t count[256] = {0};
-        for (int32_t i = 0; i < n; i++)
-            count[(keys[i] >> shift) & 255]++;
-        uint64_t digit = 255;
-        while (count[digit] < left)
-            left -= count[digit--];
-        int32_t kept = 0;
-        for (int32_t i = 0; i < n; i++)
-            if (((keys[i] >> shift) & 255) == digit)
-                keys[kept++] = keys[i];
-        n = kept;
-    }
-    *above = k - left;
-    return keys[0];
-}
-
 /* Stable, by key descending, in runs that double; `ranks` has room for 2n. Returns the result. */
 static struct ra_cpu_rank *sort(struct ra_cpu_rank *ranks, int32_t n)
 {
@@ -124,17 +107,13 @@ static struct ra_cpu_rank *sort(struct ra_cpu_rank *ranks, int32_t n)
 static void take_best(const struct ra_cpu_select *scratch, int32_t m, int32_t n,
                       const double *evict_score)
 {
-    int32_t above, taken = 0;
+    double least = ra_kth_largest(scratch->pooled, m, n, scratch->keys);
+    int32_t equals = n, taken = 0;
     for (int32_t i = 0; i < m; i++)
-        scratch->keys[i] = key_of(scratch->pooled[i]);
-    uint64_t threshold = kth_largest(scratch->keys, m, n, &above);
-    int32_t equals = n - above;
-    for (int32_t i = 0; i < m; i++) {
-        uint64_t key = key_of(scratch->pooled[i]);
-        if (key < threshold || (key == threshold && equals-- <= 0))
-            continue;
-        scratch->ranks[taken++] = (struct ra_cpu_rank){key_of(evict_score[i]), i};
-    }
+        equals -= scratch->pooled[i] > least;
+    for (int32_t i = 0; i < m && taken < n; i++)
+        if (scratch->pooled[i] > least || (scratch->pooled[i] == least && equals-- > 0))
+            scratch->ranks[taken++] = (struct ra_cpu_rank){key_of(evict_score[i]), i};
 }
 
 int32_t ra_cpu_choose(const struct ra_select_rule *rule, const double *prob, size_t stride, int G,

@@ -28,7 +28,7 @@ struct oracle {
     int32_t *K;                /* [n_layers] */
     struct ra_positions *sets; /* [Hkv], each over its share of `chosen` */
     int32_t *chosen;           /* [Hkv][capacity] */
-    int32_t *scratch;          /* [P + N] */
+    uint64_t *scratch;         /* [P + N] */
     double *sum;               /* [P + N] */
     int32_t capacity;          /* largest K, at most P + N */
 };

@@ -29,7 +29,8 @@ static void recall_counts_hits_among_the_n_best(void **state)
 {
     (void)state;
     enum { MOST = 60 };
-    double score[MOST], scratch[MOST];
+    double score[MOST];
+    uint64_t scratch[MOST];
     int32_t all[MOST], set[MOST];
     for (int trial = 0; trial < 20000; trial++) {
         int32_t L = 1 + (int32_t)draw(MOST), n = 0, hits = 0;

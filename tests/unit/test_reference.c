@@ -73,6 +73,30 @@ static void near(double got, double want, const char *what)
         fail_msg("%s: got %.17g, expected %.17g", what, got, want);
 }
 
+/* A few positions, and more than fit in one block; the queries of a group together. */
+static void check_sets(const struct ra_model *m, const float *queries, int32_t L,
+                       const double *prob)
+{
+    int32_t few[] = {0, 7, 31, 32, 100}, many[ROWS / 2];
+    for (int32_t i = 0; i < ROWS / 2; i++)
+        many[i] = (ROWS - 6) * i / (ROWS / 2);
+    const struct ra_positions sets[] = {{few, 5}, {many, ROWS / 2}};
+    for (int i = 0; i < 2; i++) {
+        double out[MAX_G * MAX_WIDTH], mass[MAX_G], want[ROWS], want_out[MAX_WIDTH];
+        ra_reference_attend_set(&(struct ra_reference_set){m, k.stored, v.stored, queries, prob,
+                                                           (size_t)L, m->G, &sets[i], out, mass});
+        for (int g = 0; g < m->G; g++) {
+            double want_mass = 0;
+            naive(m, queries + g * m->D, L, sets[i].pos, sets[i].n, want, want_out);
+            for (int32_t j = 0; j < sets[i].n; j++)
+                want_mass += want[sets[i].pos[j]];
+            near(mass[g], want_mass, "mass");
+            for (int d = 0; d < m->Dv; d++)
+                near(out[g * m->Dv + d], want_out[d], "output over a set");
+        }
+    }
+}
+
 static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
 {
     struct ra_model m = {.n_layers = 1,
@@ -87,9 +111,8 @@ static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
     fill(&v, dtype, Dv, 1);
     for (int i = 0; i < STEPS * G * D; i++)
         q[i] = draw() * scale;
-    int32_t first_L = ROWS - STEPS + 1, all[ROWS], few[] = {0, 7, 31, 32, 100};
+    int32_t first_L = ROWS - STEPS + 1, all[ROWS];
     size_t step_stride = (size_t)(2 * G * ROWS);
-    const struct ra_positions few_set = {.pos = few, .n = 5};
     double *prob = malloc(STEPS * step_stride * sizeof *prob), max_abs = 0, top_abs = 0;
     double *out = malloc((size_t)(STEPS * G * Dv) * sizeof *out);
     for (int32_t j = 0; j < ROWS; j++)
@@ -109,23 +132,19 @@ static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
                                 .max_abs = &max_abs};
     ra_reference_attend(&call);
     for (int s = 0; s < STEPS; s++)
+        check_sets(&m, q + s * G * D, first_L + s,
+                   prob + (size_t)s * step_stride + (size_t)(G * (first_L + s)));
+    for (int s = 0; s < STEPS; s++)
         for (int g = 0; g < G; g++) {
             int32_t L = first_L + s;
             const float *query = q + (s * G + g) * D;
             const double *row = prob + (size_t)s * step_stride + (size_t)((G + g) * L);
-            double want[ROWS], want_out[MAX_WIDTH], got_out[MAX_WIDTH], mass = 0;
+            double want[ROWS], want_out[MAX_WIDTH];
             naive(&m, query, L, all, L, want, want_out);
             for (int32_t j = 0; j < L; j++)
                 near(row[j], want[j], "probability");
             for (int d = 0; d < Dv; d++)
                 near(out[(s * G + g) * Dv + d], want_out[d], "output");
-            naive(&m, query, L, few, 5, want, want_out);
-            for (int i = 0; i < 5; i++)
-                mass += want[few[i]];
-            near(ra_reference_attend_set(&m, k.stored, v.stored, query, row, &few_set, got_out),
-                 mass, "mass");
-            for (int d = 0; d < Dv; d++)
-                near(got_out[d], want_out[d], "output over a set");
             for (int32_t j = 0; j < L; j++) {
                 double sum = 0;
                 for (int d = 0; d < D; d++)

@@ -74,7 +74,8 @@ static void test_top(void **unused)
     uint64_t state = 2;
     for (int i = 0; i < 5000; i++) {
         double score[MOST];
-        int32_t out[MOST], scratch[MOST];
+        int32_t out[MOST];
+        uint64_t scratch[MOST];
         int n = random_scores(&state, score), k = (int)drive_random(&state, (uint32_t)n + 3);
         int32_t got = ra_top(score, n, k, out, scratch), at = 0;
         assert_int_equal(got, k < n ? k : n);
@@ -88,7 +89,8 @@ static void test_top(void **unused)
 static void check_choice(const struct ra_select_rule *rule, const double *raw, const double *pooled,
                          int n)
 {
-    int32_t order[MOST], scratch[MOST];
+    int32_t order[MOST];
+    uint64_t scratch[MOST];
     int32_t got = ra_select(rule, raw, pooled, n, order, scratch);
     bool is_protected = rule->current == RA_CURRENT_SNAPKV;
     int candidates = rule->current == RA_CURRENT_PSEUDO ? n : n - 1;
