@@ -32,7 +32,7 @@ CFLAGS    = -std=c17 $(WARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer
             -I. -I$(B)/gen $(DEFS) $(PKG_CFLAGS)
 LDLIBS   := $(PKG_LIBS) -lm -pthread
 # Loops over rows of keys are worth the vectoriser; nothing else is.
-$(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o: private OPT := $(if $(SANITIZE),-O1,-O3)
+$(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o $(B)/sim/base/exp.o: private OPT := $(if $(SANITIZE),-O1,-O3)
 
 Q := $(if $(V),,@)
 

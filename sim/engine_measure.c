@@ -66,6 +66,7 @@ static void form_reference(void *context, size_t index, int worker)
     int s = (int)(index / (size_t)m->Hkv) * GROUP;
     int n = ph->n - s < GROUP ? ph->n - s : GROUP;
     size_t head = (size_t)kv * (size_t)m->G;
+    ph->max_abs[index] = ph->tracks[0].max_abs_logit; /* the same in all tracks */
     struct ra_reference call = {.model = m,
                                 .k = head_rows(ph, false, kv),
                                 .v = head_rows(ph, true, kv),
@@ -352,6 +353,7 @@ static enum ra_status reference_of_window(struct phase *ph, struct ra_error *err
         size_t hidden = (size_t)(L - visible) * e;
         for (int kv = 0; kv < m->Hkv; kv++) {
             size_t head = (size_t)kv * (size_t)m->G;
+            ph->max_abs[kv] = ph->tracks[0].max_abs_window; /* the same in all tracks */
             struct ra_reference call = {.model = m,
                                         .k = head_rows(ph, false, kv) + hidden * (size_t)m->D,
                                         .v = head_rows(ph, true, kv) + hidden * (size_t)m->Dv,

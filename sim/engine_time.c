@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "sim/base/cache.h"
 #include "sim/base/stats.h"
 #include "sim/engine_beat.h"
 
@@ -240,13 +240,6 @@ static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int num
     return st;
 }
 
-/* The last-level cache in bytes, 0 when the system does not tell. */
-static double cache_bytes(void)
-{
-    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return (double)(l3 > 0 ? l3 : l2 > 0 ? l2 : 0);
-}
-
 static int median_pass(const struct passes *passes, int repeats)
 {
     /* The lower median: the pass that exactly (repeats - 1) / 2 others precede. */
@@ -296,7 +289,7 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
     result->repeats = config->repeats;
     double kv = (double)shape->n_lanes * (double)(shape->P + shape->run_steps) *
                 (double)shape->model->Hkv * (double)ra_model_row_bytes(shape->model);
-    result->is_cache_resident = kv <= cache_bytes();
+    result->is_cache_resident = kv <= (double)ra_cache_bytes();
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
     return RA_OK;
 }

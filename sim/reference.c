@@ -9,6 +9,10 @@
 #include <math.h>
 #include <string.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include "sim/base/exp.h"
 #include "sim/base/wide.h"
 
@@ -49,30 +53,82 @@ RA_TILE void load_quad(const double *from, quad *to)
     memcpy(to, from, sizeof *to);
 }
 
-RA_TILE void magnitude(const quad *x, quad *to)
+/* dot[j] = sum over d of q[d] * k[j][d]. */
+RA_WIDE static void dot_plain(const double *kt, const float *q, int D, double *dot)
 {
-    typedef int64_t bits __attribute__((vector_size(32)));
-    *to = (quad)((bits)*x & INT64_MAX);
+    quad sum[BLOCK / LANES] = {0};
+    for (int d = 0; d < D; d++)
+        for (int j = 0; j < BLOCK / LANES; j++) {
+            quad k;
+            load_quad(kt + d * BLOCK + j * LANES, &k);
+            sum[j] += k * (double)q[d];
+        }
+    memcpy(dot, sum, sizeof sum);
 }
 
-/* dot[j] = sum over d of q[d] * k[j][d]; mag[j] the same of absolute values. */
-RA_WIDE static void dot_block(const double *kt, const float *q, int D, double *dot, double *mag)
+#ifdef __x86_64__
+/* Products of two f32 are exact in double, so these are the bits of dot_plain. */
+__attribute__((target("avx2,fma"))) static void dot_fused(const double *kt, const float *q, int D,
+                                                          double *dot)
 {
-    enum { QUADS = 4 };
-    for (int first = 0; first < BLOCK; first += QUADS * LANES) {
-        quad sum[QUADS] = {0}, size[QUADS] = {0};
-        for (int d = 0; d < D; d++)
-            for (int j = 0; j < QUADS; j++) {
-                quad k, product;
-                load_quad(kt + d * BLOCK + first + j * LANES, &k);
-                k *= (double)q[d];
-                magnitude(&k, &product);
-                sum[j] += k;
-                size[j] += product;
-            }
-        memcpy(dot + first, sum, sizeof sum);
-        memcpy(mag + first, size, sizeof size);
+    __m256d sum[BLOCK / LANES];
+    for (int j = 0; j < BLOCK / LANES; j++)
+        sum[j] = _mm256_setzero_pd();
+    for (int d = 0; d < D; d++) {
+        __m256d x = _mm256_set1_pd((double)q[d]);
+        for (int j = 0; j < BLOCK / LANES; j++)
+            sum[j] = _mm256_fmadd_pd(_mm256_loadu_pd(kt + d * BLOCK + j * LANES), x, sum[j]);
     }
+    for (int j = 0; j < BLOCK / LANES; j++)
+        _mm256_storeu_pd(dot + j * LANES, sum[j]);
+}
+#endif
+
+static void dot_block(const double *kt, const float *q, int D, double *dot)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        dot_fused(kt, q, D, dot);
+        return;
+    }
+#endif
+    dot_plain(kt, q, D, dot);
+}
+
+/* The largest of `largest` and, over n keys, of sum_d |q_d k_d|. */
+RA_WIDE static double largest_size(const double *kt, const float *q, int D, int32_t n,
+                                   double largest)
+{
+    double size[BLOCK] = {0};
+    for (int d = 0; d < D; d++)
+        for (int j = 0; j < BLOCK; j++)
+            size[j] += fabs((double)q[d] * kt[d * BLOCK + j]);
+    for (int32_t j = 0; j < n; j++)
+        largest = size[j] > largest ? size[j] : largest;
+    return largest;
+}
+
+/* Upper bounds, to the last bits: of the length of q, and of the lengths of a block's keys. */
+RA_WIDE static double length_of(const float *q, int D)
+{
+    double lane[8] = {0}, sum = 0;
+    for (int d = 0; d < D; d += 8)
+        for (int j = 0; j < 8; j++)
+            lane[j] += (double)q[d + j] * (double)q[d + j];
+    for (int j = 0; j < 8; j++)
+        sum += lane[j];
+    return sqrt(sum) * (1 + 1e-12);
+}
+
+RA_WIDE static double longest_of(const double *kt, int D)
+{
+    double sum[BLOCK] = {0}, longest = 0;
+    for (int d = 0; d < D; d++)
+        for (int j = 0; j < BLOCK; j++)
+            sum[j] += kt[d * BLOCK + j] * kt[d * BLOCK + j];
+    for (int j = 0; j < BLOCK; j++)
+        longest = sum[j] > longest ? sum[j] : longest;
+    return sqrt(longest) * (1 + 1e-12);
 }
 
 /* n_quads * LANES columns from `first` on of out += weight[j] * row j, j ascending. */
@@ -101,13 +157,12 @@ RA_WIDE static void add_rows(const double *rows, const double *weight, int32_t n
         add_columns(rows, weight, n, Dv, first, 2, out);
 }
 
-RA_WIDE static void softmax(double *logit, int32_t n)
+static void softmax(double *logit, int32_t n)
 {
     double top = logit[0], sum = 0;
     for (int32_t j = 1; j < n; j++)
         top = logit[j] > top ? logit[j] : top;
-    for (int32_t j = 0; j < n; j++)
-        logit[j] = ra_exp_below(logit[j] - top);
+    ra_exp_below(logit, n, top);
     for (int32_t j = 0; j < n; j++)
         sum += logit[j];
     for (int32_t j = 0; j < n; j++)
@@ -121,37 +176,33 @@ static double *row_of(const struct ra_reference *call, int s, int g)
     return call->prob + (size_t)s * call->step_stride + (size_t)(call->first_head + g) * L;
 }
 
-/* Scaled logits of a block; returns the largest of `largest` and the n magnitudes. */
-static double take_block(const double *dot, const double *mag, int32_t n, double scale,
-                         double *restrict out, double largest)
-{
-    for (int32_t j = 0; j < n; j++)
-        out[j] = scale * dot[j];
-    for (int32_t j = 0; j < n; j++)
-        largest = mag[j] > largest ? mag[j] : largest;
-    return largest;
-}
-
+/* Fills logits; *max_abs rises to the largest attn_scale * sum_d |q_d k_d| if that is above it. */
 static void logits(const struct ra_reference *call, double *max_abs)
 {
     const struct ra_model *m = call->model;
-    int32_t longest = call->first_L + call->n_steps - 1;
-    double rows[BLOCK * MAX_D];
-    double kt[BLOCK * MAX_D], dot[BLOCK], mag[BLOCK], largest = 0;
-    for (int32_t first = 0; first < longest; first += BLOCK) {
-        int32_t n = longest - first < BLOCK ? longest - first : BLOCK;
+    int32_t last = call->first_L + call->n_steps - 1;
+    double rows[BLOCK * MAX_D], kt[BLOCK * MAX_D], dot[BLOCK];
+    double largest = 0, known = *max_abs / m->attn_scale;
+    for (int32_t first = 0; first < last; first += BLOCK) {
+        int32_t n = last - first < BLOCK ? last - first : BLOCK;
         load_rows(m->dtype, call->k, first, n, m->D, rows);
         transpose(rows, n, m->D, kt);
+        double longest = longest_of(kt, m->D);
         for (int query = 0; query < call->n_steps * m->G; query++) {
             int s = query / m->G, g = query % m->G;
-            int32_t visible = call->first_L + s - first;
-            visible = visible < n ? visible : n;
-            dot_block(kt, call->q + (size_t)s * call->q_step + (size_t)(g * m->D), m->D, dot, mag);
+            const float *q = call->q + (size_t)s * call->q_step + (size_t)(g * m->D);
             double *out = row_of(call, s, g) + first;
-            largest = take_block(dot, mag, visible, m->attn_scale, out, largest);
+            int32_t visible = call->first_L + s - first < n ? call->first_L + s - first : n;
+            dot_block(kt, q, m->D, dot);
+            for (int32_t j = 0; j < visible; j++)
+                out[j] = m->attn_scale * dot[j];
+            /* No sum of magnitudes exceeds the product of the lengths: most blocks are spared. */
+            double bound = length_of(q, m->D) * longest;
+            if (bound > largest && bound > known)
+                largest = largest_size(kt, q, m->D, visible, largest);
         }
     }
-    *max_abs = largest * m->attn_scale;
+    *max_abs = fmax(*max_abs, largest * m->attn_scale);
 }
 
 static void outputs(const struct ra_reference *call)
@@ -180,7 +231,7 @@ void ra_reference_attend(const struct ra_reference *call)
 {
     const struct ra_model *m = call->model;
     RA_BUG_ON(m->D > MAX_D || m->Dv > MAX_D || call->first_L < 1 || call->n_steps < 1);
-    double max_abs = 0;
+    double max_abs = call->max_abs ? *call->max_abs : INFINITY;
     logits(call, &max_abs);
     for (int s = 0; s < call->n_steps; s++)
         for (int g = 0; g < m->G; g++)
@@ -212,10 +263,10 @@ static void attend_far_set(const struct ra_reference_set *call, const float *q, 
                 top = logit > top ? logit : top;
                 continue;
             }
-            double weight = ra_exp_below(logit - top);
-            sum += weight;
+            ra_exp_below(&logit, 1, top);
+            sum += logit;
             load_rows(model->dtype, call->v, pos[i], 1, model->Dv, row);
-            add_rows(row, &weight, 1, model->Dv, out);
+            add_rows(row, &logit, 1, model->Dv, out);
         }
     }
     for (int d = 0; d < model->Dv; d++)

@@ -22,7 +22,8 @@ extern "C" {
  *   prob     filled: with L = first_L + s, the probability of key j for query g of step s is at
  *            prob[s * step_stride + (first_head + g) * L + j]
  *   out      [n_steps][G][Dv], step s at s * out_step; NULL if unwanted
- *   max_abs  filled: largest attn_scale * sum_d |q_d k_d| met; NULL if unwanted
+ *   max_abs  in: the largest attn_scale * sum_d |q_d k_d| met so far, 0 if none; out: with these
+ *            queries; NULL if unwanted
  */
 struct ra_reference {
     const struct ra_model *model;

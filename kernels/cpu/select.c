@@ -11,15 +11,13 @@
 
 #include "sim/base/exp.h"
 #include "sim/base/kth.h"
-#include "sim/base/wide.h"
 
-RA_WIDE void ra_cpu_softmax(double *logits, int32_t n)
+void ra_cpu_softmax(double *logits, int32_t n)
 {
     double largest = -INFINITY, sum = 0;
     for (int32_t i = 0; i < n; i++)
         largest = logits[i] > largest ? logits[i] : largest;
-    for (int32_t i = 0; i < n; i++)
-        logits[i] = ra_exp_below(logits[i] - largest);
+    ra_exp_below(logits, n, largest);
     for (int32_t i = 0; i < n; i++)
         sum += logits[i];
     for (int32_t i = 0; i < n; i++)

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sim/base/cache.h"
+
 /* Copy the rest of the first line that starts with one of two keys, after ": ". */
 static bool find_line(const char *path, const char *key, const char *other, char *out, size_t size)
 {
@@ -45,9 +47,7 @@ void ra_host_describe(struct ra_host *host)
     host->n_cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                                : (int)sysconf(_SC_NPROCESSORS_ONLN);
     host->memory_bytes = sysconf_or_zero(_SC_PHYS_PAGES) * sysconf_or_zero(_SC_PAGESIZE);
-    host->llc_bytes = sysconf_or_zero(_SC_LEVEL3_CACHE_SIZE);
-    if (!host->llc_bytes)
-        host->llc_bytes = sysconf_or_zero(_SC_LEVEL2_CACHE_SIZE);
+    host->llc_bytes = ra_cache_bytes();
     find_line("/proc/driver/nvidia/version", "NVRM version", "NVRM version", host->nvidia_driver,
               sizeof host->nvidia_driver);
 }

@@ -153,6 +153,12 @@ static void check_shape(enum ra_dtype dtype, int G, int D, int Dv, float scale)
             }
         }
     near(max_abs, top_abs, "largest sum of magnitudes");
+    max_abs = top_abs * 0.999; /* what was met before matters only where it is larger */
+    ra_reference_attend(&call);
+    near(max_abs, top_abs, "largest sum of magnitudes, after a smaller one");
+    max_abs = top_abs * 2;
+    ra_reference_attend(&call);
+    near(max_abs, top_abs * 2, "largest sum of magnitudes, after a larger one");
     free(prob);
     free(out);
 }
