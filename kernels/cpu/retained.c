@@ -51,6 +51,20 @@ static int32_t place(struct ra_cpu_retained *cache, int32_t p, const char *full_
     return slot;
 }
 
+/* New rows lie anywhere in the full cache: ask for one that comes later while this one moves. */
+static void prefetch(const struct ra_cpu_retained *cache, int32_t i, const char *full_k,
+                     const char *full_v)
+{
+    enum { AHEAD = 12, LINE = 64 };
+    if (!cache->k || i + AHEAD >= cache->next_n || cache->next_slot[i + AHEAD] >= 0)
+        return;
+    size_t row = (size_t)cache->next_pos[i + AHEAD];
+    for (size_t at = 0; at < cache->k_bytes; at += LINE)
+        __builtin_prefetch(full_k + row * cache->k_bytes + at);
+    for (size_t at = 0; at < cache->v_bytes; at += LINE)
+        __builtin_prefetch(full_v + row * cache->v_bytes + at);
+}
+
 /* Forget holes at the end, and list the others so that the lowest is taken first. */
 static void list_free(struct ra_cpu_retained *cache)
 {
@@ -102,6 +116,7 @@ int32_t ra_cpu_retained_install(struct ra_cpu_retained *cache, const char *full_
         list_free(cache);
     int32_t moved = 0;
     for (int32_t i = 0; i < cache->next_n; i++) {
+        prefetch(cache, i, full_k, full_v);
         if (cache->next_slot[i] >= 0)
             continue;
         cache->next_slot[i] = place(cache, cache->next_pos[i], full_k, full_v);

@@ -11,15 +11,45 @@
 
 #include "sim/base/exp.h"
 #include "sim/base/kth.h"
+#include "sim/base/wide.h"
 
-void ra_cpu_softmax(double *logits, int32_t n)
+enum { LANES = 8 };
+
+/* Lanes, because a maximum has no order and one chain of comparisons is slow. */
+RA_WIDE static double largest_of(const double *values, int32_t n)
 {
-    double largest = -INFINITY, sum = 0;
-    for (int32_t i = 0; i < n; i++)
-        largest = logits[i] > largest ? logits[i] : largest;
-    ra_exp_below(logits, n, largest);
-    for (int32_t i = 0; i < n; i++)
-        sum += logits[i];
+    double lane[LANES], largest = -INFINITY;
+    int32_t i = 0;
+    for (int j = 0; j < LANES; j++)
+        lane[j] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+    for (; i < n; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    for (int j = 0; j < LANES; j++)
+        largest = lane[j] > largest ? lane[j] : largest;
+    return largest;
+}
+
+RA_WIDE static double sum_of(const double *values, int32_t n)
+{
+    double lane[LANES] = {0}, sum = 0;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lane[j] += values[i + j];
+    for (int j = 0; j < LANES; j++)
+        sum += lane[j];
+    for (; i < n; i++)
+        sum += values[i];
+    return sum;
+}
+
+RA_WIDE void ra_cpu_softmax(double *logits, int32_t n)
+{
+    ra_exp_below(logits, n, largest_of(logits, n));
+    double sum = sum_of(logits, n);
     for (int32_t i = 0; i < n; i++)
         logits[i] /= sum;
 }
@@ -37,6 +67,24 @@ double ra_cpu_aggregate(const double *prob, size_t stride, int G, enum ra_agg ag
             value = other;
     }
     return agg == RA_AGG_MEAN ? value / G : value;
+}
+
+/* The same of n columns side by side. */
+RA_WIDE static void aggregate(const double *prob, size_t stride, int G, enum ra_agg agg, int32_t n,
+                              double *restrict out)
+{
+    memcpy(out, prob, (size_t)n * sizeof *out);
+    for (int g = 1; g < G && agg != RA_AGG_FIRST; g++) {
+        const double *row = prob + (size_t)g * stride;
+        if (agg == RA_AGG_MAX)
+            for (int32_t i = 0; i < n; i++)
+                out[i] = row[i] > out[i] ? row[i] : out[i];
+        else
+            for (int32_t i = 0; i < n; i++)
+                out[i] += row[i];
+    }
+    for (int32_t i = 0; i < n && agg == RA_AGG_MEAN; i++)
+        out[i] /= G;
 }
 
 static double larger(double a, double b)
@@ -117,8 +165,7 @@ static void take_best(const struct ra_cpu_select *scratch, int32_t m, int32_t n,
 int32_t ra_cpu_choose(const struct ra_select_rule *rule, const double *prob, size_t stride, int G,
                       int32_t L, const struct ra_cpu_select *scratch, int32_t *order)
 {
-    for (int32_t i = 0; i < L; i++)
-        scratch->raw[i] = ra_cpu_aggregate(prob + i, stride, G, rule->agg);
+    aggregate(prob, stride, G, rule->agg, L, scratch->raw);
     max_pool(scratch->raw, L, rule->pool, scratch->window, scratch->pooled);
     bool protects = rule->current == RA_CURRENT_SNAPKV;
     int32_t m = rule->current == RA_CURRENT_PSEUDO ? L : L - 1;

@@ -25,7 +25,7 @@ struct ra_cpu_select {
     struct ra_cpu_rank *ranks;     /* [2 * min(K, L)] */
 };
 
-/* Logits become probabilities: exp(x - max) / sum, the sum in index order. -inf gives 0. */
+/* Logits become probabilities: exp(x - max) / sum. -inf gives 0. */
 void ra_cpu_softmax(double *logits, int32_t n);
 
 /* agg over G rows of probabilities, `stride` apart, at one column. */

@@ -48,15 +48,19 @@ RA_TILE void exp_quad(quad *value)
 RA_WIDE void ra_exp_below(double *values, int32_t n, double top)
 {
     int32_t i = 0;
-    for (; i < n; i += LANES) {
-        quad x = {0};
-        size_t size = (size_t)(n - i < LANES ? n - i : LANES) * sizeof *values;
-        if (n - i >= LANES)
-            memcpy(&x, values + i, sizeof x);
-        else
-            memcpy(&x, values + i, size);
+    quad x;
+    for (; i + LANES <= n; i += LANES) {
+        memcpy(&x, values + i, sizeof x);
         x -= top;
         exp_quad(&x);
-        memcpy(values + i, &x, size);
+        memcpy(values + i, &x, sizeof x);
     }
+    if (i == n)
+        return;
+    size_t rest = (size_t)(n - i) * sizeof *values;
+    x = (quad){0};
+    memcpy(&x, values + i, rest);
+    x -= top;
+    exp_quad(&x);
+    memcpy(values + i, &x, rest);
 }
