@@ -49,7 +49,7 @@ SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/support/*.c)))
 BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
-CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h))
+CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h profiler/bench/*.c))
 SCRIPTS := bootstrap .ci/run $(sort $(wildcard tests/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 
@@ -103,6 +103,10 @@ $(B)/gen/plots_text.h: $(PLOTS)
 $(B)/tests/%: tests/unit/%.c $(SUPO) $(LIB) $(FLAGSTAMP)
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(SUPO) $(LIB) $(LDLIBS) -lcmocka
+
+$(B)/bench/%: profiler/bench/%.c $(LIB) $(FLAGSTAMP)
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(LIB) $(LDLIBS)
 
 .PHONY: test test-unit test-cli test-tools test-audit build-tests
 build-tests: $(B)/rattn-sim $(UNITB)
