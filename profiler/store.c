@@ -14,6 +14,7 @@
 
 #include "profiler/clock.h"
 #include "profiler/store_row.h"
+#include "profiler/store_steps.h"
 
 const char *ra_run_state_name(enum ra_run_state state)
 {
@@ -105,14 +106,16 @@ enum ra_status ra_store_run_begin(struct ra_store *store, const struct ra_run_ro
     return ra_store_flush(store, err);
 }
 
-/* After a lost batch a run may still be called failed or aborted, never complete. */
+/* After a lost batch or row a run may still be called failed or aborted, never complete. */
 static enum ra_status begin_end(struct ra_store *store, enum ra_run_state state,
                                 enum ra_store_sql which, struct ra_row *row, struct ra_error *err)
 {
     RA_BUG_ON(state == RA_RUN_RUNNING);
-    if (state == RA_RUN_COMPLETE)
-        return ra_row_begin(store, which, row, err);
-    return ra_row_begin_end(store, which, row, err);
+    bool complete = state == RA_RUN_COMPLETE;
+    enum ra_status status = ra_store_steps_write(store, complete ? err : NULL);
+    if (!complete)
+        return ra_row_begin_end(store, which, row, err);
+    return status == RA_OK ? ra_row_begin(store, which, row, err) : status;
 }
 
 static enum ra_status write_end(struct ra_row *row, const char *what, int64_t id,
@@ -142,31 +145,6 @@ enum ra_status ra_store_run_end(struct ra_store *store, int64_t run_id, enum ra_
     ra_row_int(&row, run_id);
     RA_TRY(write_end(&row, "run", run_id, err));
     return ra_store_flush(store, err);
-}
-
-enum ra_status ra_store_layer_step(struct ra_store *store, const struct ra_layer_step_row *step,
-                                   struct ra_error *err)
-{
-    struct ra_row row;
-    RA_TRY(ra_row_begin(store, RA_SQL_LAYER_STEP, &row, err));
-    ra_row_int(&row, step->run_id);
-    ra_row_int(&row, step->step);
-    ra_row_int(&row, step->layer);
-    ra_row_int(&row, step->is_full);
-    ra_row_int(&row, step->keys_read);
-    ra_row_int(&row, step->kv_read_bytes);
-    ra_row_int(&row, step->kv_write_bytes);
-    ra_row_int(&row, step->refresh_entries);
-    ra_row_int(&row, step->refresh_bytes);
-    ra_row_int(&row, step->selection_bytes);
-    ra_row_real(&row, step->mass_recovered_mean);
-    ra_row_real(&row, step->mass_recovered_min);
-    ra_row_real(&row, step->output_rel_err_mean);
-    ra_row_real(&row, step->output_rel_err_max);
-    ra_row_real(&row, step->topk_recall);
-    ra_row_real(&row, step->refresh_overlap);
-    ra_row_real(&row, step->query_cosine);
-    return ra_row_write(&row, err);
 }
 
 enum ra_status ra_store_retained(struct ra_store *store, const struct ra_retained_row *retained,

@@ -78,6 +78,7 @@ struct ra_layer_step_row {
     double mass_recovered_mean, mass_recovered_min, output_rel_err_mean, output_rel_err_max,
         topk_recall, refresh_overlap, query_cosine;
 };
+/* Waits in memory until its batch is written; a refused row is told then. */
 RA_MUST_CHECK enum ra_status ra_store_layer_step(struct ra_store *store,
                                                  const struct ra_layer_step_row *row,
                                                  struct ra_error *err);
@@ -95,7 +96,7 @@ ra_store_retained(struct ra_store *store, const struct ra_retained_row *row, str
  * Commit what is pending now. When a batch cannot be written (full disk, read-only) it is rolled
  * back as a whole, what was committed stays, and every later row and every end as complete is
  * refused with RA_ESTORE; ends as failed or aborted are still tried. A row that only breaks a
- * constraint is refused alone.
+ * constraint is refused alone: RA_ESTORE from the call that writes it, the rest being kept.
  */
 RA_MUST_CHECK enum ra_status ra_store_flush(struct ra_store *store, struct ra_error *err);
 

@@ -31,10 +31,12 @@ enum ra_store_sql {
     RA_SQL_SCOPE_ADD,
     RA_SQL_SCOPE_EXEC,
     RA_SQL_LAYER_STEP,
+    RA_SQL_LAYER_STEPS, /* RA_SQL_MANY rows */
     RA_SQL_RETAINED,
     RA_SQL_DIAGNOSTIC,
     RA_SQL_COUNT
 };
+enum { RA_SQL_MANY = 64, RA_BATCH_ROWS = 10000 };
 
 struct ra_store {
     struct sqlite3 *db;
@@ -43,8 +45,11 @@ struct ra_store {
     enum ra_store_mode mode;
     struct ra_store_lock lock;
     struct sqlite3_stmt *statements[RA_SQL_COUNT]; /* prepared at first use */
-    bool in_batch;
-    int n_pending;          /* rows of the open batch */
+    bool in_batch;                                 /* a transaction is open */
+    struct ra_layer_step_row
+        *steps; /* [RA_BATCH_ROWS] wait for the end of the batch; NULL: none yet */
+    size_t n_steps;
+    int n_pending;          /* rows of the batch, those that wait included */
     uint64_t batch_from_ns; /* CLOCK_MONOTONIC at its first row */
     bool lost_rows;         /* a batch was rolled back: nothing may become complete any more */
     bool shows_aborted;     /* `running` rows are abandoned, but the file cannot be written */

@@ -248,6 +248,7 @@ static enum ra_status open_reader(struct ra_store *store, const struct ra_store_
 static void free_store(struct ra_store *store)
 {
     close_writer(store);
+    free(store->steps);
     free(store->path);
     free(store->file);
     free(store);
@@ -293,7 +294,7 @@ enum ra_status ra_store_close(struct ra_store *store, struct ra_error *err)
         return RA_OK;
     enum ra_status status = RA_OK;
     if (store->mode == RA_STORE_APPEND) {
-        status = store->in_batch ? ra_store_flush(store, err) : RA_OK;
+        status = ra_store_flush(store, err);
         ra_store_sql_finalize(store);
         settle(store);
     }

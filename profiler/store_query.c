@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "profiler/store_internal.h"
+#include "profiler/store_steps.h"
 
 enum { shortest_prefix = 4, uuid_length = 36, names_shown = 4 };
 
 static enum ra_status prepare(struct ra_store *store, const char *sql,
                               struct sqlite3_stmt **statement, struct ra_error *err)
 {
+    RA_TRY(ra_store_steps_write(store, err));
     if (sqlite3_prepare_v2(store->db, sql, -1, statement, NULL) != SQLITE_OK)
         return ra_store_sql_fail(store->db, store->path, "cannot be read", err);
     return RA_OK;

@@ -5,14 +5,28 @@
  */
 #include "profiler/store_row.h"
 
+#include <assert.h>
 #include <math.h>
 #include <sqlite3.h>
 #include <string.h>
 
 #include "profiler/clock.h"
+#include "profiler/store_steps.h"
 
-enum { batch_rows = 10000 };
 static const uint64_t batch_ns = 500000000;
+
+/*
+ * OR FAIL: a refused row keeps those before it in the same statement, which then needs no copy of
+ * every page it touches to be undone by.
+ */
+#define LAYER_STEP_INTO                                                                            \
+    "INSERT OR FAIL INTO layer_step(run_id, step, layer, is_full, keys_read, kv_read_bytes,"       \
+    " kv_write_bytes, refresh_entries, refresh_bytes, selection_bytes, mass_recovered_mean,"       \
+    " mass_recovered_min, output_rel_err_mean, output_rel_err_max, topk_recall, refresh_overlap,"  \
+    " query_cosine) VALUES"
+#define LAYER_STEP_MARKS "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+#define FOUR(row) row "," row "," row "," row
+static_assert(RA_SQL_MANY == 4 * 4 * 4, "as many rows as RA_SQL_LAYER_STEPS spells");
 
 static const char *const sql[RA_SQL_COUNT] = {
     [RA_SQL_POLICY_FIND] = "SELECT id FROM policy WHERE canonical = ?",
@@ -39,11 +53,8 @@ static const char *const sql[RA_SQL_COUNT] = {
                          " VALUES(?,?,?,?,?,?)",
     [RA_SQL_SCOPE_EXEC] = "INSERT INTO scope_exec(pass_id, scope_id, host_start_ns, host_end_ns,"
                           " output_hash) VALUES(?,?,?,?,?)",
-    [RA_SQL_LAYER_STEP] =
-        "INSERT INTO layer_step(run_id, step, layer, is_full, keys_read, kv_read_bytes,"
-        " kv_write_bytes, refresh_entries, refresh_bytes, selection_bytes, mass_recovered_mean,"
-        " mass_recovered_min, output_rel_err_mean, output_rel_err_max, topk_recall,"
-        " refresh_overlap, query_cosine) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_LAYER_STEP] = LAYER_STEP_INTO LAYER_STEP_MARKS,
+    [RA_SQL_LAYER_STEPS] = LAYER_STEP_INTO FOUR(FOUR(FOUR(LAYER_STEP_MARKS))),
     [RA_SQL_RETAINED] = "INSERT INTO retained(run_id, layer, head, pos, first_step, last_step)"
                         " VALUES(?,?,?,?,?,?)",
     [RA_SQL_DIAGNOSTIC] = "INSERT INTO diagnostic(run_id, unix_ns, severity, source, message)"
@@ -94,6 +105,7 @@ static enum ra_status lose_batch(struct ra_store *store, struct ra_error *err)
     if (!sqlite3_get_autocommit(store->db))
         sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     store->in_batch = false;
+    store->n_steps = 0;
     store->lost_rows = true;
     return status;
 }
@@ -105,28 +117,36 @@ static enum ra_status refuse(struct ra_store *store, struct ra_error *err)
     return lose_batch(store, err);
 }
 
-static enum ra_status open_batch(struct ra_store *store, struct ra_error *err)
+void ra_row_start_batch(struct ra_store *store)
 {
     RA_BUG_ON(store->mode != RA_STORE_APPEND);
+    if (store->in_batch || store->n_steps > 0)
+        return;
+    store->n_pending = 0;
+    store->batch_from_ns = ra_clock_ns();
+}
+
+static enum ra_status open_batch(struct ra_store *store, struct ra_error *err)
+{
+    ra_row_start_batch(store);
     if (store->in_batch)
         return RA_OK;
     if (sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
         return lose_batch(store, err);
     store->in_batch = true;
-    store->n_pending = 0;
-    store->batch_from_ns = ra_clock_ns();
     return RA_OK;
 }
 
 enum ra_status ra_store_flush(struct ra_store *store, struct ra_error *err)
 {
     RA_BUG_ON(store->mode != RA_STORE_APPEND);
+    enum ra_status status = ra_store_steps_write(store, err);
     if (!store->in_batch)
-        return RA_OK;
+        return status;
     if (sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
         return lose_batch(store, err);
     store->in_batch = false;
-    return RA_OK;
+    return status;
 }
 
 enum ra_status ra_row_begin_end(struct ra_store *store, enum ra_store_sql which, struct ra_row *row,
@@ -141,18 +161,27 @@ enum ra_status ra_row_begin_end(struct ra_store *store, enum ra_store_sql which,
     return RA_OK;
 }
 
+enum ra_status ra_row_allowed(struct ra_store *store, struct ra_error *err)
+{
+    if (!store->lost_rows)
+        return RA_OK;
+    return ra_fail(err, RA_ESTORE,
+                   "%s: cannot be written: an earlier batch was lost; what was committed before is "
+                   "kept",
+                   store->path);
+}
+
 enum ra_status ra_row_begin(struct ra_store *store, enum ra_store_sql which, struct ra_row *row,
                             struct ra_error *err)
 {
-    if (store->lost_rows)
-        return ra_fail(err, RA_ESTORE,
-                       "%s: cannot be written: an earlier batch was lost; what was committed "
-                       "before is kept",
-                       store->path);
+    RA_TRY(ra_row_allowed(store, err));
     return ra_row_begin_end(store, which, row, err);
 }
 
-/* Step the statement and free it for the next row; SQLITE_ROW leaves its first column in *id. */
+/*
+ * Step the statement and free it for the next row; SQLITE_ROW leaves its first column in *id. Its
+ * marks need no clearing: each is bound anew before it runs again.
+ */
 static enum ra_status run(struct ra_row *row, int expected, int64_t *id, struct ra_error *err)
 {
     RA_BUG_ON(row->at != sqlite3_bind_parameter_count(row->statement));
@@ -163,7 +192,6 @@ static enum ra_status run(struct ra_row *row, int expected, int64_t *id, struct 
     if (rc != SQLITE_DONE && rc != expected)
         status = refuse(row->store, err);
     sqlite3_reset(row->statement);
-    sqlite3_clear_bindings(row->statement);
     return status;
 }
 
@@ -173,15 +201,24 @@ enum ra_status ra_row_find(struct ra_row *row, int64_t *id, struct ra_error *err
     return run(row, SQLITE_ROW, id, err);
 }
 
-enum ra_status ra_row_write(struct ra_row *row, struct ra_error *err)
+enum ra_status ra_row_run(struct ra_row *row, struct ra_error *err)
 {
-    struct ra_store *store = row->store;
     int64_t no_id = 0;
-    RA_TRY(run(row, SQLITE_DONE, &no_id, err));
+    return run(row, SQLITE_DONE, &no_id, err);
+}
+
+enum ra_status ra_row_count(struct ra_store *store, struct ra_error *err)
+{
     store->n_pending++;
-    if (store->n_pending < batch_rows && ra_clock_ns() - store->batch_from_ns < batch_ns)
+    if (store->n_pending < RA_BATCH_ROWS && ra_clock_ns() - store->batch_from_ns < batch_ns)
         return RA_OK;
     return ra_store_flush(store, err);
+}
+
+enum ra_status ra_row_write(struct ra_row *row, struct ra_error *err)
+{
+    RA_TRY(ra_row_run(row, err));
+    return ra_row_count(row->store, err);
 }
 
 enum ra_status ra_row_add(struct ra_row *row, int64_t *id, struct ra_error *err)

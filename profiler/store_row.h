@@ -28,6 +28,11 @@ RA_MUST_CHECK enum ra_status ra_row_begin(struct ra_store *store, enum ra_store_
 RA_MUST_CHECK enum ra_status ra_row_begin_end(struct ra_store *store, enum ra_store_sql which,
                                               struct ra_row *row, struct ra_error *err);
 
+/* RA_ESTORE after a lost batch. */
+RA_MUST_CHECK enum ra_status ra_row_allowed(struct ra_store *store, struct ra_error *err);
+/* Start the clock of a batch unless one is under way. */
+void ra_row_start_batch(struct ra_store *store);
+
 void ra_row_int(struct ra_row *row, int64_t value);
 void ra_row_int_or_null(struct ra_row *row, int64_t value, int64_t none);
 void ra_row_u64(struct ra_row *row, uint64_t value); /* the same bits, signed */
@@ -39,6 +44,10 @@ void ra_row_text(struct ra_row *row, const char *text);
  * constraint is left out; any other failure rolls the batch back and ends all writing of results.
  */
 RA_MUST_CHECK enum ra_status ra_row_write(struct ra_row *row, struct ra_error *err);
+
+/* Its two halves: run the statement; count a row and commit when the batch is large or old. */
+RA_MUST_CHECK enum ra_status ra_row_run(struct ra_row *row, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_row_count(struct ra_store *store, struct ra_error *err);
 
 /* Write it; *id is its row id. */
 RA_MUST_CHECK enum ra_status ra_row_add(struct ra_row *row, int64_t *id, struct ra_error *err);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "profiler/store_internal.h"
+#include "profiler/store_steps.h"
 
 static enum ra_status read_rows(struct ra_store *store, struct sqlite3_stmt *statement,
                                 const char **cells, ra_store_cells_fn each, void *context,
@@ -33,6 +34,7 @@ enum ra_status ra_store_select(struct ra_store *store, const char **sql, const c
                                ra_store_cells_fn each, void *context, struct ra_error *err)
 {
     struct sqlite3_stmt *statement = NULL;
+    RA_TRY(ra_store_steps_write(store, err));
     if (sqlite3_prepare_v2(store->db, *sql, -1, &statement, sql) != SQLITE_OK)
         return ra_store_sql_fail(store->db, store->path, "cannot be queried", err);
     if (!statement)

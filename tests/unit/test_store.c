@@ -209,7 +209,9 @@ static void a_refused_row_leaves_the_batch_alone(void **state)
     int64_t run_id = store_begin_run(store), pass_id;
     struct ra_layer_step_row row = store_step(run_id, 0, 0);
     ra_assert_ok(ra_store_layer_step(store, &row, &err));
-    ra_assert_fails(ra_store_layer_step(store, &row, &err), RA_ESTORE, "UNIQUE");
+    ra_assert_ok(ra_store_layer_step(store, &row, &err)); /* waits, as rows of a batch do */
+    ra_assert_fails(ra_store_flush(store, &err), RA_ESTORE, "UNIQUE");
+    ra_assert_ok(ra_store_flush(store, &err));
     ra_assert_fails(ra_store_pass_begin(store, run_id, 0, "fast", &pass_id, &err), RA_ESTORE,
                     "CHECK");
     ra_assert_fails(ra_store_diagnostic(store, 0, "fatal", "a", "b", &err), RA_ESTORE,
@@ -221,6 +223,86 @@ static void a_refused_row_leaves_the_batch_alone(void **state)
     ra_assert_ok(ra_store_layer_step(store, &row, &err));
     store_done(store);
     assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM layer_step"), 2);
+}
+
+/* Many rows go in by one statement: those before and behind a refused one must all be there. */
+static void refused_rows_are_left_out_of_many(void **state)
+{
+    enum { n = 1000, in_file = 500, twice = 703 };
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    int64_t run_id = store_begin_run(store);
+    struct ra_layer_step_row row = store_step(run_id, in_file, 0);
+    ra_assert_ok(ra_store_layer_step(store, &row, &err));
+    ra_assert_ok(ra_store_flush(store, &err));
+    for (int32_t i = 0; i <= n; i++) { /* scattered, one step twice */
+        row = store_step(run_id, i == n ? twice : i * 7 % n, 0);
+        row.keys_read = row.step == in_file ? -1 : 10 + row.step;
+        ra_assert_ok(ra_store_layer_step(store, &row, &err));
+    }
+    ra_assert_fails(ra_store_flush(store, &err), RA_ESTORE, "row refused");
+    store_done(store);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM layer_step"), n);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM layer_step WHERE keys_read <>"
+                                              " 10 + step AND NOT (step = 500 AND keys_read ="
+                                              " 1500)"),
+                     0);
+}
+
+/* A run that lost a row may be called failed, and the rows of the batch stay; never complete. */
+static void a_run_with_a_refused_row_is_not_complete(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    for (int ends_as = RA_RUN_COMPLETE; ends_as <= RA_RUN_FAILED; ends_as++) {
+        int64_t run_id = store_begin_run(store), pass_id;
+        ra_assert_ok(ra_store_pass_begin(store, run_id, 0, "bare", &pass_id, &err));
+        struct ra_layer_step_row row = store_step(run_id, 0, 0);
+        ra_assert_ok(ra_store_layer_step(store, &row, &err));
+        ra_assert_ok(ra_store_layer_step(store, &row, &err));
+        if (ends_as == RA_RUN_COMPLETE)
+            ra_assert_fails(ra_store_pass_end(store, pass_id, RA_RUN_COMPLETE, &err), RA_ESTORE,
+                            "UNIQUE");
+        ra_assert_ok(ra_store_run_end(store, run_id, RA_RUN_FAILED, NULL, NULL, NULL, &err));
+    }
+    store_done(store);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM layer_step"), 2);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM pass p JOIN run r ON r.id ="
+                                              " run_id WHERE p.state = 'aborted' AND r.state ="
+                                              " 'failed'"),
+                     2);
+}
+
+static enum ra_status count_cells(void *context, const struct ra_store_cells *row,
+                                  struct ra_error *err)
+{
+    (void)row;
+    (void)err;
+    ++*(int *)context;
+    return RA_OK;
+}
+
+/* The writer's own queries see rows that wait in memory. */
+static void a_writer_sees_its_waiting_rows(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    int64_t run_id = store_begin_run(store);
+    struct store_seen seen = {0};
+    struct ra_layer_step_row row = store_step(run_id, 0, 0);
+    ra_assert_ok(ra_store_layer_step(store, &row, &err));
+    ra_assert_ok(ra_store_runs(store, NULL, store_see, &seen, &err));
+    assert_int_equal(seen.n_layer_steps, 1);
+    row.step = 1;
+    ra_assert_ok(ra_store_layer_step(store, &row, &err));
+    const char *sql = "SELECT 1 FROM layer_step WHERE step = 1";
+    int n = 0;
+    ra_assert_ok(ra_store_select(store, &sql, NULL, count_cells, &n, &err));
+    assert_int_equal(n, 1);
+    store_done(store);
 }
 
 /* Not per row (slow), not only at the end (a crash would lose all). */
@@ -285,6 +367,9 @@ int main(void)
         TEST(a_run_that_fails_takes_its_open_pass_along),
         TEST(retained_and_notes_are_kept),
         TEST(a_refused_row_leaves_the_batch_alone),
+        TEST(refused_rows_are_left_out_of_many),
+        TEST(a_run_with_a_refused_row_is_not_complete),
+        TEST(a_writer_sees_its_waiting_rows),
         TEST(batches_are_of_ten_thousand_rows_or_half_a_second),
         TEST(speed_is_shown),
     };
