@@ -49,7 +49,7 @@ SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/support/*.c)))
 BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
-CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h profiler/bench/*.c))
+CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
 SCRIPTS := bootstrap .ci/run $(sort $(wildcard tests/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 
@@ -104,9 +104,20 @@ $(B)/tests/%: tests/unit/%.c $(SUPO) $(LIB) $(FLAGSTAMP)
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(SUPO) $(LIB) $(LDLIBS) -lcmocka
 
+# Benchmarks: each program prints lines of JSON, bench.py lays them out.
+BENCH := $(sort $(notdir $(basename $(wildcard kernels/bench/bench_*.c profiler/bench/bench_*.c))))
+BENCHO := $(B)/kernels/bench/bench.o $(B)/kernels/bench/bed.o
+$(B)/bench/% $(B)/kernels/bench/%.o: private OPT := -O3
+$(B)/bench/%: kernels/bench/%.c $(BENCHO) $(LIB) $(FLAGSTAMP)
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCHO) $(LIB) $(LDLIBS)
 $(B)/bench/%: profiler/bench/%.c $(LIB) $(FLAGSTAMP)
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(LIB) $(LDLIBS)
+.PHONY: bench build-bench
+build-bench: $(BENCH:%=$(B)/bench/%)
+bench: all build-bench ## check, then time; a table, and build/bench/bench.json
+	$(Q)mkdir -p build/bench && /usr/bin/python3 tests/bench/bench.py $(B) build/bench/bench.json
 
 .PHONY: test test-unit test-cli test-tools test-audit build-tests
 build-tests: $(B)/rattn-sim $(UNITB)
