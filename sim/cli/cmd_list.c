@@ -9,6 +9,7 @@
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/list.h"
+#include "sim/cli/list_metrics.h"
 #include "sim/cli/output.h"
 #include "sim/cli/plot_list.h"
 #include "sim/report.h"
@@ -28,14 +29,13 @@ static const struct {
     const char *name;
     enum ra_status (*gather)(json_t *rows, const char *db, struct ra_error *err);
     void (*print)(const json_t *rows, int verbosity);
-    const char *absent; /* the part this version lacks */
 } listings[] = {
-    {"policies", ra_list_policies, ra_list_print_policies, NULL},
-    {"backends", ra_list_backends, ra_list_print_backends, NULL},
-    {"devices", ra_list_devices, ra_list_print_devices, NULL},
-    {"figures", ra_list_figures, ra_list_print_figures, NULL},
-    {"metrics", NULL, NULL, "GPU performance metrics"},
-    {"runs", ra_list_runs, ra_list_print_runs, NULL},
+    {"policies", ra_list_policies, ra_list_print_policies},
+    {"backends", ra_list_backends, ra_list_print_backends},
+    {"devices", ra_list_devices, ra_list_print_devices},
+    {"figures", ra_list_figures, ra_list_print_figures},
+    {"metrics", ra_list_metrics, ra_list_print_metrics},
+    {"runs", ra_list_runs, ra_list_print_runs},
 };
 enum { N_LISTINGS = sizeof listings / sizeof *listings };
 
@@ -63,9 +63,6 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
                        RA_SPAN(word),
                        ra_text_nearest(word, listings, N_LISTINGS, sizeof *listings));
     }
-    if (listings[which].absent)
-        return ra_fail(err, RA_ENODEV, "list %s: %s: not in this version", values->what,
-                       listings[which].absent);
     bool needs_db = listings[which].gather == ra_list_runs;
     if (needs_db && !values->db)
         return ra_fail(err, RA_EUSAGE, "list runs: expected DB, got nothing");
@@ -84,11 +81,11 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
 
 const struct ra_command ra_cmd_list = {
     .name = "list",
-    .summary = "policies, backends, devices, or the runs in a store",
+    .summary = "policies, backends, devices, figures, metrics, or the runs in a store",
     .run = run,
     .operands = operands,
     .common = RA_COMMON_FORMAT_CSV | RA_COMMON_TALK,
     .values_size = sizeof(struct values),
     .notes = "list policies -v shows every parameter with its range and default, and the paper "
-             "each policy follows.",
+             "each policy follows; list metrics -v adds tag and label.",
 };
