@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What a recycled cache holds of the attention fades with the steps since it was rebuilt.
--- age: steps since the layer's last full step (or the prefill). mass: mean over layers and steps
--- that do not attend to everything, n of them; p25 and p75: quartiles. An age that fewer than nine in
+-- Needs full steps, steps between them, and their mass, which --no-quality does not measure.
+-- age: steps since the layer's last full step (or the prefill). mass_recovered: mean over layers and
+-- steps that do not attend to everything, n of them; p25 and p75: quartiles. An age that fewer than nine in
 -- ten caches reach is left out: the long-lived ones are not like the others. A schedule without full steps has one mean, drawn flat.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
@@ -21,13 +22,13 @@ curve AS (SELECT run_id, age, avg(mass) AS mass, many,
 flat AS (SELECT run_id, avg(mass) AS mass, count(*) AS many FROM dated JOIN kind USING (run_id)
          WHERE NOT renews AND age > 0 GROUP BY run_id),
 ends AS (SELECT 1 AS age UNION SELECT max(age) FROM curve)
-SELECT series, age, mass, p25, p75, many AS n
+SELECT series, age, mass AS mass_recovered, p25, p75, many AS n
   FROM (SELECT run_id, age, mass, p25, p75, many FROM curve
         UNION ALL SELECT run_id, ends.age, mass, NULL, NULL, many FROM flat, ends
         WHERE ends.age IS NOT NULL AND EXISTS (SELECT 1 FROM curve))
   JOIN chosen USING (run_id) ORDER BY chosen.n, age;
 
--- The curve that changes most between its first and its last quarter.
+-- The curve that changes most between its first and its last quarter; less than 0.02 is no change.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
 dated AS (SELECT run_id, n, series, is_full, mass_recovered_mean AS mass,
@@ -45,9 +46,11 @@ quarter AS (SELECT n, series, oldest,
               sum(CASE WHEN age > oldest - (oldest + 3) / 4 THEN mass * many END)
                 / sum(CASE WHEN age > oldest - (oldest + 3) / 4 THEN many END) AS old
             FROM curve JOIN reach USING (n) GROUP BY n)
-SELECT CASE WHEN abs(young - old) < 0.01 THEN
-         printf('No difference: mass recovered changes by %.3f at most, from the first to the last of %d steps after a refresh', abs(young - old), oldest)
+SELECT CASE WHEN (SELECT max(oldest) FROM quarter) = 1 THEN
+         printf('%s recovers %.2f of the mass in the step after a refresh', series, young)
+       WHEN abs(young - old) < 0.02 THEN
+         printf('No difference: mass recovered changes by %.3f at most (under 0.02) from the first to the last of %d steps after a refresh', abs(young - old), oldest)
        ELSE printf('%s: mass recovered %s from %.2f to %.2f within %d steps of a refresh', series,
                    iif(old < young, 'falls', 'rises'), young, old, oldest) END AS title,
-    'method: f64 reference, mean and quartiles over layers and steps' AS method
+    'method: f64 reference, mean and quartiles over layers and steps; ages that nine in ten caches reach' AS method
   FROM quarter ORDER BY abs(young - old) DESC, n LIMIT 1;

@@ -15,6 +15,7 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/output.h"
 #include "sim/cli/plot.h"
+#include "sim/policy.h"
 #include "sim/report.h"
 
 struct values {
@@ -56,7 +57,7 @@ static const struct ra_option options[] = {
     {.name = NULL},
 };
 
-/* The runs that are drawn: JSON list of {id, series}, and what they have in common. */
+/* The runs that are drawn: JSON list of {id, series, is_bound}, and what they have in common. */
 struct choice {
     json_t *runs;
     char *invocation, *key;
@@ -80,6 +81,16 @@ static bool is_drawable(const struct ra_run_listing *run)
 {
     return strcmp(run->state, "complete") == 0 && strcmp(run->kind, "replay") == 0 && run->policy &&
            run->n_layer_steps > 0;
+}
+
+/* What exists offline only is no schedule that a figure could advise. */
+static bool is_bound(const char *policy)
+{
+    struct ra_policy_spec *spec = NULL;
+    bool needs_truth = ra_policy_parse(&spec, policy, NULL) == RA_OK &&
+                       (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
+    ra_policy_spec_close(spec);
+    return needs_truth;
 }
 
 static void forget(struct choice *choice)
@@ -109,7 +120,8 @@ static enum ra_status add(struct choice *choice, const struct ra_run_listing *ru
     snprintf(name, sizeof name, "%s", series);
     if (is_taken)
         snprintf(name, sizeof name, "%s (run %" PRId64 ")", series, run->id);
-    json_t *row = json_pack("{s:I, s:o}", "id", (json_int_t)run->id, "series", ra_json_text(name));
+    json_t *row = json_pack("{s:I, s:o, s:b}", "id", (json_int_t)run->id, "series",
+                            ra_json_text(name), "is_bound", is_bound(run->policy));
     if (!row || json_array_append_new(choice->runs, row) != 0)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");
     return RA_OK;
@@ -195,20 +207,22 @@ static enum ra_status draw(const struct ra_cli *cli, const struct values *values
     static const char *const extensions[] = {"svg", "png", "pdf"};
     struct ra_plot_target target = {values->folder, (enum ra_plot_format)values->format};
     for (const struct ra_plot *plot = ra_plots; plot->name; plot++) {
+        char needs[256];
         bool has_rows = false;
         if (!is_wanted(values, plot->name))
             continue;
         RA_TRY(ra_plot_write(store, plot, runs, &target, &has_rows, err));
+        ra_plot_needs(plot, needs, sizeof needs);
         if (!has_rows && values->figures.n > 0)
-            return ra_fail(err, RA_EFORMAT, "%s: the runs hold nothing for figure %s", values->db,
-                           plot->name);
+            return ra_fail(err, RA_EFORMAT, "%s: figure %s needs %s, the runs have none",
+                           values->db, plot->name, needs);
         if (has_rows)
             RA_TRY(ra_plot_draw(plot, &target, err));
         if (has_rows)
             printf("%s/%s.%s\n", values->folder, plot->name, extensions[values->format]);
         else if (!cli->is_quiet)
-            fprintf(stderr, "rattn-sim: figure %s left out: the runs hold nothing for it\n",
-                    plot->name);
+            fprintf(stderr, "rattn-sim: figure %s left out: it needs %s, the runs have none\n",
+                    plot->name, needs);
     }
     return RA_OK;
 }

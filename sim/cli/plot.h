@@ -25,6 +25,9 @@ extern const char *const ra_plot_house_sql, *const ra_plot_house_gp;
 /* The sentence at the head of a figure's query: what it supports. */
 void ra_plot_claim(const struct ra_plot *plot, char *out, size_t size);
 
+/* The line below it: what runs must hold to be drawn. */
+void ra_plot_needs(const struct ra_plot *plot, char *out, size_t size);
+
 /* Where a figure goes: files NAME.tsv, NAME.gp and NAME.svg (png, pdf) in `folder`. */
 struct ra_plot_target {
     const char *folder;
@@ -32,9 +35,9 @@ struct ra_plot_target {
 };
 
 /*
- * Query the store for `runs` (JSON list of {id, series}), write NAME.tsv and NAME.gp. *has_rows is
- * false, and nothing is written, when the store has nothing for this figure. Errors: RA_ESTORE,
- * RA_EIO naming the file.
+ * Query the store for `runs` (JSON list of {id, series, is_bound}), write NAME.tsv and NAME.gp.
+ * *has_rows is false, and nothing is written, when the store has nothing for this figure. Errors:
+ * RA_ESTORE, RA_EIO naming the file.
  */
 RA_MUST_CHECK enum ra_status ra_plot_write(struct ra_store *store, const struct ra_plot *plot,
                                            const char *runs, const struct ra_plot_target *target,

@@ -15,12 +15,26 @@ const struct ra_plot ra_plots[] = {
     {NULL, NULL, NULL},
 };
 
-/* Second line of the query, without the comment's dashes and the full stop. */
-void ra_plot_claim(const struct ra_plot *plot, char *out, size_t size)
+/* A line of the query, from 0, without the comment's dashes, `skip` and the full stop. */
+static void line_of(const struct ra_plot *plot, int number, size_t skip, char *out, size_t size)
 {
-    const char *line = strchr(plot->sql, '\n');
-    line = line ? line + 1 : "";
+    const char *line = plot->sql;
+    for (int i = 0; line && i < number; i++) {
+        line = strchr(line, '\n');
+        line += line != NULL;
+    }
+    line = line ? line : "";
     line += strspn(line, "- ");
     size_t n = strcspn(line, ".\n");
-    snprintf(out, size, "%.*s", (int)n, line);
+    snprintf(out, size, "%.*s", (int)(n - (skip < n ? skip : n)), line + (skip < n ? skip : n));
+}
+
+void ra_plot_claim(const struct ra_plot *plot, char *out, size_t size)
+{
+    line_of(plot, 1, 0, out, size);
+}
+
+void ra_plot_needs(const struct ra_plot *plot, char *out, size_t size)
+{
+    line_of(plot, 2, strlen("Needs "), out, size);
 }

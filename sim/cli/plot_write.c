@@ -9,9 +9,13 @@
 
 #include <jansson.h>
 
+#include "profiler/metrics.h"
 #include "sim/cli/plot.h"
+#include "sim/cli/plot_words.h"
 
-enum { TITLE_COLUMNS = 60, CAPTION_COLUMNS = 98, TEXT_MAX = 2048, SERIES_MAX = 256 };
+/* The page's width in sizes of the three fonts, times a hundred: see house.gp. */
+enum { TITLE_WIDTH = 2840, CAPTION_WIDTH = 3780, SERIES_WIDTH = 3250 };
+enum { TEXT_MAX = 2048, SERIES_MAX = 256 };
 
 static const char *const extensions[] = {"svg", "png", "pdf"};
 
@@ -26,58 +30,8 @@ struct figure {
     bool has_title;
 };
 
-/* A cell of the table: neither tab nor line end. */
-static void put_cell(FILE *out, const char *text)
-{
-    for (; text && *text; text++)
-        fputc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, out);
-}
-
-/* A single-quoted gnuplot string, in which nothing but the quote itself is special. */
-static void put_quoted(FILE *out, const char *text, size_t n)
-{
-    fputc('\'', out);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text[i];
-        fputs(c == '\'' ? "'" : "", out);
-        fputc(c < ' ' || c == 0x7f ? '?' : c, out);
-    }
-    fputc('\'', out);
-}
-
-/* Where a line of at most `columns` bytes ends: behind a blank, else behind a comma, else there. */
-static size_t line_length(const char *text, size_t columns)
-{
-    size_t n = strlen(text), at = 0;
-    if (n <= columns)
-        return n;
-    for (size_t i = 1; i <= columns; i++)
-        if (text[i] == ' ')
-            at = i;
-    for (size_t i = 1; at == 0 && i < columns; i++)
-        if (text[columns - i] == ',')
-            at = columns - i + 1;
-    for (at = at ? at : columns; at > 1 && ((unsigned char)text[at] & 0xc0) == 0x80; at--)
-        ; /* not inside a character */
-    return at;
-}
-
-/* NAME = 'line'."\n".'line', and n_NAME = the number of lines. */
-static void put_wrapped(FILE *out, const char *name, const char *text, size_t columns)
-{
-    int n_lines = 0;
-    fprintf(out, "%s = ", name);
-    do {
-        size_t n = line_length(text, columns);
-        fputs(n_lines++ ? ".\"\\n\"." : "", out);
-        put_quoted(out, text, n);
-        text += n;
-        text += strspn(text, " ");
-    } while (*text);
-    fprintf(out, "\nn_%s = %d\n", name, n_lines);
-}
-
-/* A series keeps its line in every figure: the place of its run among those chosen, from 1. */
+/* A series keeps its line in every figure: the place of its run among those chosen, from 1; n + 1
+ * when it is none of them. */
 static size_t line_of(const json_t *runs, const char *series)
 {
     size_t i = 0;
@@ -88,28 +42,51 @@ static size_t line_of(const json_t *runs, const char *series)
     return i + 1;
 }
 
-/* The variables of the next series: its name and its line. */
+/* The variables of the next series: its name, in the lines of the key, and its line. */
 static void put_series(struct figure *figure, const char *series)
 {
+    char name[32], label[TEXT_MAX];
+    size_t line = line_of(figure->runs, series);
+    const json_t *run = json_array_get(figure->runs, line - 1);
+    bool is_bound = json_is_true(json_object_get(run, "is_bound"));
     snprintf(figure->last, sizeof figure->last, "%s", series);
-    fprintf(figure->gp, "series_%d = ", ++figure->n_series);
-    put_quoted(figure->gp, series, strlen(series));
-    fprintf(figure->gp, "\nline_%d = %zu\n", figure->n_series, line_of(figure->runs, series));
+    snprintf(name, sizeof name, "series_%d", ++figure->n_series);
+    snprintf(label, sizeof label, "%s%s", series, is_bound ? " (a bound, no schedule)" : "");
+    ra_plot_put_lines(figure->gp, name, label, SERIES_WIDTH);
+    fprintf(figure->gp, "line_%d = %zu\n", figure->n_series, line);
 }
 
+/* The heading of the table; for each column that is a metric, what its axis says. */
+static void put_columns(struct figure *figure, const struct ra_store_cells *row, bool has_series)
+{
+    fputs(has_series ? "line\t" : "", figure->tsv);
+    for (int i = 0; i < row->n; i++) {
+        const struct ra_metric *metric = ra_metric_find(row->names[i]);
+        fprintf(figure->tsv, "%s%s", row->names[i], i + 1 < row->n ? "\t" : "\n");
+        if (metric)
+            fprintf(figure->gp, *metric->unit ? "axis_%s = '%s (%s)'\n" : "axis_%s = '%s'\n",
+                    metric->name, metric->label, metric->unit);
+    }
+}
+
+/* Rows are numbered by series, so that a script need not compare names. */
 static enum ra_status on_row(void *context, const struct ra_store_cells *row, struct ra_error *err)
 {
     struct figure *figure = context;
     bool has_series = row->n > 0 && strcmp(row->names[0], "series") == 0;
-    if (has_series && (figure->n_rows == 0 || strcmp(figure->last, row->text[0]) != 0)) {
+    const char *series = has_series && row->text[0] ? row->text[0] : "";
+    if (figure->n_rows == 0)
+        put_columns(figure, row, has_series);
+    if (has_series && (figure->n_rows == 0 || strcmp(figure->last, series) != 0)) {
         if (figure->n_series == SERIES_MAX)
-            return ra_fail(err, RA_ERANGE, "%s: more than %d series", figure->path, SERIES_MAX);
-        put_series(figure, row->text[0]);
+            return ra_fail(err, RA_ERANGE, "%s: more than %d series: choose some with --run",
+                           figure->path, SERIES_MAX);
+        put_series(figure, series);
     }
-    for (int i = 0; figure->n_rows == 0 && i < row->n; i++)
-        fprintf(figure->tsv, "%s%s", row->names[i], i + 1 < row->n ? "\t" : "\n");
+    if (has_series)
+        fprintf(figure->tsv, "%d\t", figure->n_series);
     for (int i = 0; i < row->n; i++) {
-        put_cell(figure->tsv, row->text[i]);
+        ra_plot_put_cell(figure->tsv, row->text[i]);
         fputc(i + 1 < row->n ? '\t' : '\n', figure->tsv);
     }
     figure->n_rows++;
@@ -136,13 +113,11 @@ static enum ra_status on_facts(void *context, const struct ra_store_cells *row,
         size_t used = strlen(figure->caption);
         if (strcmp(name, "title") == 0) {
             figure->has_title = *text != '\0';
-            put_wrapped(figure->gp, name, text, TITLE_COLUMNS);
+            ra_plot_put_lines(figure->gp, name, text, TITLE_WIDTH);
         } else if (strcmp(name, "method") == 0) {
             snprintf(figure->caption + used, sizeof figure->caption - used, "; %s", text);
         } else {
-            fprintf(figure->gp, "%s = ", name);
-            put_quoted(figure->gp, text, strlen(text));
-            fputc('\n', figure->gp);
+            ra_plot_put_text(figure->gp, name, text);
         }
     }
     return RA_OK;
@@ -152,6 +127,7 @@ static enum ra_status query(struct ra_store *store, const struct ra_plot *plot, 
                             struct figure *figure, struct ra_error *err)
 {
     const char *house = ra_plot_house_sql, *sql = plot->sql;
+    fputs("panels = 1\n", figure->gp);
     RA_TRY(ra_store_select(store, &house, runs, on_house, figure, err));
     RA_TRY(ra_store_select(store, &sql, runs, on_row, figure, err));
     return ra_store_select(store, &sql, runs, on_facts, figure, err);
@@ -160,7 +136,7 @@ static enum ra_status query(struct ra_store *store, const struct ra_plot *plot, 
 static void put_script(struct figure *figure, const struct ra_plot *plot,
                        enum ra_plot_format format)
 {
-    put_wrapped(figure->gp, "caption", figure->caption, CAPTION_COLUMNS);
+    ra_plot_put_lines(figure->gp, "caption", figure->caption, CAPTION_WIDTH);
     fprintf(figure->gp, "n_series = %d\nname = '%s'\nformat = '%s'\n", figure->n_series, plot->name,
             extensions[format]);
     fputs(ra_plot_house_gp, figure->gp);
@@ -193,12 +169,13 @@ static enum ra_status close_file(FILE *file, const char *path, enum ra_status st
     return status;
 }
 
+/* A figure that is not drawn leaves none of an earlier call behind, which would pass for it. */
 static enum ra_status remove_files(struct figure *figure, const struct ra_plot_target *target,
                                    const char *name)
 {
-    static const char *const both[] = {"tsv", "gp"};
-    for (int i = 0; i < 2; i++) {
-        snprintf(figure->path, sizeof figure->path, "%s/%s.%s", target->folder, name, both[i]);
+    const char *const all[] = {"tsv", "gp", extensions[target->format]};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        snprintf(figure->path, sizeof figure->path, "%s/%s.%s", target->folder, name, all[i]);
         remove(figure->path);
     }
     return RA_OK;

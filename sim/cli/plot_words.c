@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cells, quotes and lines: everything foreign passes through clean() first. */
+#include "sim/cli/plot_words.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of the character at `text`; 0 when it is a control, no UTF-8, or none that XML allows. */
+static size_t character(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    if (*c < 0x80)
+        return *c >= ' ' && *c != 0x7f;
+    size_t n = *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : 2;
+    unsigned long code = *c & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (c[i] & 0x3f);
+    }
+    static const unsigned long least[] = {0, 0, 0xa0, 0x800, 0x10000};
+    if (*c > 0xf4 || *c < 0xc0 || code < least[n] || code > 0x10ffff ||
+        (code >= 0xd800 && code < 0xe000) || (code & 0xfffe) == 0xfffe)
+        return 0;
+    return n;
+}
+
+/* A copy in which every byte that must not pass is '?'; caller frees, NULL without memory. */
+static char *clean(const char *text)
+{
+    char *copy = strdup(text);
+    for (char *at = copy; at && *at;) {
+        size_t n = character(at);
+        if (n == 0)
+            *at = '?';
+        at += n ? n : 1;
+    }
+    return copy;
+}
+
+void ra_plot_put_cell(FILE *out, const char *text)
+{
+    char *copy = clean(text ? text : "");
+    for (const char *at = copy; at && *at; at++)
+        fputc(*at == '"' ? '?' : *at, out);
+    free(copy);
+}
+
+/* A single-quoted gnuplot string, in which nothing but the quote itself is special. */
+static void put_quoted(FILE *out, const char *text, size_t n)
+{
+    fputc('\'', out);
+    for (size_t i = 0; i < n; i++) {
+        fputs(text[i] == '\'' ? "'" : "", out);
+        fputc(text[i], out);
+    }
+    fputs("'\n", out);
+}
+
+void ra_plot_put_text(FILE *out, const char *name, const char *text)
+{
+    char *copy = clean(text);
+    fprintf(out, "%s = ", name);
+    put_quoted(out, copy ? copy : "", copy ? strlen(copy) : 0);
+    free(copy);
+}
+
+/* Width of the character at `text`, n bytes long, in hundredths of the font's size: rounded up from
+ * DejaVu Sans, the widest of the usual sans-serif fonts. */
+static size_t width_of(const char *text, size_t n)
+{
+    if (n > 1)
+        return n == 2 ? 70 : 100;
+    if (strchr("filjrtI .,:;|!'()[]/\\-", *text))
+        return 41;
+    if (strchr("mwMW@%", *text))
+        return 100;
+    if (strchr("=+<>~^#&_", *text))
+        return 84;
+    return *text >= 'A' && *text <= 'Z' ? 75 : 64;
+}
+
+/* Bytes of the first line: up to a blank, else behind a comma, else as many as fit. */
+static size_t line_length(const char *text, size_t width)
+{
+    size_t n = 0, blank = 0, comma = 0;
+    for (size_t used = 0; text[n];) {
+        size_t bytes = character(text + n);
+        bytes = bytes ? bytes : 1;
+        used += width_of(text + n, bytes);
+        if (used > width && n > 0)
+            return blank ? blank : comma ? comma : n;
+        n += bytes;
+        if (text[n] == ' ')
+            blank = n;
+        if (text[n - 1] == ',')
+            comma = n;
+    }
+    return n;
+}
+
+void ra_plot_put_lines(FILE *out, const char *name, const char *text, size_t width)
+{
+    int n_lines = 0;
+    char *copy = clean(text);
+    const char *rest = copy ? copy : "";
+    do {
+        size_t n = line_length(rest, width);
+        fprintf(out, "%s_%d = ", name, ++n_lines);
+        put_quoted(out, rest, n);
+        rest += n;
+        rest += strspn(rest, " ");
+    } while (*rest);
+    fprintf(out, "n_%s = %d\n", name, n_lines);
+    free(copy);
+}
