@@ -170,10 +170,11 @@ static: headers layers size clang-format-check tidy ## all of the above
 DEMO := -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 \
         -p streaming:k=256 -p oracle:k=256
 .PHONY: demo traces traces-8k install uninstall
-demo: all ## replay the embedded real trace under five schedules
-	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db*
+demo: all ## replay the embedded real trace under five schedules; report and figures in build/demo
+	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db* build/demo/report.txt
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --db build/demo/demo.db
-	@echo; echo "store: build/demo/demo.db    (build/rattn-sim report build/demo/demo.db)"
+	$(Q)build/rattn-sim report build/demo/demo.db -q -o build/demo/report.txt
+	@echo; echo "store: build/demo/demo.db    report: build/demo/report.txt"
 	$(if $(GNUPLOT),$(Q)build/rattn-sim plot build/demo/demo.db -o build/demo,@echo "no figures: gnuplot-nox is missing")
 traces: ## rebuild the embedded sample and compare; an all-layers trace in build/traces
 	$(Q)traces/tools/make_traces.sh sample full
