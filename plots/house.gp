@@ -50,7 +50,6 @@ set encoding utf8
 set datafile separator tab
 set datafile columnheaders
 set datafile missing ''
-set datafile commentschars ''
 data = name.'.tsv'
 
 array colours = ['#000000', '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#7f7f7f']

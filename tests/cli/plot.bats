@@ -222,9 +222,10 @@ PY
 @test "text of the store cannot leave its quotes, and is drawn as it is" {
     need_gnuplot
     draw
+    "$rattn" plot s.db -o plain -q >/dev/null
     sqlite3 s.db <<'SQL'
 update run set model_id = '''; system("touch owned"); `touch owned`' || char(10) || 'system(1)' || cast(x'ff' as text);
-update policy set canonical = 'x'';system("touch owned");' || char(9) || 'y' where id = 1;
+update policy set canonical = '"x'';system(`touch owned`);' || char(9) || 'y' where id = 1;
 update policy set canonical = '#"p_q^r{s}@t&u~v\w\n%d<x>é' || cast(x'ff' as text) where id = 2;
 update policy set canonical = (select group_concat('k=' || value || '000000', ',')
     from json_each('[1,2,3,4,5,6,7,8]')) where id = 3;
@@ -238,6 +239,8 @@ import glob, xml.etree.ElementTree as tree
 assert len(glob.glob("d/*.svg")) == len(glob.glob("d/*.png")) == len(glob.glob("d/*.pdf")) == 5
 for name in glob.glob("d/*.svg"):
     text = "".join(e.text or "" for e in tree.parse(name).iter() if e.tag.endswith("}text"))
+    shapes = [open(folder + name[1:]).read().count("<path") for folder in ("d", "plain")]
+    assert shapes[0] == shapes[1], (name, shapes)
     cells = {line.count("\t") for line in open(name.replace("svg", "tsv"))}
     assert len(cells) == 1, (name, cells)
     if "error" in name or "traffic" in name:
