@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "profiler/metrics.h"
 #include "sim/base/text.h"
 #include "sim/policy.h"
 
@@ -262,13 +263,27 @@ static void put_columns(const struct table *table, bool is_timed, const char *un
     fputc('\n', table->out);
 }
 
+/* Words, broken at blanks before column LINE. */
+static void put_words(FILE *out, const char *text)
+{
+    for (size_t n, column = 0; *text; text += n + strspn(text + n, " "), column += n + 1) {
+        n = strcspn(text, " ");
+        if (column + n > LINE)
+            column = 0;
+        fprintf(out, "%s%.*s", column ? " " : "\n", (int)n, text);
+    }
+    fputc('\n', out);
+}
+
 static void put_notes(const struct table *table, const json_t *row, bool is_timed)
 {
     FILE *out = table->out;
-    fputs("\nmass: share of the full softmax that the attended keys hold (1 = all); mass\n"
-          "sparse: on steps that do not attend to everything; error: |o' - o|/|o| of the\n"
-          "output; bytes: KV read and written and selection, per step, against full\n",
-          out);
+    char words[512];
+    snprintf(words, sizeof words,
+             "mass: %s (1 = all); mass sparse: on steps that do not attend to everything; error: "
+             "%s; bytes: KV read and written and selection, per step, against full",
+             ra_metric_find("mass_recovered")->help, ra_metric_find("output_rel_err")->help);
+    put_words(out, words);
     if (is_timed) {
         struct line line = {out, 0};
         char part[512];

@@ -18,6 +18,8 @@
 #include "sim/policy.h"
 #include "sim/report.h"
 
+enum { MANY = 16 }; /* series: more are hard to tell apart */
+
 struct values {
     const char *db, *folder;
     struct ra_option_texts figures, runs;
@@ -214,15 +216,14 @@ static enum ra_status draw(const struct ra_cli *cli, const struct values *values
         RA_TRY(ra_plot_write(store, plot, runs, &target, &has_rows, err));
         ra_plot_needs(plot, needs, sizeof needs);
         if (!has_rows && values->figures.n > 0)
-            return ra_fail(err, RA_EFORMAT, "%s: figure %s needs %s, the runs have none",
+            return ra_fail(err, RA_EFORMAT, "%s: the runs lack what figure %s needs: %s",
                            values->db, plot->name, needs);
         if (has_rows)
             RA_TRY(ra_plot_draw(plot, &target, err));
         if (has_rows)
             printf("%s/%s.%s\n", values->folder, plot->name, extensions[values->format]);
         else if (!cli->is_quiet)
-            fprintf(stderr, "rattn-sim: figure %s left out: it needs %s, the runs have none\n",
-                    plot->name, needs);
+            fprintf(stderr, "rattn-sim: figure %s left out: the runs lack %s\n", plot->name, needs);
     }
     return RA_OK;
 }
@@ -236,6 +237,9 @@ static enum ra_status draw_choice(const struct ra_cli *cli, const struct values 
         fprintf(stderr,
                 "rattn-sim: %d run%s of another trace, sequence, device or method left out\n",
                 choice->n_other, choice->n_other == 1 ? "" : "s");
+    if (json_array_size(choice->runs) > MANY && !cli->is_quiet)
+        fprintf(stderr, "rattn-sim: %zu series in one figure are hard to tell apart: see --run\n",
+                json_array_size(choice->runs));
     if (mkdir(values->folder, 0777) != 0 && errno != EEXIST)
         return ra_fail(err, RA_EIO, "%s: %s", values->folder, strerror(errno));
     char *runs = json_dumps(choice->runs, JSON_COMPACT);

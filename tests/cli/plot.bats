@@ -175,9 +175,9 @@ PY
     [[ $stderr == *"run 4: has trace"* ]]
     cp -r d x
     run -1 --separate-stderr "$rattn" plot s.db -o x --run 4 --figure overlap
-    [[ $stderr == *"figure overlap needs full steps that rebuild a recycled cache, the runs have none" ]]
+    [[ $stderr == *"the runs lack what figure overlap needs: full steps that rebuild a recycled cache" ]]
     run -0 --separate-stderr "$rattn" plot s.db -o x
-    [[ $stderr == *"figure mass left out: it needs full steps, steps between them, and their mass"* ]]
+    [[ $stderr == *"figure mass left out: the runs lack full steps, steps between them, and their mass"* ]]
     # an earlier figure would pass for one of these runs
     for extension in svg tsv gp; do
         [ -e x/traffic.$extension ] && [ ! -e x/mass.$extension ]
