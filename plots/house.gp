@@ -54,9 +54,9 @@ data = name.'.tsv'
 
 array colours = ['#000000', '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#7f7f7f']
 array points = [5, 7, 9, 11, 13, 15, 4, 6, 8, 10, 12]
-do for [i = 1:256] {
+do for [i = 1:512] { # the second half, for bounds, is dotted
     set linetype i linecolor rgb colours[(i - 1) % 8 + 1] linewidth 1 \
-        dashtype 1 + (i - 1) / 8 % 5 pointtype points[(i - 1) % 11 + 1] pointsize mark
+        dashtype i > 256 ? 3 : 1 + (i - 1) / 8 % 5 pointtype points[(i - 1) % 256 % 11 + 1] pointsize mark
 }
 set palette defined (0 '#440154', 0.25 '#3b528b', 0.5 '#21918c', 0.75 '#5ec962', 1 '#fde725')
 set border 3 linecolor rgb '#404040' linewidth 0.8

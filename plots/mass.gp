@@ -8,7 +8,8 @@ y_axis = axis_mass_recovered
 eval draw_key
 eval draw_axes
 set xrange [1:STATS_max > 1 ? STATS_max : 2]
-set xtics 1, whole(STATS_max)
+set xtics whole(STATS_max)
+set xtics add (1)
 set yrange [0:1]
 set style fill transparent solid (n_series > 3 ? 0.09 : 0.18) noborder
 every_point = ceil(STATS_max / 20.0)

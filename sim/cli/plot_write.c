@@ -16,6 +16,7 @@
 /* The page's width in sizes of the three fonts, times a hundred: see house.gp. */
 enum { TITLE_WIDTH = 2840, CAPTION_WIDTH = 3780, SERIES_WIDTH = 3250 };
 enum { TEXT_MAX = 2048, SERIES_MAX = 256 };
+enum { BOUND_LINES = 256 }; /* lines of bounds in house.gp begin behind it */
 
 static const char *const extensions[] = {"svg", "png", "pdf"};
 
@@ -53,7 +54,7 @@ static void put_series(struct figure *figure, const char *series)
     snprintf(name, sizeof name, "series_%d", ++figure->n_series);
     snprintf(label, sizeof label, "%s%s", series, is_bound ? " (a bound, no schedule)" : "");
     ra_plot_put_lines(figure->gp, name, label, SERIES_WIDTH);
-    fprintf(figure->gp, "line_%d = %zu\n", figure->n_series, line);
+    fprintf(figure->gp, "line_%d = %zu\n", figure->n_series, line + (is_bound ? BOUND_LINES : 0));
 }
 
 /* The heading of the table; for each column that is a metric, what its axis says. */

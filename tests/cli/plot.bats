@@ -20,7 +20,7 @@ title() { text title "$1"; }
 retitle() { # FIGURE SQL: its title once the store says otherwise
     cp s.db other.db
     sqlite3 other.db "$2"
-    "$rattn" plot other.db -o other --figure "$1" -q >/dev/null
+    "$rattn" plot other.db -o other --figure "$1" -q >/dev/null || return
     title "other/$1"
 }
 
@@ -157,6 +157,7 @@ PY
         [[ $(title d/$name) != *oracle* ]]
         grep -q "oracle:k=4 (a bound, no schedule)" d/$name.svg
         [ "$(grep -c "(a bound" d/$name.svg)" = 1 ]
+        [ "$(grep -cE "^line_[0-9] = (259|[0-9])$" d/$name.gp)" = 3 ] && grep -qx "line_3 = 259" d/$name.gp
     done
 }
 
