@@ -35,6 +35,14 @@ struct ra_backend_config {
     int n_threads; /* 0: one per processor */
 };
 
+/* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride (v_stride)
+ * bytes. Borrowed. */
+struct ra_prompt_rows {
+    const void *k, *v;
+    size_t k_stride, v_stride;
+    int32_t P;
+};
+
 struct ra_backend_ops {
     const char *name, *summary;
     unsigned caps;
@@ -54,10 +62,9 @@ struct ra_backend_ops {
     /* Untimed: forget all rows, C_r and references of every layer. */
     void (*reset)(void *self);
 
-    /* Untimed: rows 0..P-1 of C_f. K [Hkv][P][D], V [Hkv][P][Dv], head h starting at h * k_stride
-     * (v_stride) bytes. */
-    enum ra_status (*load)(void *self, int layer, const void *k, size_t k_stride, const void *v,
-                           size_t v_stride, int32_t P, struct ra_error *err);
+    /* Untimed: rows 0..P-1 of C_f. */
+    enum ra_status (*load)(void *self, int layer, const struct ra_prompt_rows *rows,
+                           struct ra_error *err);
 
     /* Add one row to C_f: k [Hkv][D], v [Hkv][Dv]. It is "self" of what follows. */
     enum ra_status (*append)(void *self, int layer, const void *k, const void *v,

@@ -340,7 +340,12 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
                                                           RA_TRACE_V, h, first, shape->P - first},
                                  v, err));
         }
-        RA_TRY(b->ops->load(b->dev, l, b->rows->prompt, k_head, values, v_head, shape->P, err));
+        const struct ra_prompt_rows rows = {.k = b->rows->prompt,
+                                            .v = values,
+                                            .k_stride = k_head,
+                                            .v_stride = v_head,
+                                            .P = shape->P};
+        RA_TRY(b->ops->load(b->dev, l, &rows, err));
     }
     return RA_OK;
 }

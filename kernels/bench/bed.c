@@ -102,7 +102,8 @@ static void fill_layers(struct ra_bed *bed)
         fill(k, rows * D, &seed);
         fill(v, rows * D, &seed);
         size_t stride = (size_t)bed->L * D * sizeof *k;
-        must(ops()->load(bed->cpu, layer, k, stride, v, stride, bed->L, &err), &err);
+        const struct ra_prompt_rows prompt = {k, v, stride, stride, bed->L};
+        must(ops()->load(bed->cpu, layer, &prompt, &err), &err);
     }
     if (bed->K > 0)
         choose_sets(bed, &seed);

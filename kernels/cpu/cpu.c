@@ -79,20 +79,21 @@ static enum ra_status cpu_open(void **self, const struct ra_backend_config *conf
     return RA_OK;
 }
 
-static enum ra_status cpu_load(void *self, int layer, const void *k, size_t k_stride, const void *v,
-                               size_t v_stride, int32_t P, struct ra_error *err)
+static enum ra_status cpu_load(void *self, int layer, const struct ra_prompt_rows *rows,
+                               struct ra_error *err)
 {
     struct ra_cpu *cpu = self;
-    if (P < 0 || P > cpu->config.max_rows)
+    size_t P = (size_t)rows->P;
+    if (rows->P < 0 || rows->P > cpu->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cpu: layer %d: expected at most %d rows, got %d", layer,
-                       (int)cpu->config.max_rows, (int)P);
+                       (int)cpu->config.max_rows, (int)rows->P);
     for (size_t head = 0; head < (size_t)cpu->model.Hkv; head++) {
         char *to_k = cpu->layers[layer].k + head_rows(cpu, (int)head) * ra_cpu_k_bytes(cpu);
         char *to_v = cpu->layers[layer].v + head_rows(cpu, (int)head) * ra_cpu_v_bytes(cpu);
-        memcpy(to_k, (const char *)k + head * k_stride, (size_t)P * ra_cpu_k_bytes(cpu));
-        memcpy(to_v, (const char *)v + head * v_stride, (size_t)P * ra_cpu_v_bytes(cpu));
+        memcpy(to_k, (const char *)rows->k + head * rows->k_stride, P * ra_cpu_k_bytes(cpu));
+        memcpy(to_v, (const char *)rows->v + head * rows->v_stride, P * ra_cpu_v_bytes(cpu));
     }
-    cpu->layers[layer].rows = P;
+    cpu->layers[layer].rows = rows->P;
     return RA_OK;
 }
 

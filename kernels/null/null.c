@@ -50,10 +50,10 @@ static void null_reset(void *self)
     (void)self;
 }
 
-static enum ra_status null_load(void *self, int layer, const void *k, size_t k_stride,
-                                const void *v, size_t v_stride, int32_t P, struct ra_error *err)
+static enum ra_status null_load(void *self, int layer, const struct ra_prompt_rows *rows,
+                                struct ra_error *err)
 {
-    (void)self, (void)layer, (void)k, (void)k_stride, (void)v, (void)v_stride, (void)P, (void)err;
+    (void)self, (void)layer, (void)rows, (void)err;
     return RA_OK;
 }
 

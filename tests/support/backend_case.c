@@ -112,9 +112,13 @@ void ra_case_open(struct ra_case *c, int32_t P)
     c->config.model = &c->model;
     c->config.window = c->window;
     ra_assert_ok(c->ops->open(&c->self, &c->config, &err));
+    const struct ra_prompt_rows prompt = {.k = c->k,
+                                          .v = c->v,
+                                          .k_stride = rows * (size_t)c->model.D * element,
+                                          .v_stride = rows * (size_t)c->model.Dv * element,
+                                          .P = P};
     for (int layer = 0; layer < c->config.n_layers; layer++)
-        ra_assert_ok(c->ops->load(c->self, layer, c->k, rows * (size_t)c->model.D * element, c->v,
-                                  rows * (size_t)c->model.Dv * element, P, &err));
+        ra_assert_ok(c->ops->load(c->self, layer, &prompt, &err));
 }
 
 void ra_case_close(struct ra_case *c)

@@ -148,7 +148,9 @@ static void test_refusals(void **state)
     ra_case_open(&c, 4);
     ra_assert_fails(c.ops->append(c.self, 0, c.k, c.v, &err), RA_ERANGE,
                     "cpu: layer 0: expected at most 4 rows");
-    ra_assert_fails(c.ops->load(c.self, 0, c.k, 0, c.v, 0, 5, &err), RA_ERANGE, "got 5");
+    ra_assert_fails(
+        c.ops->load(c.self, 0, &(struct ra_prompt_rows){.k = c.k, .v = c.v, .P = 5}, &err),
+        RA_ERANGE, "got 5");
     ra_case_close(&c);
 
     /* 2^12 layers and heads of 2^31 rows of 2^11 bytes: more than a size_t can count. */

@@ -243,7 +243,8 @@ static void test_survivors_are_not_copied(void **state)
     memcpy(kept_k, c.kf, sizeof kept_k);
     memcpy(kept_v, c.vf, sizeof kept_v);
     ra_case_fill(&c, 1, 1);
-    ra_assert_ok(c.ops->load(c.self, 0, c.k, 0, c.v, 0, 20, &err));
+    ra_assert_ok(
+        c.ops->load(c.self, 0, &(struct ra_prompt_rows){.k = c.k, .v = c.v, .P = 20}, &err));
     retained = (struct ra_retained){.set = {second, 10}, .evict = {second, 10}};
     c.ops->adopt(c.self, 0, 0, &retained);
     ra_assert_ok(c.ops->refresh(c.self, 0, &moved, &err));
