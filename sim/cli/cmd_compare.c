@@ -14,7 +14,7 @@ struct values {
 };
 
 static const struct ra_operand operands[] = {
-    {"DB", 1, 1, offsetof(struct values, db), "the store that holds both runs"},
+    {"DB", 1, 1, offsetof(struct values, db), .help = "the store that holds both runs"},
     {.name = NULL},
 };
 
@@ -24,6 +24,7 @@ static const struct ra_option options[] = {
      .is_required = true,
      .offset = offsetof(struct values, runs),
      .argument = "RUN",
+     .words = RA_WORDS_NONE,
      .help = "id, or a unique beginning of a uuid; given twice"},
     {.name = NULL},
 };

@@ -17,7 +17,7 @@ struct values {
 
 static const struct ra_operand operands[] = {
     {"TRACE", 0, 1, offsetof(struct values, trace),
-     "show it on one layer and KV head of this trace; without it, on a few words"},
+     .help = "show it on one layer and KV head of this trace; without it, on a few words"},
     {.name = NULL},
 };
 
@@ -27,12 +27,14 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_TEXT,
      .offset = offsetof(struct values, policy),
      .argument = "POLICY",
+     .words = RA_WORDS_POLICIES,
      .fallback = "recycled:k=3,stride=3,pool=1",
      .help = "the policy, NAME:key=value,...; 'list policies -v' has them all"},
     {.name = "text",
      .kind = RA_OPTION_TEXT,
      .offset = offsetof(struct values, text),
      .argument = "TEXT",
+     .words = RA_WORDS_NONE,
      .help = "the words, of which the last four are decoded; their scores are drawn from --seed"},
     {.name = "layer",
      .kind = RA_OPTION_INT,
@@ -41,6 +43,7 @@ static const struct ra_option options[] = {
      .fallback = "-1",
      .min = -1,
      .max = 4095,
+     .needs = "TRACE",
      .help = "number of the layer in the model; -1: the middle recorded one"},
     {.name = "head",
      .kind = RA_OPTION_INT,
@@ -49,6 +52,7 @@ static const struct ra_option options[] = {
      .fallback = "0",
      .min = 0,
      .max = 4095,
+     .needs = "TRACE",
      .help = "KV head"},
     {.name = "steps",
      .kind = RA_OPTION_RANGE,

@@ -22,8 +22,9 @@ struct values {
 
 static const struct ra_operand operands[] = {
     {"TRACE", 1, 1, offsetof(struct values, trace),
-     "a recorded trace (a file, or a folder of shards), or a generated one: synth:case=needle, "
-     "synth:like=FILE"},
+     .help =
+         "a recorded trace (a file, or a folder of shards), or a generated one: synth:case=needle, "
+         "synth:like=FILE"},
     {.name = NULL},
 };
 

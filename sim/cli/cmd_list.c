@@ -19,9 +19,9 @@ struct values {
 };
 
 static const struct ra_operand operands[] = {
-    {"WHAT", 1, 1, offsetof(struct values, what),
-     "policies, backends, devices, figures, metrics or runs"},
-    {"DB", 0, 1, offsetof(struct values, db), "the store whose runs are listed"},
+    {"WHAT", 1, 1, offsetof(struct values, what), .help = "what is listed",
+     .choices = "policies|backends|devices|figures|runs"},
+    {"DB", 0, 1, offsetof(struct values, db), .help = "the store whose runs are listed"},
     {.name = NULL},
 };
 

@@ -27,7 +27,7 @@ struct values {
 };
 
 static const struct ra_operand operands[] = {
-    {"DB", 1, 1, offsetof(struct values, db), "the store"},
+    {"DB", 1, 1, offsetof(struct values, db), .help = "the store"},
     {.name = NULL},
 };
 
@@ -38,11 +38,13 @@ static const struct ra_option options[] = {
      .is_required = true,
      .offset = offsetof(struct values, folder),
      .argument = "DIR",
+     .words = RA_WORDS_FOLDERS,
      .help = "where the figures go; made when missing"},
     {.name = "figure",
      .kind = RA_OPTION_TEXTS,
      .offset = offsetof(struct values, figures),
      .argument = "NAME",
+     .words = RA_WORDS_FIGURES,
      .help = "only this figure, see 'list figures'; may be repeated"},
     {.name = "output",
      .kind = RA_OPTION_CHOICE,
@@ -55,6 +57,7 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_TEXTS,
      .offset = offsetof(struct values, runs),
      .argument = "RUN",
+     .words = RA_WORDS_NONE,
      .help = "only this run: id, or a unique beginning of a uuid; may be repeated"},
     {.name = NULL},
 };

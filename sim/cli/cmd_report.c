@@ -20,7 +20,7 @@ struct values {
 };
 
 static const struct ra_operand operands[] = {
-    {"DB", 1, 1, offsetof(struct values, db), "the store"},
+    {"DB", 1, 1, offsetof(struct values, db), .help = "the store"},
     {.name = NULL},
 };
 
@@ -29,6 +29,7 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_TEXTS,
      .offset = offsetof(struct values, runs),
      .argument = "RUN",
+     .words = RA_WORDS_NONE,
      .help = "only this run: id, or a unique beginning of a uuid; may be repeated"},
     {.name = "output",
      .letter = 'o',

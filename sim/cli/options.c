@@ -27,14 +27,14 @@ static const struct ra_option common_table[] = {
      .argument = "FORMAT",
      .fallback = "text",
      .choices = "text|json|csv",
-     .help = "how results are printed: text, json or csv"},
+     .help = "how results are printed"},
     {.name = "format",
      .kind = RA_OPTION_CHOICE,
      .offset = FIELD(format),
      .argument = "FORMAT",
      .fallback = "text",
      .choices = "text|json",
-     .help = "how results are printed: text or json"},
+     .help = "how results are printed"},
     {.name = "seed",
      .kind = RA_OPTION_INT,
      .offset = FIELD(seed),
@@ -362,6 +362,34 @@ static enum ra_status check_required(const struct parse *parse)
     return RA_OK;
 }
 
+static bool is_given(const struct parse *parse, const char *what, int n_operands)
+{
+    const struct ra_option *option = parse->command->options;
+    const struct ra_operand *operand = parse->command->operands;
+    if (what[0] != '-') {
+        for (int i = 0; operand && operand[i].name; i++)
+            if (strcmp(operand[i].name, what) == 0)
+                return i < n_operands;
+        return false;
+    }
+    for (size_t i = 0; option && option[i].name; i++)
+        if (strcmp(option[i].name, what + 2) == 0)
+            return parse->seen >> i & 1;
+    return false;
+}
+
+/* An option without what it speaks of would change nothing, silently. */
+static enum ra_status check_needs(const struct parse *parse, int n_operands)
+{
+    const struct ra_option *option = parse->command->options;
+    for (size_t i = 0; option && option[i].name; i++)
+        if (option[i].needs && (parse->seen >> i & 1) &&
+            !is_given(parse, option[i].needs, n_operands))
+            return ra_fail(parse->err, RA_EUSAGE, "%s: --%s: needs %s, which is not given",
+                           parse->command->name, option[i].name, option[i].needs);
+    return RA_OK;
+}
+
 /* Walk the words; *n operands are left at the front of argv. */
 static enum ra_status walk(struct parse *parse, int *n)
 {
@@ -396,6 +424,7 @@ enum ra_status ra_options_parse(const struct ra_command *command, int argc, char
     if (*want != RA_WANT_RUN)
         return RA_OK;
     RA_TRY(check_required(&parse));
+    RA_TRY(check_needs(&parse, n));
     cli->format = (enum ra_format)parse.common.format;
     cli->is_quiet = parse.common.quiet;
     cli->verbosity = parse.common.verbosity;

@@ -38,6 +38,16 @@ struct ra_option_range {
     int64_t first, last;
 };
 
+/* What can stand for an argument, beside choices and numbers; completion offers it. */
+enum ra_words {
+    RA_WORDS_FILES, /* names of files: what a row has that says nothing */
+    RA_WORDS_NONE,  /* free text */
+    RA_WORDS_FOLDERS,
+    RA_WORDS_POLICIES,
+    RA_WORDS_BACKENDS,
+    RA_WORDS_FIGURES
+};
+
 /* One option. A table ends with a row whose name is NULL. */
 struct ra_option {
     const char *name; /* long spelling without dashes */
@@ -49,7 +59,10 @@ struct ra_option {
     const char *fallback; /* default as it would be spelled; NULL: zero, false, or not given */
     double min, max;      /* inclusive, of INT, REAL and RANGE */
     const char *choices;  /* "text|json|csv" */
-    const char *help;     /* lower case, no full stop */
+    enum ra_words words;  /* of TEXT and TEXTS */
+    const char *needs;    /* NULL, or what must be given beside it: an option "--db", an operand
+                             "TRACE" */
+    const char *help;     /* lower case, no full stop; choices and default are added to it */
     const char *absent;   /* NULL, or the part this option belongs to and this version lacks: the
                              option is known, says so (RA_ENODEV), and is left out of help */
 };
@@ -60,7 +73,8 @@ struct ra_operand {
     int min, max;     /* how many; max 1 fills [const char *], RA_OPERAND_MANY the rest of the line
                          as [struct ra_operands]; only the last row may be MANY */
     size_t offset;
-    const char *help;
+    const char *help;    /* choices are added to it */
+    const char *choices; /* NULL: the name of a file */
 };
 enum { RA_OPERAND_MANY = 1 << 20 };
 
@@ -123,6 +137,13 @@ RA_MUST_CHECK enum ra_status ra_options_parse(const struct ra_command *command, 
 
 /* Print what -h says: starts with "usage: rattn-sim NAME", at most 80 columns. */
 void ra_options_help(const struct ra_command *command, FILE *out);
+
+/* What help and manual add to an option's text, from its row: "(one or two; needs --db; default:
+ * one)". Empty when there is nothing to add. */
+void ra_option_remark(const struct ra_option *option, char *out, size_t size);
+
+/* "one, two or three" from "one|two|three". */
+void ra_choices_text(const char *choices, char *out, size_t size);
 
 /* The rows behind `common` bits, as one table that fills struct ra_cli_common of options.c; ends
  * with a NULL name. For generators. */

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "sim/base/text.h"
+
 enum { COLUMNS = 80, INDENT = 8, HELP_AT = 26 };
 
 struct cursor {
@@ -97,17 +99,64 @@ static void put_row(FILE *out, const char *head, const char *help, const char *t
     fputc('\n', out);
 }
 
+void ra_choices_text(const char *choices, char *out, size_t size)
+{
+    struct ra_writer writer = {out, size, 0};
+    ra_write(&writer, "%s", "");
+    while (*choices) {
+        size_t n = strcspn(choices, "|");
+        const char *next = choices + n + (choices[n] == '|');
+        const char *join = !*next ? "" : strchr(next, '|') ? ", " : " or ";
+        ra_write(&writer, "%.*s%s", (int)n, choices, join);
+        choices = next;
+    }
+}
+
+void ra_option_remark(const struct ra_option *option, char *out, size_t size)
+{
+    struct ra_writer writer = {out, size, 0};
+    const char *open = "(";
+    out[0] = '\0';
+    if (option->is_required) {
+        ra_write(&writer, "%srequired", open);
+        open = "; ";
+    }
+    if (option->choices) {
+        char text[128];
+        ra_choices_text(option->choices, text, sizeof text);
+        ra_write(&writer, "%s%s", open, text);
+        open = "; ";
+    }
+    if (option->needs) {
+        ra_write(&writer, "%sneeds %s", open, option->needs);
+        open = "; ";
+    }
+    if (option->fallback && !option->is_required) {
+        ra_write(&writer, "%sdefault: %s", open, option->fallback);
+        open = "; ";
+    }
+    if (writer.used > 0)
+        ra_write(&writer, ")");
+}
+
+static void put_operand(FILE *out, const struct ra_operand *row)
+{
+    char tail[128] = "", text[120];
+    if (row->choices) {
+        ra_choices_text(row->choices, text, sizeof text);
+        snprintf(tail, sizeof tail, "(%s)", text);
+    }
+    put_row(out, row->name, row->help, tail);
+}
+
 static void put_option(FILE *out, const struct ra_option *row)
 {
-    char head[96], tail[128] = "", letter[8] = "    ";
+    char head[96], tail[256], letter[8] = "    ";
     if (row->letter)
         snprintf(letter, sizeof letter, "-%c, ", row->letter);
     snprintf(head, sizeof head, "%s--%s%s%s", letter, row->name, row->argument ? " " : "",
              row->argument ? row->argument : "");
-    if (row->is_required)
-        snprintf(tail, sizeof tail, "(required)");
-    else if (row->fallback)
-        snprintf(tail, sizeof tail, "(default: %s)", row->fallback);
+    ra_option_remark(row, tail, sizeof tail);
     put_row(out, head, row->help, tail);
 }
 
@@ -116,7 +165,7 @@ void ra_options_help(const struct ra_command *command, FILE *out)
     put_synopsis(command, out);
     fprintf(out, "\n%s\n\n", command->summary);
     for (const struct ra_operand *row = command->operands; row && row->name; row++)
-        put_row(out, row->name, row->help, "");
+        put_operand(out, row);
     for (const struct ra_option *row = command->options; row && row->name; row++)
         if (is_shown(row))
             put_option(out, row);

@@ -76,9 +76,10 @@ static const struct ra_option table[] = {
      .absent = "the cuda backend"},
     {.name = NULL},
 };
-static const struct ra_operand operands[] = {{"FIRST", 1, 1, AT(first), "the first"},
-                                             {"REST", 0, RA_OPERAND_MANY, AT(rest), "the others"},
-                                             {.name = NULL}};
+static const struct ra_operand operands[] = {
+    {"FIRST", 1, 1, AT(first), .help = "the first"},
+    {"REST", 0, RA_OPERAND_MANY, AT(rest), .help = "the others"},
+    {.name = NULL}};
 static const struct ra_command command = {.name = "try",
                                           .summary = "a command for tests",
                                           .operands = operands,
