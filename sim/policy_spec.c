@@ -32,19 +32,18 @@ struct ra_policy_spec {
 
 static const struct ra_policy_ops *find_policy(struct ra_span name, struct ra_error *err)
 {
-    const char *nearest = "";
-    int best = -1;
-    for (int i = 0; ra_policies[i]; i++) {
-        const char *known = ra_policies[i]->name;
-        if (ra_span_is(name, known))
-            return ra_policies[i];
-        int distance = ra_text_distance(name, ra_span_of(known));
-        if (best < 0 || distance < best) {
-            best = distance;
-            nearest = known;
-        }
+    enum { MOST = 64 };
+    const char *known[MOST];
+    char hint[RA_HINT_MAX];
+    size_t n = 0;
+    for (; ra_policies[n]; n++) {
+        if (ra_span_is(name, ra_policies[n]->name))
+            return ra_policies[n];
+        RA_BUG_ON(n >= MOST);
+        known[n] = ra_policies[n]->name;
     }
-    ra_fail(err, RA_EUSAGE, "no policy named '%.*s'; nearest is '%s'", RA_SPAN(name), nearest);
+    ra_fail(err, RA_EUSAGE, "no policy named '%.*s'; %s", RA_SPAN(name),
+            ra_text_hint(name, known, n, sizeof *known, hint));
     return NULL;
 }
 
@@ -60,8 +59,9 @@ static enum ra_status find_param(const struct ra_policy_ops *ops, struct ra_span
     if (n == 0)
         return ra_fail(err, RA_EUSAGE, "%s: takes no parameters, got '%.*s'", ops->name,
                        RA_SPAN(key));
-    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; nearest is '%s'", ops->name,
-                   RA_SPAN(key), ra_text_nearest(key, ops->params, n, sizeof *ops->params));
+    char hint[RA_HINT_MAX];
+    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; %s", ops->name, RA_SPAN(key),
+                   ra_text_hint(key, ops->params, n, sizeof *ops->params, hint));
 }
 
 static enum ra_status parse_layers(const struct ra_policy_ops *ops, struct ra_span range,

@@ -97,15 +97,15 @@ static enum ra_status set_pair(const struct ra_param *table, struct ra_span pair
                                unsigned *seen, struct ra_error *err)
 {
     struct ra_span key, value = pair;
-    char text[64];
+    char text[64], hint[RA_HINT_MAX];
     size_t n = 0;
     if (!ra_span_cut(&value, '=', &key))
         return ra_fail(err, RA_EUSAGE, "synth: expected key=value, got '%.*s'", RA_SPAN(pair));
     while (table[n].name && !ra_span_is(key, table[n].name))
         n++;
     if (!table[n].name)
-        return ra_fail(err, RA_EUSAGE, "synth: no parameter named '%.*s'; nearest is '%s'",
-                       RA_SPAN(key), ra_text_nearest(key, table, n, sizeof *table));
+        return ra_fail(err, RA_EUSAGE, "synth: no parameter named '%.*s'; %s", RA_SPAN(key),
+                       ra_text_hint(key, table, n, sizeof *table, hint));
     if (*seen >> n & 1)
         return ra_fail(err, RA_EUSAGE, "synth: %s: expected once, got it twice", table[n].name);
     *seen |= 1u << n;

@@ -196,13 +196,15 @@ static void describe(struct ra_writer *out, const struct ra_param *param)
         ra_write(out, " or none");
 }
 
+/* Empty when none is near. */
 static struct ra_span nearest_choice(const struct ra_param *param, struct ra_span text)
 {
     struct ra_span rest = ra_span_of(param->choices), choice, nearest = {NULL, 0};
     bool more = true;
     while (more) {
         more = ra_span_cut(&rest, '|', &choice);
-        if (!nearest.at || ra_text_distance(text, choice) < ra_text_distance(text, nearest))
+        if (ra_text_is_near(text, choice) &&
+            (!nearest.at || ra_text_distance(text, choice) < ra_text_distance(text, nearest)))
             nearest = choice;
     }
     return nearest;
@@ -244,8 +246,11 @@ enum ra_status ra_param_set(const struct ra_param *param, const char *text, void
     char expected[160], hint[64] = "";
     struct ra_writer writer = {expected, sizeof expected, 0}, hinter = {hint, sizeof hint, 0};
     describe(&writer, param);
+    struct ra_span nearest = {NULL, 0};
     if (param->type == RA_PARAM_CHOICE)
-        ra_write(&hinter, "; nearest is '%.*s'", RA_SPAN(nearest_choice(param, span)));
+        nearest = nearest_choice(param, span);
+    if (nearest.n > 0)
+        ra_write(&hinter, "; nearest is '%.*s'", RA_SPAN(nearest));
     return ra_fail(err, RA_EUSAGE, "%s%s%s: expected %s, got '%.*s'%s", where, *where ? " " : "",
                    param->name, expected, RA_SPAN(span), hint);
 }

@@ -86,18 +86,48 @@ int ra_text_distance(struct ra_span a, struct ra_span b)
     return last[n_b];
 }
 
+bool ra_text_is_near(struct ra_span word, struct ra_span name)
+{
+    int distance = ra_text_distance(word, name);
+    int longer = (int)(word.n > name.n ? word.n : name.n);
+    if (word.n >= 2 && word.n < name.n && memcmp(word.at, name.at, word.n) == 0)
+        return true;
+    return distance < longer && distance <= (longer + 2) / 3;
+}
+
+static const char *name_at(const void *names, size_t i, size_t stride)
+{
+    const char *name;
+    memcpy(&name, (const char *)names + i * stride, sizeof name);
+    return name;
+}
+
 const char *ra_text_nearest(struct ra_span word, const void *names, size_t n, size_t stride)
 {
     const char *nearest = NULL;
     int best = 0;
     for (size_t i = 0; i < n; i++) {
-        const char *name;
-        memcpy(&name, (const char *)names + i * stride, sizeof name);
+        const char *name = name_at(names, i, stride);
         int distance = ra_text_distance(word, ra_span_of(name));
-        if (!nearest || distance < best) {
+        if (ra_text_is_near(word, ra_span_of(name)) && (!nearest || distance < best)) {
             nearest = name;
             best = distance;
         }
     }
     return nearest;
+}
+
+const char *ra_text_hint(struct ra_span word, const void *names, size_t n, size_t stride,
+                         char out[RA_HINT_MAX])
+{
+    struct ra_writer writer = {out, RA_HINT_MAX, 0};
+    const char *nearest = ra_text_nearest(word, names, n, stride);
+    if (nearest) {
+        ra_write(&writer, "nearest is '%s'", nearest);
+        return out;
+    }
+    ra_write(&writer, "known are");
+    for (size_t i = 0; i < n; i++)
+        ra_write(&writer, "%s %s", i ? "," : "", name_at(names, i, stride));
+    return out;
 }

@@ -43,9 +43,19 @@ void ra_write(struct ra_writer *writer, const char *format, ...)
  * 64 characters the first 64 count. */
 int ra_text_distance(struct ra_span a, struct ra_span b);
 
-/* The nearest of n names, the first of equals; NULL when n = 0. names[i * stride] is looked at
- * through `stride` bytes, so that a table of structs serves, its name being the first field. */
+/* Whether `name` may be what was meant by `word`: a third of the longer of them edited at most and
+ * something in common, or begun alike and left off after two characters or more. */
+bool ra_text_is_near(struct ra_span word, struct ra_span name);
+
+/* The nearest of n names, the first of equals; NULL when none is near. names[i * stride] is looked
+ * at through `stride` bytes, so that a table of structs serves, its name being the first field. */
 const char *ra_text_nearest(struct ra_span word, const void *names, size_t n, size_t stride);
+
+/* The end of a message about an unknown word: "nearest is 'replay'", or "known are record, replay"
+ * when none is near. Names as in ra_text_nearest; returns `out`. */
+enum { RA_HINT_MAX = 192 };
+const char *ra_text_hint(struct ra_span word, const void *names, size_t n, size_t stride,
+                         char out[RA_HINT_MAX]);
 
 #ifdef __cplusplus
 }

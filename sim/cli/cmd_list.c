@@ -59,9 +59,9 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
         which++;
     if (which == N_LISTINGS) {
         struct ra_span word = ra_span_of(values->what);
-        return ra_fail(err, RA_EUSAGE, "list: nothing called '%.*s'; nearest is '%s'",
-                       RA_SPAN(word),
-                       ra_text_nearest(word, listings, N_LISTINGS, sizeof *listings));
+        char hint[RA_HINT_MAX];
+        return ra_fail(err, RA_EUSAGE, "list: nothing called '%.*s'; %s", RA_SPAN(word),
+                       ra_text_hint(word, listings, N_LISTINGS, sizeof *listings, hint));
     }
     bool needs_db = listings[which].gather == ra_list_runs;
     if (needs_db && !values->db)

@@ -190,6 +190,7 @@ static bool is_wanted(const struct values *values, const char *name)
 static enum ra_status check_figures(const struct values *values, struct ra_error *err)
 {
     const char *names[32];
+    char hint[RA_HINT_MAX];
     size_t n = 0;
     for (; n < sizeof names / sizeof *names && ra_plots[n].name; n++)
         names[n] = ra_plots[n].name;
@@ -200,8 +201,8 @@ static enum ra_status check_figures(const struct values *values, struct ra_error
             if (strcmp(names[j], values->figures.text[i]) == 0)
                 is_known = true;
         if (!is_known)
-            return ra_fail(err, RA_EUSAGE, "--figure: no figure named '%.*s'; nearest is '%s'",
-                           RA_SPAN(word), ra_text_nearest(word, names, n, sizeof *names));
+            return ra_fail(err, RA_EUSAGE, "--figure: no figure named '%.*s'; %s", RA_SPAN(word),
+                           ra_text_hint(word, names, n, sizeof *names, hint));
     }
     return RA_OK;
 }

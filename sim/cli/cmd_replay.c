@@ -160,6 +160,7 @@ static enum ra_status pick_backend(const char *name, const struct ra_backend_ops
                                    struct ra_error *err)
 {
     const char *names[16];
+    char hint[RA_HINT_MAX];
     size_t n = 0;
     *backend = ra_backend_find(name);
     if (*backend)
@@ -169,8 +170,8 @@ static enum ra_status pick_backend(const char *name, const struct ra_backend_ops
     for (; n < 16 && ra_backends[n]; n++)
         names[n] = ra_backends[n]->name;
     struct ra_span span = ra_span_of(name);
-    return ra_fail(err, RA_EUSAGE, "--backend: no backend named '%.*s'; nearest is '%s'",
-                   RA_SPAN(span), ra_text_nearest(span, names, n, sizeof *names));
+    return ra_fail(err, RA_EUSAGE, "--backend: no backend named '%.*s'; %s", RA_SPAN(span),
+                   ra_text_hint(span, names, n, sizeof *names, hint));
 }
 
 static enum ra_status parse_number(const char **at, int *value)

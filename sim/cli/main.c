@@ -99,8 +99,13 @@ static int unknown_command(const char *word)
     for (; commands[n]; n++)
         names[n] = commands[n]->name;
     struct ra_span span = ra_span_of(word);
+    const char *nearest = ra_text_nearest(span, names, n, sizeof *names);
+    if (!nearest)
+        return complain(&err, ra_fail(&err, RA_EUSAGE,
+                                      "unknown command '%.*s'; 'rattn-sim help' lists them",
+                                      RA_SPAN(span)));
     return complain(&err, ra_fail(&err, RA_EUSAGE, "unknown command '%.*s'; nearest is '%s'",
-                                  RA_SPAN(span), ra_text_nearest(span, names, n, sizeof *names)));
+                                  RA_SPAN(span), nearest));
 }
 
 static int run_command(const struct ra_command *command, struct ra_cli *cli, int argc, char **argv)

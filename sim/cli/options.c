@@ -140,9 +140,10 @@ static enum ra_status unknown_option(const struct parse *parse, const char *name
         if (is_common_here(parse->command, i))
             names[count++] = common_table[i].name;
     struct ra_span word = {name, n};
-    return ra_fail(parse->err, RA_EUSAGE, "%s: unknown option '--%.*s'; nearest is '--%s'",
-                   parse->command->name, RA_SPAN(word),
-                   ra_text_nearest(word, names, count, sizeof *names));
+    const char *nearest = ra_text_nearest(word, names, count, sizeof *names);
+    return ra_fail(parse->err, RA_EUSAGE, "%s: unknown option '--%.*s'%s%s%s", parse->command->name,
+                   RA_SPAN(word), nearest ? "; nearest is '--" : "", nearest ? nearest : "",
+                   nearest ? "'" : "");
 }
 
 static enum ra_status bad_value(const struct ra_option *option, const char *expected,

@@ -33,6 +33,8 @@ commands="explain info replay compare report list doctor"
         [[ ${stderr_lines[0]} == "rattn-sim: $command: unknown option '--formta'; nearest is '--format'" ]]
         [[ ${stderr_lines[1]} == *"rattn-sim $command -h"* ]]
         [ -z "$output" ]
+        run -2 --separate-stderr "$rattn" $command --banana
+        [[ ${stderr_lines[0]} == "rattn-sim: $command: unknown option '--banana'" ]]
         run -2 --separate-stderr "$rattn" $command -Z
         [[ $stderr == *"'-Z'"* ]]
     done
@@ -45,6 +47,9 @@ commands="explain info replay compare report list doctor"
     [[ $stderr == *"'replay'"* ]]
     run -2 --separate-stderr "$rattn" ""
     run -2 --separate-stderr "$rattn" --replay
+    [[ $stderr == *"nearest is 'replay'"* ]]
+    run -2 --separate-stderr "$rattn" frobnicate
+    [[ $stderr == "rattn-sim: unknown command 'frobnicate'; 'rattn-sim help' lists them" ]]
 }
 
 @test "commands of later versions exit 3 and name the part" {

@@ -134,3 +134,11 @@ PY
     run -1 --separate-stderr "$rattn" explain none.safetensors
     [[ $stderr == *none.safetensors* ]]
 }
+
+@test "a layer or head without a trace is refused, not ignored" {
+    for option in --layer --head; do
+        run -2 --separate-stderr "$rattn" explain $option 0
+        [[ ${stderr_lines[0]} == "rattn-sim: explain: $option: needs TRACE, which is not given" ]]
+        [ -z "$output" ]
+    done
+}

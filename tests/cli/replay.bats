@@ -134,7 +134,7 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [ "$(sqlite3 r.db "with t(s) as (values(-1) union all select s+1 from t where s<15)
         select group_concat(distinct n) from (select s, (select count(*) from retained
         where layer=9 and head=1 and first_step<=s and last_step>=s) n from t)")" = 8 ]
-    run -2 --separate-stderr replay recycled:k=8,stride=4 -- --keep-sets 9.3
+    run -2 --separate-stderr replay recycled:k=8,stride=4 -- --db r.db --keep-sets 9.3
     [[ $stderr == *head* ]]
 }
 
@@ -169,10 +169,15 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *nope.json* ]]
     run -1 --separate-stderr "$rattn" replay /nowhere -p full --db m.db
     [ ! -e m.db ]
-    run -2 --separate-stderr replay recycled:k=8,stride=4 -- --keep-sets 9.0/9.0
+    run -2 --separate-stderr replay recycled:k=8,stride=4 -- --db k.db --keep-sets 9.0/9.0
     [[ $stderr == *twice* ]]
-    run -2 --separate-stderr replay full -- --keep-sets 77.0
+    run -2 --separate-stderr replay full -- --db k.db --keep-sets 77.0
     [[ $stderr == *77* ]]
+    # what would change nothing is not accepted in silence
+    run -2 --separate-stderr replay full -- --keep-sets 9.0
+    [[ ${stderr_lines[0]} == "rattn-sim: replay: --keep-sets: needs --db, which is not given" ]]
+    run -2 --separate-stderr replay full -- --force
+    [[ $stderr == *"--force: needs --export"* ]]
 }
 
 @test "dry-run tells the plan and touches nothing" {

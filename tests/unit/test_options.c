@@ -271,6 +271,35 @@ static void a_list_that_is_too_long_is_refused(void **state)
     ra_assert_fails(parse_line(line), RA_EUSAGE, "--policy: given more than 256 times");
 }
 
+static void an_option_needs_what_it_speaks_of(void **state)
+{
+    static const struct ra_option rows[] = {
+        {.name = "flag", .kind = RA_OPTION_FLAG, AT(flag), .needs = "--text", .help = "a"},
+        {.name = "whole",
+         .kind = RA_OPTION_INT,
+         AT(whole),
+         .argument = "N",
+         .fallback = "0",
+         .max = 9,
+         .needs = "FIRST",
+         .help = "b"},
+        {.name = "text", .kind = RA_OPTION_TEXT, AT(text), .argument = "T", .help = "c"},
+        {.name = NULL}};
+    static const struct ra_operand one[] = {{"FIRST", 0, 1, AT(first), .help = "the first"},
+                                            {.name = NULL}};
+    static const struct ra_command row = {
+        .name = "try", .operands = one, .options = rows, .values_size = sizeof(struct values)};
+    char remark[64];
+    (void)state;
+    ra_assert_fails(parse_as(&row, "--flag"), RA_EUSAGE, "try: --flag: needs --text, which is not");
+    ra_assert_fails(parse_as(&row, "--whole 0"), RA_EUSAGE, "try: --whole: needs FIRST, which is");
+    ra_assert_ok(parse_as(&row, ""));
+    ra_assert_ok(parse_as(&row, "--flag --text x"));
+    ra_assert_ok(parse_as(&row, "--whole 0 x"));
+    ra_option_remark(&rows[1], remark, sizeof remark);
+    assert_string_equal(remark, "(needs FIRST; default: 0)");
+}
+
 static void help_shows_every_row_within_80_columns(void **state)
 {
     char *text = NULL;
@@ -286,7 +315,7 @@ static void help_shows_every_row_within_80_columns(void **state)
         assert_int_equal(strstr(text, name) != NULL, !table[i].absent);
         assert_int_equal(strstr(text, table[i].help) != NULL || i == 3, !table[i].absent);
     }
-    assert_non_null(strstr(text, "(default: two)"));
+    assert_non_null(strstr(text, "(one, two or three; default: two)"));
     assert_non_null(strstr(text, "[-p P]..."));
     assert_non_null(strstr(text, "--seed"));
     for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
@@ -307,6 +336,7 @@ int main(void)
         cmocka_unit_test(operands_and_required_options_are_counted),
         cmocka_unit_test(help_and_version_beat_what_is_missing),
         cmocka_unit_test(a_list_that_is_too_long_is_refused),
+        cmocka_unit_test(an_option_needs_what_it_speaks_of),
         cmocka_unit_test(help_shows_every_row_within_80_columns),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -92,7 +92,7 @@ static void test_refused(void **state)
         {"real", "+1", "got '+1'"},
         {"real", "1,5", "got '1,5'"},
         {"real", "infinity", "got 'infinity'"},
-        {"mode", "c", "t: mode: expected a, b or cc, got 'c'; nearest is '"},
+        {"mode", "c", "t: mode: expected a, b or cc, got 'c'; nearest is 'cc'"},
         {"mode", "a|b", "got 'a|b'"},
         {"share", "1", "t: share: expected a whole number from 2 to 99 or a share a/b of the"},
         {"share", "1/2/3", "got '1/2/3'"},

@@ -62,7 +62,8 @@ static void test_refused(void **state)
     static const struct {
         const char *given, *message;
     } rows[] = {
-        {"", "no policy named ''; nearest is 'full'"},
+        {"", "no policy named ''; known are full, recycled, "},
+        {"attention", "no policy named 'attention'; known are full, recycled, "},
         {"recyled:k=1,stride=2", "no policy named 'recyled'; nearest is 'recycled'"},
         {"Recycled:k=1,stride=2", "nearest is 'recycled'"},
         {" full", "no policy named ' full'; nearest is 'full'"},
@@ -74,7 +75,8 @@ static void test_refused(void **state)
         {"recycled:k=8", "recycled: stride must be given"},
         {"recycled:k@0-3=8,stride=2", "recycled: k must be given"},
         {"recycled:k=8,strid=2", "recycled: no parameter named 'strid'; nearest is 'stride'"},
-        {"recycled:k=8,STRIDE=2", "no parameter named 'STRIDE'"},
+        {"recycled:k=8,STRIDE=2", "no parameter named 'STRIDE'; known are k, stride, "},
+        {"recycled:k=8,window=2", "no parameter named 'window'; known are k, stride, "},
         {"recycled:k=8,stride=2,", "recycled: expected key=value, got ''"},
         {"recycled:k=8,,stride=2", "recycled: expected key=value, got ''"},
         {"recycled:k=8,stride", "recycled: expected key=value, got 'stride'"},

@@ -83,6 +83,21 @@ static void test_nearest(void **state)
     assert_string_equal(ra_text_nearest(ra_span_of("rep"), rows, 3, size), "replay"); /* first */
     assert_string_equal(ra_text_nearest(ra_span_of("cord"), rows, 3, size), "record");
     assert_null(ra_text_nearest(ra_span_of("cord"), rows, 0, size));
+    /* What has nothing to do with a name is not explained by it. */
+    static const char *const far[] = {"", "x", "banana", "r", "delpoy", "tr", "replace-me"};
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++)
+        assert_null(ra_text_nearest(ra_span_of(far[i]), rows, 3, size));
+}
+
+static void test_hint(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {"cpu", "null"};
+    char hint[RA_HINT_MAX];
+    assert_string_equal(ra_text_hint(ra_span_of("nul"), rows, 2, sizeof *rows, hint),
+                        "nearest is 'null'");
+    assert_string_equal(ra_text_hint(ra_span_of("vulkan"), rows, 2, sizeof *rows, hint),
+                        "known are cpu, null");
 }
 
 int main(void)
@@ -90,7 +105,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut),     cmocka_unit_test(test_count),
         cmocka_unit_test(test_write),   cmocka_unit_test(test_distance),
-        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_nearest), cmocka_unit_test(test_hint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
