@@ -50,16 +50,18 @@ BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
 CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
-SCRIPTS := bootstrap .ci/run $(sort $(wildcard tests/*.sh traces/tools/*.sh))
+SCRIPTS := bootstrap .ci/run sim/cli/completion.bash $(sort $(wildcard tests/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all
-all: build/rattn-sim ## build/rattn-sim with every part that was found
+all: build/rattn-sim build/rattn-sim.1 build/rattn-sim.bash ## build/rattn-sim with every part that was found
 
 build/rattn-sim: $(B)/rattn-sim
 	$(Q)cp -f $< $@
+build/rattn-sim.1 build/rattn-sim.bash: build/rattn-sim
+	$(Q)build/rattn-sim help $(if $(filter %.1,$@),--man,--completion) > $@.new && mv $@.new $@
 
 $(B)/rattn-sim: $(CLIO) $(LIB)
 	@echo "  LD    $@"
@@ -87,6 +89,12 @@ $(B)/profiler/store_migrate.o: $(B)/gen/schema_sql.h
 $(B)/gen/schema_sql.h: profiler/schema.sql
 	$(Q)mkdir -p $(@D) && { echo 'static const char ra_schema_sql[] = {'; \
 	  od -An -v -tx1 $< | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '0};'; } > $@
+
+# So does the fixed part of the completion.
+$(B)/sim/cli/completion.o: $(B)/gen/completion_bash.h
+$(B)/gen/completion_bash.h: sim/cli/completion.bash
+	$(Q)mkdir -p $(@D) && { echo 'static const char completion_bash[] = {'; \
+	  od -An -v -tx1 $< | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '};'; } > $@
 
 # So do the figures: X.sql and X.gp become x_sql, x_gp and an entry of RA_PLOTS; house.* have none.
 PLOTS := $(sort $(wildcard plots/*.sql plots/*.gp))
@@ -161,7 +169,7 @@ clang-format: ## rewrite
 	$(Q)clang-format-14 -i $(CFILES)
 clang-format-check: ## verify
 	$(Q)clang-format-14 --dry-run -Werror $(CFILES)
-tidy: $(B)/gen/schema_sql.h $(B)/gen/plots_text.h ## clang-tidy, cppcheck, shellcheck
+tidy: $(B)/gen/schema_sql.h $(B)/gen/plots_text.h $(B)/gen/completion_bash.h ## clang-tidy, cppcheck, shellcheck
 	$(Q)tests/tidy.sh $(B)/gen $(SRC) $(CLI)
 	$(Q)shellcheck $(SCRIPTS)
 static: headers layers size clang-format-check tidy ## all of the above
@@ -180,10 +188,17 @@ traces: ## rebuild the embedded sample and compare; an all-layers trace in build
 	$(Q)traces/tools/make_traces.sh sample full
 traces-8k: ## an all-layers trace of 7936 + 256 tokens in build/traces
 	$(Q)traces/tools/make_traces.sh 8k
+# What goes where below PREFIX, as Debian lays it out; the licence is "copyright" there.
+INSTALLED := bin/rattn-sim share/man/man1/rattn-sim.1 share/bash-completion/completions/rattn-sim \
+             $(addprefix share/doc/rattn-sim/,README.md FORMAT.md copyright)
+install uninstall: private export TO = $(DESTDIR)$(PREFIX)
 install: all ## honours DESTDIR and PREFIX
-	install -D build/rattn-sim '$(DESTDIR)$(PREFIX)/bin/rattn-sim'
+	set -- build/rattn-sim build/rattn-sim.1 build/rattn-sim.bash README.md traces/FORMAT.md LICENSE; \
+	for to in $(INSTALLED); do \
+	  install -D -m $$(test "$$to" = bin/rattn-sim && echo 755 || echo 644) "$$1" "$$TO/$$to" || exit 1; shift; done
 uninstall: ## removes what install put there
-	rm -f '$(DESTDIR)$(PREFIX)/bin/rattn-sim'
+	for to in $(INSTALLED); do rm -f "$$TO/$$to" || exit 1; done
+	if [ -d "$$TO/share/doc/rattn-sim" ]; then rmdir "$$TO/share/doc/rattn-sim"; fi
 
 # --- about ---------------------------------------------------------------------------------------
 .PHONY: clean help config

@@ -93,19 +93,23 @@ enum ra_status ra_list_policies(json_t *rows, const char *db, struct ra_error *e
     return RA_OK;
 }
 
+void ra_list_range(const char *choices, double min, double max, char *out, size_t size)
+{
+    if (choices)
+        snprintf(out, size, "%s", choices);
+    else if (max >= INT32_MAX)
+        snprintf(out, size, min < -INT32_MAX ? "any" : "%.0f or more", min);
+    else
+        snprintf(out, size, "%g..%g", min, max);
+}
+
 static void print_param(const json_t *param)
 {
-    const char *choices = text_of(param, "choices");
     const char *fallback = json_string_value(json_object_get(param, "default"));
     char range[96];
-    double max = json_number_value(json_object_get(param, "max"));
-    double min = json_number_value(json_object_get(param, "min"));
-    if (*choices)
-        snprintf(range, sizeof range, "%s", choices);
-    else if (max >= INT32_MAX)
-        snprintf(range, sizeof range, min < -INT32_MAX ? "any" : "%.0f or more", min);
-    else
-        snprintf(range, sizeof range, "%g..%g", min, max);
+    ra_list_range(json_string_value(json_object_get(param, "choices")),
+                  json_number_value(json_object_get(param, "min")),
+                  json_number_value(json_object_get(param, "max")), range, sizeof range);
     printf("    %-8s %-24s %s", text_of(param, "name"), range, text_of(param, "help"));
     if (fallback)
         printf(" (%s)\n", fallback);

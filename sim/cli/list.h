@@ -16,6 +16,9 @@ RA_MUST_CHECK enum ra_status ra_list_backends(json_t *rows, const char *db, stru
 RA_MUST_CHECK enum ra_status ra_list_devices(json_t *rows, const char *db, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_list_runs(json_t *rows, const char *db, struct ra_error *err);
 
+/* What a parameter may be, for people: "0..64", "1 or more", "any", "max|mean". */
+void ra_list_range(const char *choices, double min, double max, char *out, size_t size);
+
 /* More detail with verbosity > 0. */
 void ra_list_print_policies(const json_t *rows, int verbosity);
 void ra_list_print_backends(const json_t *rows, int verbosity);

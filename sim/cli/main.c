@@ -12,6 +12,7 @@
 
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
+#include "sim/cli/manual.h"
 
 static const struct ra_command *const commands[] = {
     &ra_cmd_explain, &ra_cmd_info,   &ra_cmd_replay, &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,
@@ -30,6 +31,22 @@ static const struct ra_absent absent[] = {
     {"import", "import of results"},
 };
 enum { N_ABSENT = sizeof absent / sizeof *absent };
+
+static const struct ra_manual_row exits[] = {
+    {"0", "done"},
+    {"1", "failed"},
+    {"2", "the command line is wrong"},
+    {"3", "a device or an optional part is missing"},
+    {"4", "results differ"},
+    {"130", "interrupted"},
+    {NULL, NULL},
+};
+
+static const struct ra_manual manual = {
+    .commands = commands,
+    .summary = "replays recorded decoding runs: quality, traffic, time of attention schedules",
+    .exits = exits,
+};
 
 static int exit_code(enum ra_status status)
 {
@@ -71,15 +88,15 @@ static int close_stdout(int code)
 
 static void print_commands(FILE *out)
 {
-    fputs("usage: rattn-sim COMMAND [ARGUMENTS]\n\n"
-          "replays recorded decoding runs: quality, traffic, time of attention schedules\n\n",
-          out);
+    fprintf(out, "usage: rattn-sim COMMAND [ARGUMENTS]\n\n%s\n\n", manual.summary);
     for (int i = 0; commands[i]; i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n'rattn-sim COMMAND -h' tells more. Begin with 'rattn-sim explain'.\n\n"
-          "Exit codes: 0 done, 1 failed, 2 usage, 3 device or optional part missing,\n"
-          "4 results differ, 130 interrupted.\n",
+    fputs("\n'rattn-sim COMMAND -h' tells more. Begin with 'rattn-sim explain'.\n"
+          "'rattn-sim help --man' prints the manual page, 'help --completion' a script\n"
+          "for bash; make install puts both where they are found.\n\nExit codes:\n",
           out);
+    for (const struct ra_manual_row *row = exits; row->name; row++)
+        fprintf(out, "  %3s  %s\n", row->name, row->text);
 }
 
 static void print_version(void)
@@ -141,16 +158,25 @@ static const struct ra_command *find_command(const char *name)
     return NULL;
 }
 
+static int help(const char *word)
+{
+    const struct ra_command *command = find_command(word);
+    if (strcmp(word, "--man") == 0)
+        ra_manual_page(&manual, stdout);
+    else if (strcmp(word, "--completion") == 0)
+        ra_manual_completion(&manual, stdout);
+    else if (command)
+        ra_options_help(command, stdout);
+    else
+        return unknown_command(word);
+    return 0;
+}
+
 static int dispatch(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "help";
-    if (strcmp(word, "help") == 0 && argc > 2) {
-        const struct ra_command *command = find_command(argv[2]);
-        if (!command)
-            return unknown_command(argv[2]);
-        ra_options_help(command, stdout);
-        return 0;
-    }
+    if (strcmp(word, "help") == 0 && argc > 2)
+        return help(argv[2]);
     if (strcmp(word, "help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
         print_commands(stdout);
         return 0;

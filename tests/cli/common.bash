@@ -14,6 +14,10 @@ json() { # EXPRESSION over d, the parsed JSON on stdin
     python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
 }
 
+commands() { # the names of all, as help lists them
+    "$rattn" help | sed -n 's/^  \([a-z][a-z-]*\)  *[a-z].*/\1/p'
+}
+
 fill() { # s.db from two invocations: full and recycled, then recycled with another k
     "$rattn" replay synth:case=integer,P=32,N=8 -p full -p recycled:k=4,stride=4 --repeat 1 -q --db s.db "$@" >first.out
     "$rattn" replay synth:case=integer,P=32,N=8 -p recycled:k=5,stride=4 --repeat 1 -q --db s.db "$@" >second.out
