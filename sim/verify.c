@@ -38,7 +38,9 @@ static const struct {
     COLUMN(COLUMN_REAL, refresh_overlap),
     COLUMN(COLUMN_REAL, query_cosine),
 };
-enum { N_COLUMNS = sizeof columns / sizeof *columns };
+/* The last column is what one policy looked at on the way and another did not: it is compared where
+ * the steps are the same in everything that was done. */
+enum { N_COLUMNS = sizeof columns / sizeof *columns, N_DONE = N_COLUMNS - 1 };
 
 /* What is kept of a run: its listing's texts are borrowed only until the callback returns. */
 struct run {
@@ -138,18 +140,26 @@ static void differ_text(struct ra_comparison *out, const char *column, const cha
     snprintf(out->value_b, sizeof out->value_b, "%.63s", b);
 }
 
-/* False when the rows of one (step, layer) differ; *out then says where. */
-static bool compare_rows(const struct ra_layer_step_row *a, const struct ra_layer_step_row *b,
-                         struct ra_comparison *out)
+/* What was not measured has no text. */
+static void real_text(double value, char *out, size_t size)
 {
-    for (size_t i = 0; i < N_COLUMNS; i++) {
+    out[0] = '\0';
+    if (!isnan(value))
+        snprintf(out, size, "%.17g", value);
+}
+
+/* False when the rows of one (step, layer) differ in a column of [first, end); *out says where. */
+static bool compare_rows(const struct ra_layer_step_row *a, const struct ra_layer_step_row *b,
+                         size_t first, size_t end, struct ra_comparison *out)
+{
+    for (size_t i = first; i < end; i++) {
         size_t offset = columns[i].offset;
         if (columns[i].kind == COLUMN_REAL) {
             double real_a = real_at(a, offset), real_b = real_at(b, offset);
             if (same_real(real_a, real_b))
                 continue;
-            snprintf(out->value_a, sizeof out->value_a, "%.17g", real_a);
-            snprintf(out->value_b, sizeof out->value_b, "%.17g", real_b);
+            real_text(real_a, out->value_a, sizeof out->value_a);
+            real_text(real_b, out->value_b, sizeof out->value_b);
         } else {
             int64_t int_a = int_at(a, columns[i].kind, offset),
                     int_b = int_at(b, columns[i].kind, offset);
@@ -172,7 +182,7 @@ static void compare_steps(const struct run *a, const struct run *b, struct ra_co
     for (size_t i = 0; i < n; i++) {
         const struct ra_layer_step_row *row_a = &a->rows[i], *row_b = &b->rows[i];
         if (row_a->step == row_b->step && row_a->layer == row_b->layer) {
-            if (!compare_rows(row_a, row_b, out))
+            if (!compare_rows(row_a, row_b, 0, N_DONE, out))
                 return;
             out->rows++;
             continue;
@@ -193,6 +203,14 @@ static void compare_steps(const struct run *a, const struct run *b, struct ra_co
     }
 }
 
+/* Of runs whose rows are the same in what was done. */
+static void compare_looks(const struct run *a, const struct run *b, struct ra_comparison *out)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (!compare_rows(&a->rows[i], &b->rows[i], N_DONE, N_COLUMNS, out))
+            return;
+}
+
 static void compare_runs(const struct run *a, const struct run *b, struct ra_comparison *out)
 {
     out->is_equal = true;
@@ -204,6 +222,8 @@ static void compare_runs(const struct run *a, const struct run *b, struct ra_com
     copy_text(out->fingerprint_a, sizeof out->fingerprint_a, a->fingerprint);
     copy_text(out->fingerprint_b, sizeof out->fingerprint_b, b->fingerprint);
     compare_steps(a, b, out);
+    if (out->is_equal)
+        compare_looks(a, b, out);
     if (!out->is_equal)
         return;
     char seq_a[16], seq_b[16];

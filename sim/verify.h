@@ -28,7 +28,8 @@ struct ra_comparison {
     char policy_a[256], policy_b[256];
     char fingerprint_a[65], fingerprint_b[65]; /* "" when a run has none */
     int64_t rows; /* layer-step rows compared before the first difference */
-    /* First difference; `column` is "" when there is none. Of a whole run: step and layer -2. */
+    /* First difference; `column` is "" when there is none. Of a whole run: step and layer -2. A
+     * value that was not measured is "". */
     char column[48], value_a[64], value_b[64];
     int32_t step;
     int layer;

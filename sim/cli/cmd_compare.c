@@ -40,6 +40,12 @@ static void put_run(char letter, int64_t id, const char *policy, const char *fin
     putchar('\n');
 }
 
+static void put_value(char letter, const char *value)
+{
+    printf("\n   %c ", letter);
+    ra_put_safe(*value ? value : "not measured");
+}
+
 static void put_place(const struct ra_comparison *comparison)
 {
     if (comparison->step == -2)
@@ -49,10 +55,8 @@ static void put_place(const struct ra_comparison *comparison)
     else
         printf("first difference: step %" PRId32 ", layer %d, %s", comparison->step,
                comparison->layer, comparison->column);
-    fputs("\n   A ", stdout);
-    ra_put_safe(comparison->value_a);
-    fputs("\n   B ", stdout);
-    ra_put_safe(comparison->value_b);
+    put_value('A', comparison->value_a);
+    put_value('B', comparison->value_b);
     putchar('\n');
 }
 
@@ -72,7 +76,7 @@ static json_t *describe(int64_t id, const char *policy, const char *fingerprint,
     json_object_set_new(object, "id", json_integer(id));
     json_object_set_new(object, "policy", ra_json_text(policy));
     json_object_set_new(object, "fingerprint", ra_json_text(*fingerprint ? fingerprint : NULL));
-    json_object_set_new(object, "value", ra_json_text(value));
+    json_object_set_new(object, "value", ra_json_text(value && *value ? value : NULL));
     return object;
 }
 

@@ -131,10 +131,8 @@ void ra_option_remark(const struct ra_option *option, char *out, size_t size)
         ra_write(&writer, "%sneeds %s", open, option->needs);
         open = "; ";
     }
-    if (option->fallback && !option->is_required) {
+    if (option->fallback && !option->is_required)
         ra_write(&writer, "%sdefault: %s", open, option->fallback);
-        open = "; ";
-    }
     if (writer.used > 0)
         ra_write(&writer, ")");
 }
