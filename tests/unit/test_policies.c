@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rules that every policy keeps, run for each row of the registry, so that a new policy is tested
- * before its author writes a test: names, sources, spellings, ranges of parameters, and sets that
- * are sorted, unique, within the context, with self and within the budget.
+ * before its author writes a test: names, sources, spellings, ranges of parameters, values of their
+ * own for layers, and sets that are sorted, unique, within the context, with self and within the
+ * budget.
  */
 #include <ctype.h>
 #include <math.h>
@@ -43,6 +44,8 @@ static void check_step(struct drive *d, void *context)
     struct record *record = context;
     struct ra_sha256 *hash = &record->lanes[d->step.layer];
     assert_true(!d->plan.is_full || d->plan.attend != RA_ATTEND_SETS);
+    /* Else everything would be attended to at the price of a sparse step. */
+    assert_true(d->plan.is_full || d->plan.attend != RA_ATTEND_ALL);
     assert_true(!d->plan.rule || d->plan.rebuilds);
     ra_sha256_i64(hash, d->plan.is_full);
     for (int i = 0; i < d->n_sets; i++) {
@@ -68,20 +71,27 @@ static void check_views(const struct drive *d)
         }
 }
 
-/* Runs an opened policy; hash of all it attended to. */
-static void run(struct drive *d, char hex[RA_SHA256_HEX])
+/* Runs an opened policy; hashes of what each layer attended to. */
+static void run_lanes(struct drive *d, char lanes[DRIVE_LAYERS][RA_SHA256_HEX])
 {
-    struct record record = {.K = ra_policy_spec_k(d->spec, d->P)};
-    struct ra_sha256 all;
+    struct record record = {.K = ra_policy_spec_k_max(d->spec, d->P)};
     for (int layer = 0; layer < d->n_layers; layer++)
         ra_sha256_init(&record.lanes[layer]);
     drive_all(d, check_step, &record);
     check_views(d);
+    for (int layer = 0; layer < d->n_layers; layer++)
+        ra_sha256_hex(&record.lanes[layer], lanes[layer]);
+}
+
+/* The same as one hash. */
+static void run(struct drive *d, char hex[RA_SHA256_HEX])
+{
+    char lanes[DRIVE_LAYERS][RA_SHA256_HEX];
+    struct ra_sha256 all;
+    run_lanes(d, lanes);
     ra_sha256_init(&all);
-    for (int layer = 0; layer < d->n_layers; layer++) {
-        ra_sha256_hex(&record.lanes[layer], hex);
-        ra_sha256_bytes(&all, hex, RA_SHA256_HEX - 1);
-    }
+    for (int layer = 0; layer < d->n_layers; layer++)
+        ra_sha256_bytes(&all, lanes[layer], RA_SHA256_HEX - 1);
     ra_sha256_hex(&all, hex);
 }
 
@@ -174,6 +184,60 @@ static void test_shapes(void **state)
     }
 }
 
+/* A short run of a spelling; false when it is refused. */
+static bool run_spelling(const char *text, char lanes[DRIVE_LAYERS][RA_SHA256_HEX])
+{
+    static struct drive d;
+    struct ra_error err;
+    drive_init(&d, 13);
+    enum ra_status st = drive_open(&d, text, &err);
+    if (st == RA_OK)
+        run_lanes(&d, lanes);
+    drive_close(&d);
+    return st == RA_OK;
+}
+
+/* "key@1=value" does to layer 1 what "key=value" does, and nothing to layer 0. */
+static bool check_layer_value(const struct ra_policy_ops *ops, const struct ra_param *row,
+                              const char *value)
+{
+    char lanes[3][DRIVE_LAYERS][RA_SHA256_HEX], texts[2][256], mixed[512];
+    const char *usual = row->fallback ? row->fallback : "6";
+    spell(ops, row->name, usual, texts[0], sizeof texts[0]);
+    spell(ops, row->name, value, texts[1], sizeof texts[1]);
+    snprintf(mixed, sizeof mixed, "%s,%s@1=%s", texts[0], row->name, value);
+    if (!run_spelling(texts[0], lanes[0]) || !run_spelling(texts[1], lanes[1]) ||
+        !run_spelling(mixed, lanes[2]))
+        return false;
+    assert_string_equal(lanes[2][0], lanes[0][0]);
+    assert_string_equal(lanes[2][1], lanes[1][1]);
+    return strcmp(lanes[0][1], lanes[1][1]) != 0;
+}
+
+/* Every parameter that may differ between layers does; of those without a default some value is
+ * seen to matter, so that what is compared is not all the same. */
+static void test_layers(void **state)
+{
+    const struct ra_policy_ops *ops = *state;
+    static const char *const numbers[] = {"0", "1", "2", "3", "5", "0.5", "none"};
+    for (const struct ra_param *row = ops->params; row && row->name; row++) {
+        bool matters = false;
+        char value[64];
+        if (row->is_global)
+            continue;
+        for (const char *at = row->choices; at && *at; at += strspn(at, "|")) {
+            size_t n = strcspn(at, "|");
+            snprintf(value, sizeof value, "%.*s", (int)n, at);
+            matters |= check_layer_value(ops, row, value);
+            at += n;
+        }
+        for (size_t i = 0; !row->choices && i < sizeof numbers / sizeof *numbers; i++)
+            matters |= check_layer_value(ops, row, numbers[i]);
+        if (!row->fallback)
+            assert_true(matters);
+    }
+}
+
 static void try_value(const struct ra_policy_ops *ops, const struct ra_param *row,
                       const char *value)
 {
@@ -233,6 +297,7 @@ int main(void)
                  {"canonical", test_canonical},
                  {"determinism", test_determinism},
                  {"shapes", test_shapes},
+                 {"layers", test_layers},
                  {"ranges", test_ranges}};
     enum { N_RULES = sizeof rules / sizeof rules[0], MOST = 64 };
     static struct CMUnitTest tests[MOST * N_RULES];
