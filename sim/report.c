@@ -358,8 +358,8 @@ static void put_types(const struct table *table, const json_t *head)
         }
     }
     if (has_heading)
-        fputs("shares of keys: visible, and kept of the visible; mass: share of the full softmax;\n"
-              "recovered: kept part of it; error: mean over queries of the type\n",
+        fputs("shares of keys: visible, and kept of the visible; mass: share of the full\n"
+              "softmax; recovered: kept part of it; error: mean over queries of the type\n",
               table->out);
 }
 

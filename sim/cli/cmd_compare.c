@@ -5,6 +5,7 @@
 
 #include "sim/cli/commands.h"
 #include "sim/cli/output.h"
+#include "sim/cli/wrap.h"
 #include "sim/report.h"
 #include "sim/verify.h"
 
@@ -33,9 +34,8 @@ static void put_run(char letter, int64_t id, const char *policy, const char *fin
 {
     char brief[512];
     ra_report_short_policy(policy, brief, sizeof brief);
-    printf("%c: run %" PRId64 ", ", letter, id);
-    ra_put_safe(brief);
-    fputs("\n   fingerprint ", stdout);
+    ra_put_wrapped(printf("%c: run %" PRId64 ", ", letter, id), 3, brief);
+    fputs("   fingerprint ", stdout);
     ra_put_safe(*fingerprint ? fingerprint : "-");
     putchar('\n');
 }

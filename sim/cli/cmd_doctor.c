@@ -17,6 +17,7 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/host.h"
 #include "sim/cli/output.h"
+#include "sim/cli/wrap.h"
 #include "sim/report.h"
 
 struct values {
@@ -124,11 +125,13 @@ static void print_text(const json_t *rows)
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
         const char *fix = json_string_value(json_object_get(row, "fix"));
-        printf("%-8s %-14s %s\n", json_string_value(json_object_get(row, "state")),
-               json_string_value(json_object_get(row, "check")),
-               json_string_value(json_object_get(row, "found")));
-        if (fix)
-            printf("%23s fix: %s\n", "", fix);
+        int column = printf("%-8s %-14s ", json_string_value(json_object_get(row, "state")),
+                            json_string_value(json_object_get(row, "check")));
+        ra_put_wrapped(column, column, json_string_value(json_object_get(row, "found")));
+        if (!fix)
+            continue;
+        column = printf("%23s fix: ", "");
+        ra_put_wrapped(column, column, fix);
     }
 }
 

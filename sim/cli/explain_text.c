@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "sim/cli/output.h"
+#include "sim/cli/wrap.h"
 #include "sim/report.h"
 
 enum { LABEL = 11, LINE = 79, FEW = 12, NEXT = 6, MAX_LINES = 3 };
@@ -49,7 +50,9 @@ static void put_item(struct telling *telling, const char *text, bool is_first)
     int n = (int)strlen(text);
     if (telling->is_cut)
         return;
-    if (!is_first && telling->column + 2 + n > LINE) {
+    /* The last line of a list that may be cut has room for the cut. */
+    bool is_last = !telling->is_verbose && telling->lines + 1 == MAX_LINES;
+    if (!is_first && telling->column + 2 + n > LINE - (is_last ? 5 : 0)) {
         if (!telling->is_verbose && ++telling->lines == MAX_LINES) {
             fputs(", ...", stdout);
             telling->is_cut = true;
@@ -263,10 +266,10 @@ void ra_explain_text(const struct ra_scene *scene, const json_t *story, bool is_
     char policy[256];
     ra_report_short_policy(json_string_value(json_object_get(story, "policy")), policy,
                            sizeof policy);
-    ra_put_safe(policy);
-    fputs(scene->has_truth ? "\ntrace   " : "\ntext    ", stdout);
-    ra_put_safe(scene->title);
-    printf("\n        %" JSON_INTEGER_FORMAT " prompt %s, %" JSON_INTEGER_FORMAT " to decode",
+    ra_put_wrapped(8, 8, policy);
+    fputs(scene->has_truth ? "trace   " : "text    ", stdout);
+    ra_put_wrapped(8, 8, scene->title);
+    printf("        %" JSON_INTEGER_FORMAT " prompt %s, %" JSON_INTEGER_FORMAT " to decode",
            int_of(story, "P"), scene->has_truth ? "tokens" : "words", int_of(story, "N"));
     if (scene->has_truth)
         printf("; layer %" JSON_INTEGER_FORMAT ", KV head %" JSON_INTEGER_FORMAT,

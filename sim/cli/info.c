@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "sim/cli/output.h"
+#include "sim/cli/wrap.h"
 
 /* Of the whole trace; those of a sequence follow below with "sN." before them. */
 static const char *const provenance[] = {
@@ -23,7 +24,9 @@ static const char *const sequence_provenance[] = {"task", "source", "source_sha2
 enum {
     N_PROVENANCE = sizeof provenance / sizeof *provenance,
     N_SEQUENCE = sizeof sequence_provenance / sizeof *sequence_provenance,
-    MANY_SEQUENCES = 20
+    MANY_SEQUENCES = 20,
+    LABEL = 13, /* columns before a value */
+    DIGEST = 15 /* columns before one that does not fit: 64 digits just do from here */
 };
 
 static const char *rope_name(enum ra_rope_type type)
@@ -163,7 +166,7 @@ json_t *ra_info_json(const struct ra_trace *trace)
 
 static void label(const char *name)
 {
-    printf("%-12s ", name);
+    printf("%-*s ", LABEL - 1, name);
 }
 
 /* "0, 9, 19-21" of the layers that are full (or windowed) attention. */
@@ -218,9 +221,12 @@ static void put_model(const struct ra_trace_info *info)
     printf("Hq = %d, Hkv = %d (G = %d), D = %d, Dv = %d\n", model->Hq, model->Hkv, model->G,
            model->D, model->Dv);
     label("values");
-    printf("%s, %zu bytes of K and V per position and KV head, scale %.9g, rope %s\n",
-           ra_dtype_name(model->dtype), ra_model_row_bytes(model), model->attn_scale,
-           rope_name(model->rope.type));
+    char text[160];
+    snprintf(text, sizeof text,
+             "%s, %zu bytes of K and V per position and KV head, scale %.9g, rope %s",
+             ra_dtype_name(model->dtype), ra_model_row_bytes(model), model->attn_scale,
+             rope_name(model->rope.type));
+    ra_put_wrapped(LABEL, LABEL, text);
 }
 
 static void put_sequence(const struct ra_trace *trace, int seq)
@@ -235,11 +241,11 @@ static void put_sequence(const struct ra_trace *trace, int seq)
     printf("P = %" PRId32 " prompt tokens, N = %" PRId32 " steps, W = %" PRId32 " prompt queries\n",
            sequence->P, sequence->N, sequence->W);
     label("");
-    ra_put_safe(sequence->mode);
-    fputs(", recorded under ", stdout);
-    ra_put_safe(sequence->schedule);
-    printf(" attention, %.1f MiB of K and V, %.1f MiB of Q\n", (double)kv / 0x1p20,
-           (double)q / 0x1p20);
+    char text[512];
+    snprintf(text, sizeof text,
+             "%s, recorded under %s attention, %.1f MiB of K and V, %.1f MiB of Q", sequence->mode,
+             sequence->schedule, (double)kv / 0x1p20, (double)q / 0x1p20);
+    ra_put_wrapped(LABEL, LABEL, text);
     label("");
     printf("also holds: %s%s%s%s", sequence->has_tokens ? "tokens, " : "",
            sequence->has_logprob ? "logprob, " : "", sequence->has_acc ? "acc, " : "",
@@ -251,9 +257,7 @@ static void put_sequence(const struct ra_trace *trace, int seq)
         if (!value)
             continue;
         label("");
-        printf("%s: ", sequence_provenance[i]);
-        ra_put_safe(value);
-        putchar('\n');
+        ra_put_wrapped(LABEL + printf("%s: ", sequence_provenance[i]), LABEL, value);
     }
 }
 
@@ -265,8 +269,7 @@ void ra_info_text(const struct ra_trace *trace, bool is_verbose)
     putchar('\n');
     if (info->synthetic) {
         label("note");
-        ra_put_safe(info->synthetic);
-        putchar('\n');
+        ra_put_wrapped(LABEL, LABEL, info->synthetic);
     }
     put_model(info);
     int shown = is_verbose || info->n_seq <= MANY_SEQUENCES ? info->n_seq : MANY_SEQUENCES;
@@ -280,8 +283,6 @@ void ra_info_text(const struct ra_trace *trace, bool is_verbose)
         const char *value = ra_trace_metadata(trace, provenance[i]);
         if (!value)
             continue;
-        printf("%-20s ", provenance[i]);
-        ra_put_safe(value);
-        putchar('\n');
+        ra_put_wrapped(printf("%-20s ", provenance[i]), DIGEST, value);
     }
 }

@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "sim/base/text.h"
 #include "sim/cli/host.h"
+#include "sim/cli/wrap.h"
 #include "sim/policy.h"
 
 static enum ra_status append(json_t *rows, json_t *row, struct ra_error *err)
@@ -110,21 +112,23 @@ static void print_param(const json_t *param)
     ra_list_range(json_string_value(json_object_get(param, "choices")),
                   json_number_value(json_object_get(param, "min")),
                   json_number_value(json_object_get(param, "max")), range, sizeof range);
-    printf("    %-8s %-24s %s", text_of(param, "name"), range, text_of(param, "help"));
-    if (fallback)
-        printf(" (%s)\n", fallback);
-    else
-        puts(" (required)");
+    int column = printf("    %-8s %-18s ", text_of(param, "name"), range);
+    char help[256];
+    snprintf(help, sizeof help, "%s (%s)", text_of(param, "help"),
+             fallback ? fallback : "required");
+    ra_put_wrapped(column, column, help);
 }
 
 void ra_list_print_policies(const json_t *rows, int verbosity)
 {
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
-        printf("%-10s %s\n", text_of(row, "name"), text_of(row, "summary"));
+        ra_put_wrapped(printf("%-10s ", text_of(row, "name")), 11, text_of(row, "summary"));
         if (verbosity == 0)
             continue;
-        printf("    source:  %s\n    needs:   ", text_of(row, "source"));
+        fputs("    source:  ", stdout);
+        ra_put_wrapped(13, 13, text_of(row, "source"));
+        fputs("    needs:   ", stdout);
         const json_t *needs = json_object_get(row, "needs"),
                      *params = json_object_get(row, "parameters");
         for (size_t j = 0; j < json_array_size(needs); j++)
@@ -173,12 +177,13 @@ void ra_list_print_backends(const json_t *rows, int verbosity)
         json_t *row = json_array_get(rows, i);
         bool is_there = json_is_true(json_object_get(row, "available"));
         const char *device = text_of(row, "device");
-        printf("%-6s %-12s %s\n", text_of(row, "name"), is_there ? "available" : "unavailable",
-               text_of(row, "summary"));
-        if (!is_there)
-            printf("%19s %s\n", "", text_of(row, "reason"));
-        else if (*device)
-            printf("%19s %s\n", "", device);
+        int column =
+            printf("%-6s %-12s ", text_of(row, "name"), is_there ? "available" : "unavailable");
+        ra_put_wrapped(column, column, text_of(row, "summary"));
+        if (is_there && !*device)
+            continue;
+        printf("%*s", column, "");
+        ra_put_wrapped(column, column, is_there ? device : text_of(row, "reason"));
     }
 }
 
@@ -200,12 +205,13 @@ void ra_list_print_devices(const json_t *rows, int verbosity)
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
         double cache = json_number_value(json_object_get(row, "last_level_cache_bytes"));
-        printf("%-6s %s, %" JSON_INTEGER_FORMAT " processors, %.1f GiB memory",
-               text_of(row, "name"), text_of(row, "model"),
-               json_integer_value(json_object_get(row, "processors")),
-               json_number_value(json_object_get(row, "memory_bytes")) / 0x1p30);
+        char text[256];
+        struct ra_writer writer = {text, sizeof text, 0};
+        ra_write(&writer, "%s, %" JSON_INTEGER_FORMAT " processors, %.1f GiB memory",
+                 text_of(row, "model"), json_integer_value(json_object_get(row, "processors")),
+                 json_number_value(json_object_get(row, "memory_bytes")) / 0x1p30);
         if (cache > 0)
-            printf(", %.1f MiB last-level cache", cache / 0x1p20);
-        putchar('\n');
+            ra_write(&writer, ", %.1f MiB last-level cache", cache / 0x1p20);
+        ra_put_wrapped(printf("%-6s ", text_of(row, "name")), 7, text);
     }
 }

@@ -7,6 +7,7 @@
 #include "profiler/store.h"
 #include "sim/cli/list.h"
 #include "sim/cli/output.h"
+#include "sim/cli/wrap.h"
 #include "sim/report.h"
 
 static json_t *time_text(int64_t unix_ns)
@@ -77,15 +78,19 @@ void ra_list_print_runs(const json_t *rows, int verbosity)
         json_t *row = json_array_get(rows, i);
         char policy[512];
         ra_report_short_policy(text_of(row, "policy"), policy, sizeof policy);
-        printf("%5" JSON_INTEGER_FORMAT "  %-8s  %-20s  %s\n",
-               json_integer_value(json_object_get(row, "id")), text_of(row, "state"),
-               text_of(row, "started"), policy);
+        int column = printf("%5" JSON_INTEGER_FORMAT "  %-8s  %-20s  ",
+                            json_integer_value(json_object_get(row, "id")), text_of(row, "state"),
+                            text_of(row, "started"));
+        ra_put_wrapped(column, column, policy);
         if (verbosity == 0)
             continue;
-        printf("       %s\n       %s %s, sequence %" JSON_INTEGER_FORMAT ", %s backend, %s\n",
-               text_of(row, "uuid"), text_of(row, "kind"), text_of(row, "trace"),
-               json_integer_value(json_object_get(row, "sequence")), text_of(row, "backend"),
-               text_of(row, "device"));
+        printf("       %s\n       ", text_of(row, "uuid"));
+        char text[1024];
+        snprintf(text, sizeof text, "%s %s, sequence %" JSON_INTEGER_FORMAT ", %s backend, %s",
+                 text_of(row, "kind"), text_of(row, "trace"),
+                 json_integer_value(json_object_get(row, "sequence")), text_of(row, "backend"),
+                 text_of(row, "device"));
+        ra_put_wrapped(7, 7, text);
         printf("       %" JSON_INTEGER_FORMAT " layer-steps, %" JSON_INTEGER_FORMAT
                " complete passes, fingerprint %.16s\n",
                json_integer_value(json_object_get(row, "layer_steps")),

@@ -8,40 +8,9 @@
 #include <string.h>
 
 #include "sim/base/text.h"
+#include "sim/cli/wrap.h"
 
-enum { COLUMNS = 80, INDENT = 8, HELP_AT = 26 };
-
-struct cursor {
-    FILE *out;
-    int column, indent; /* indent: where a broken line goes on */
-};
-
-/* Print a piece that is not broken inside; a blank before it unless the line is new. */
-static void put_piece(struct cursor *cursor, const char *piece, int n)
-{
-    if (cursor->column > cursor->indent) {
-        if (cursor->column + 1 + n >= COLUMNS) {
-            fprintf(cursor->out, "\n%*s", cursor->indent, "");
-            cursor->column = cursor->indent;
-        } else {
-            fputc(' ', cursor->out);
-            cursor->column++;
-        }
-    }
-    fprintf(cursor->out, "%.*s", n, piece);
-    cursor->column += n;
-}
-
-static void put_words(struct cursor *cursor, const char *text)
-{
-    while (*text) {
-        int n = (int)strcspn(text, " ");
-        if (n > 0)
-            put_piece(cursor, text, n);
-        text += n;
-        text += strspn(text, " ");
-    }
-}
+enum { INDENT = 8, HELP_AT = 26 };
 
 static bool is_shown(const struct ra_option *option)
 {
@@ -51,12 +20,12 @@ static bool is_shown(const struct ra_option *option)
 static void put_synopsis(const struct ra_command *command, FILE *out)
 {
     char piece[160];
-    struct cursor cursor = {out, 0, INDENT};
-    cursor.column = fprintf(out, "usage: rattn-sim %s", command->name);
+    struct ra_wrap wrap = {out, 0, INDENT, false};
+    wrap.column = fprintf(out, "usage: rattn-sim %s", command->name);
     for (const struct ra_operand *row = command->operands; row && row->name; row++) {
         int n = snprintf(piece, sizeof piece, "%s%s%s%s", row->min ? "" : "[", row->name,
                          row->max == RA_OPERAND_MANY ? "..." : "", row->min ? "" : "]");
-        put_piece(&cursor, piece, n);
+        ra_wrap_piece(&wrap, piece, (size_t)n);
     }
     for (const struct ra_option *row = command->options; row && row->name; row++) {
         char name[64];
@@ -69,7 +38,7 @@ static void put_synopsis(const struct ra_command *command, FILE *out)
         int n = snprintf(piece, sizeof piece, "%s%s%s%s%s%s", row->is_required ? "" : "[", name,
                          row->argument ? " " : "", row->argument ? row->argument : "",
                          row->is_required ? "" : "]", row->kind == RA_OPTION_TEXTS ? "..." : "");
-        put_piece(&cursor, piece, n);
+        ra_wrap_piece(&wrap, piece, (size_t)n);
     }
     const struct ra_option *common = ra_options_common();
     for (size_t i = 0; common[i].name; i++) {
@@ -77,7 +46,7 @@ static void put_synopsis(const struct ra_command *command, FILE *out)
             continue;
         int n = snprintf(piece, sizeof piece, "[--%s %s]", common[i].name,
                          common[i].choices ? common[i].choices : common[i].argument);
-        put_piece(&cursor, piece, n);
+        ra_wrap_piece(&wrap, piece, (size_t)n);
     }
     fputc('\n', out);
 }
@@ -85,17 +54,17 @@ static void put_synopsis(const struct ra_command *command, FILE *out)
 /* "  HEAD" and the help from column HELP_AT on, below it when the head is long. */
 static void put_row(FILE *out, const char *head, const char *help, const char *tail)
 {
-    struct cursor cursor = {out, 0, HELP_AT};
+    struct ra_wrap wrap = {out, 0, HELP_AT, false};
     int n = fprintf(out, "  %s", head);
     if (n + 2 > HELP_AT) {
         fputc('\n', out);
         n = 0;
     }
     fprintf(out, "%*s", HELP_AT - n, "");
-    cursor.column = HELP_AT;
-    put_words(&cursor, help);
+    wrap.column = HELP_AT;
+    ra_wrap_words(&wrap, help);
     if (tail[0])
-        put_words(&cursor, tail);
+        ra_wrap_words(&wrap, tail);
     fputc('\n', out);
 }
 
@@ -174,9 +143,9 @@ void ra_options_help(const struct ra_command *command, FILE *out)
             put_option(out, &common[i]);
     }
     if (command->notes) {
-        struct cursor cursor = {out, 0, 0};
+        struct ra_wrap wrap = {out, 0, 0, false};
         fputc('\n', out);
-        put_words(&cursor, command->notes);
+        ra_wrap_words(&wrap, command->notes);
         fputc('\n', out);
     }
 }

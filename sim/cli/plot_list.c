@@ -2,6 +2,7 @@
 /* The listing of figures, for `list figures`: each with the claim at the head of its query. */
 #include "sim/cli/plot_list.h"
 #include "sim/cli/plot.h"
+#include "sim/cli/wrap.h"
 
 enum ra_status ra_list_figures(json_t *rows, const char *db, struct ra_error *err)
 {
@@ -21,7 +22,7 @@ void ra_list_print_figures(const json_t *rows, int verbosity)
     (void)verbosity;
     for (size_t i = 0; i < json_array_size(rows); i++) {
         const json_t *row = json_array_get(rows, i);
-        printf("%-10s %s\n", json_string_value(json_object_get(row, "name")),
-               json_string_value(json_object_get(row, "claim")));
+        int column = printf("%-10s ", json_string_value(json_object_get(row, "name")));
+        ra_put_wrapped(column, 11, json_string_value(json_object_get(row, "claim")));
     }
 }

@@ -15,6 +15,7 @@
 #include "sim/cli/interrupt.h"
 #include "sim/cli/progress.h"
 #include "sim/cli/replay.h"
+#include "sim/cli/wrap.h"
 #include "sim/report.h"
 #include "sim/verify.h"
 #include "traces/safetensors.h"
@@ -325,10 +326,14 @@ static enum ra_status print(const struct session *s, struct ra_error *err)
     size_t n = (size_t)s->config.n_policies; /* rows of one sequence share what it takes */
     for (size_t i = 0; i < json_array_size(s->results); i++) {
         const json_t *object = json_array_get(s->results, i);
-        printf("would replay %s, sequence %" JSON_INTEGER_FORMAT " under %s\n",
-               json_string_value(json_object_get(object, "trace")),
-               json_integer_value(json_object_get(object, "sequence")),
-               json_string_value(json_object_get(object, "policy")));
+        char where[1024];
+        snprintf(where, sizeof where, "%s, sequence %" JSON_INTEGER_FORMAT ", under",
+                 json_string_value(json_object_get(object, "trace")),
+                 json_integer_value(json_object_get(object, "sequence")));
+        fputs("would replay ", stdout);
+        ra_put_wrapped(13, 2, where);
+        fputs("  ", stdout);
+        ra_put_wrapped(2, 2, json_string_value(json_object_get(object, "policy")));
         if (i + 1 == json_array_size(s->results) || i % n == n - 1)
             printf("  memory %.1f MiB, temporary file up to %.1f MiB, export up to %.1f MiB\n",
                    mebibytes(object, "memory_bytes"), mebibytes(object, "temporary_bytes"),

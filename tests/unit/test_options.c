@@ -9,6 +9,7 @@
 
 #include "sim/cli/options.c"
 #include "sim/cli/options_help.c"
+#include "sim/cli/wrap.c"
 #include "tests/support/ra_test.h"
 
 struct values {

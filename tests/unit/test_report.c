@@ -126,7 +126,12 @@ static void long_spellings_wrap_and_lines_fit(void **state)
         "[o]", result("recycled:k=256,stride=16,sim=0.85,pool=3,agg=mean,current=drop,evict=raw,"
                       "attend=after,query=post,scope=model-prev,share=2/14,stagger=1",
                       "cpu-wall", 10));
+    json_object_set_new(json_array_get(results, 0), "by_type",
+                        json_pack("{s:{s:f,s:f,s:f,s:f,s:f}}", "an_exceptionally_long_type",
+                                  "visible_share", 0.5, "kept_share", 0.25, "mass", 0.75,
+                                  "mass_recovered", 0.5, "output_rel_err_mean", 123.4));
     char *text = render(results, RA_REPORT_TEXT);
+    assert_non_null(strstr(text, "by token type"));
     for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
         assert_true(strcspn(line, "\n") <= 80);
     assert_non_null(strstr(text, "\n  scope=model-prev,"));
