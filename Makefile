@@ -11,7 +11,7 @@ B       := build/$(BUILD)
 VERSION := 0.1.0
 
 # --- what is there -------------------------------------------------------------------------------
-pkg       = $(shell pkg-config --silence-errors $(1))
+pkg       = $(shell pkg-config --silence-errors $(1) 2>/dev/null)
 HAVE_PKGS := $(shell pkg-config --exists sqlite3 jansson nettle 2>/dev/null && echo yes)
 NVCC      := $(shell command -v nvcc 2>/dev/null)
 CUDA_VER  := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p'))
@@ -75,7 +75,7 @@ $(LIB): $(OBJ)
 FLAGSTAMP := $(B)/flags
 $(FLAGSTAMP): FORCE
 	$(Q)mkdir -p $(B); echo '$(subst ','\'',$(CC) $(CFLAGS))' | cmp -s - $@ || \
-	  { [ -n "$(HAVE_PKGS)" ] || { echo "sqlite3, jansson and nettle are needed: run ./bootstrap"; exit 1; }; \
+	  { [ -n "$(HAVE_PKGS)" ] || { echo "needed are sqlite3, jansson and nettle: run ./bootstrap (make config shows more)"; exit 1; }; \
 	    echo '$(subst ','\'',$(CC) $(CFLAGS))' > $@; }
 .PHONY: FORCE
 FORCE:
@@ -127,9 +127,12 @@ build-bench: $(BENCH:%=$(B)/bench/%)
 bench: all build-bench ## check, then time; a table, and build/bench/bench.json
 	$(Q)mkdir -p build/bench && /usr/bin/python3 tests/bench/bench.py $(B) build/bench/bench.json
 
-.PHONY: test test-unit test-cli test-tools test-audit build-tests
-build-tests: $(B)/rattn-sim $(UNITB)
-test: all build-tests ## everything that needs no GPU; last line: N passed, N failed, N skipped
+.PHONY: test test-unit test-cli test-tools test-audit build-tests need-cmocka
+need-cmocka:
+	$(if $(CMOCKA),@:,@echo "the C tests need cmocka: run ./bootstrap, or install libcmocka-dev"; exit 1)
+$(UNITB): | need-cmocka
+build-tests: need-cmocka $(B)/rattn-sim $(UNITB)
+test: need-cmocka all build-tests ## everything that needs no GPU; the last line counts
 	$(Q)B=$(B) tests/run.sh unit tools cli audit headers layers size
 test-unit: build-tests ## C tests only
 	$(Q)B=$(B) tests/run.sh unit
@@ -141,12 +144,12 @@ test-audit: $(B)/rattn-sim ## replays recomputed from the exported sets by numpy
 	$(Q)B=$(B) tests/run.sh audit
 
 .PHONY: golden
-golden: all ## rewrite the frozen results of the embedded recording; review the diff
+golden: all ## rewrite the frozen results; review the diff
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --repeat 1 -q --format json | \
 	  python3 tests/golden/freeze.py >tests/golden/sample.json
 
 .PHONY: asan tsan
-asan: ## unit and command line tests with address and undefined sanitizers
+asan: ## C and command line tests under ASan and UBSan
 	$(Q)ASAN_OPTIONS=allow_user_segv_handler=0:detect_leaks=1 \
 	  $(MAKE) BUILD=asan OPT=-O1 SANITIZE=address,undefined sanitized
 tsan: ## threaded parts with the thread sanitizer
@@ -159,7 +162,7 @@ threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend%
 
 # --- static checks -------------------------------------------------------------------------------
 .PHONY: headers layers size clang-format clang-format-check tidy static
-headers: ## each header of the library compiles alone, as C17 and as C++17
+headers: ## each header compiles alone, as C17 and as C++17
 	$(Q)tests/headers.sh $(filter-out sim/cli/%,$(HDR))
 layers: ## include direction
 	$(Q)awk -f tests/layers.awk $(SRC) $(CLI) $(HDR)
@@ -184,9 +187,9 @@ demo: all ## replay the embedded real trace under five schedules; report and fig
 	$(Q)build/rattn-sim report build/demo/demo.db -q -o build/demo/report.txt
 	@echo; echo "store: build/demo/demo.db    report: build/demo/report.txt"
 	$(if $(GNUPLOT),$(Q)build/rattn-sim plot build/demo/demo.db -o build/demo,@echo "no figures: gnuplot-nox is missing")
-traces: ## rebuild the embedded sample and compare; an all-layers trace in build/traces
+traces: ## rebuild the embedded sample; all layers in build/traces
 	$(Q)traces/tools/make_traces.sh sample full
-traces-8k: ## an all-layers trace of 7936 + 256 tokens in build/traces
+traces-8k: ## all layers, 7936 + 256 tokens, in build/traces
 	$(Q)traces/tools/make_traces.sh 8k
 # What goes where below PREFIX, as Debian lays it out; the licence is "copyright" there.
 INSTALLED := bin/rattn-sim share/man/man1/rattn-sim.1 share/bash-completion/completions/rattn-sim \
@@ -209,6 +212,6 @@ config: ## what was found, and what its absence switches off
 	@echo "libraries    $(if $(HAVE_PKGS),sqlite3 jansson nettle,MISSING: libsqlite3-dev libjansson-dev nettle-dev (needed))"
 	@echo "cmocka       $(if $(CMOCKA),found,missing: libcmocka-dev (make test needs it))"
 	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
-	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),not found: no nvcc in PATH) (this version has no cuda backend)"
+	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),no nvcc in PATH) (unused: no cuda backend)"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile
