@@ -11,7 +11,7 @@ tree_with() { # PACKAGE...
     for part in Makefile bootstrap sim kernels profiler traces plots tests; do ln -sf "$root/$part" .; done
     for package; do cp "$(pkg-config --variable=pcfiledir "$package")/$package.pc" pc/; done
     export PKG_CONFIG_LIBDIR=$PWD/pc
-    unset MAKEFLAGS MAKELEVEL MFLAGS
+    unset MAKEFLAGS MAKELEVEL MFLAGS BUILD
 }
 
 @test "make without a library names what is needed, and compiles nothing" {
