@@ -7,6 +7,7 @@ setup() {
     root=$(realpath "$BATS_TEST_DIRNAME/../..")
     rattn=$(realpath "${RATTN_SIM:-$root/build/rattn-sim}")
     sample=$root/traces/data/smollm2-135m.safetensors
+    export rattn sample # for shells of their own: the path of a tree may have any character
     cd "$BATS_TEST_TMPDIR" || return 1
 }
 

@@ -71,27 +71,27 @@ commands="explain info replay compare report list doctor"
     for words in -h "list -h" "list policies" "list policies --format json" doctor explain \
         "info synth:case=flat" "explain --format json" --version; do
         # shellcheck disable=SC2086
-        run -1 --separate-stderr sh -c "'$rattn' $words >/dev/full"
+        run -1 --separate-stderr sh -c "\"\$rattn\" $words >/dev/full"
         [[ $stderr == "rattn-sim: standard output: No space left on device" ]]
     done
 }
 
 @test "a closed stdout is a failure" {
-    run -1 --separate-stderr sh -c "'$rattn' list policies >&-"
+    run -1 --separate-stderr sh -c "\"\$rattn\" list policies >&-"
     [[ $stderr == *"standard output"* ]]
 }
 
 @test "with a stdout closed, no file that is opened takes its place" {
     # the number is taken, by something that cannot be written and is no trace
-    run -1 --separate-stderr sh -c "'$rattn' info /proc/self/fd/1 >&-"
+    run -1 --separate-stderr sh -c "\"\$rattn\" info /proc/self/fd/1 >&-"
     [[ $stderr == *"/proc/self/fd/1"* && $stderr != *"No such file"* ]]
-    run -1 --separate-stderr sh -c "'$rattn' replay synth:case=integer,P=32,N=8 -p full --repeat 1 -q --db s.db >&-"
+    run -1 --separate-stderr sh -c "\"\$rattn\" replay synth:case=integer,P=32,N=8 -p full --repeat 1 -q --db s.db >&-"
     [[ $stderr == *"standard output"* ]]
     [ "$(sqlite3 s.db 'pragma integrity_check')" = ok ]
 }
 
 @test "a file that may not grow is an error, not a signal" {
-    run -1 --separate-stderr sh -c "ulimit -f 8; '$rattn' replay synth:case=flat,P=512,N=64 -p full --repeat 1 -q --export e.safetensors"
+    run -1 --separate-stderr sh -c "ulimit -f 8; \"\$rattn\" replay synth:case=flat,P=512,N=64 -p full --repeat 1 -q --export e.safetensors"
     [[ $stderr == "rattn-sim: "* ]]
     [ ! -e e.safetensors ]
 }

@@ -103,7 +103,7 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [ "$(python3 -c 'import csv; r=list(csv.DictReader(open("out.csv"))); print(len(r), r[1]["mass_recovered.p05"]!="")')" = "2 True" ]
     run -0 replay full streaming:k=64 --
     [[ $output == *"open loop: exact for this recording"* ]]
-    run -1 --separate-stderr sh -c "'$rattn' replay '$sample' -p full --layers 9 --steps 0..1 --repeat 1 -q >/dev/full"
+    run -1 --separate-stderr sh -c "\"\$rattn\" replay \"\$sample\" -p full --layers 9 --steps 0..1 --repeat 1 -q >/dev/full"
     [[ $stderr == *"standard output"* ]]
 }
 

@@ -49,7 +49,7 @@ PY
     run -1 --separate-stderr "$rattn" report s.db -o /dev/full
     [[ $stderr == *"/dev/full: No space left"* ]]
     run -1 --separate-stderr "$rattn" report s.db -o /proc/none/x
-    run -1 --separate-stderr sh -c "'$rattn' report s.db >/dev/full"
+    run -1 --separate-stderr sh -c "\"\$rattn\" report s.db >/dev/full"
 }
 
 @test "runs that hold no result are left out, and counted" {
