@@ -28,7 +28,7 @@ static const char *kind_name(mode_t mode)
 enum ra_status ra_file_open(const char *path, int *fd, uint64_t *bytes, struct ra_error *err)
 {
     /* O_NONBLOCK: opening a pipe without a writer would otherwise wait for one. */
-    int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int opened = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (opened < 0)
         return ra_file_fail(err, path, "cannot open");
     struct stat info;
