@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/base/stats.h"
 #include "sim/engine_internal.h"
 
@@ -254,5 +255,9 @@ json_t *ra_replay_json(const struct ra_replay_config *config,
             break;
         }
     ra_shape_close(&shape);
+    if (ra_json_starved()) { /* some member may be missing */
+        json_decref(list);
+        list = NULL;
+    }
     return list;
 }

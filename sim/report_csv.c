@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
+
 /* Deeper members do not exist in results; a foreign file may have them. */
 enum { MAX_DEPTH = 6, MAX_NAME = 256, MAX_COLUMNS = 1024 };
 
@@ -111,7 +113,7 @@ static void put_field(FILE *out, const json_t *value)
         return;
     }
     if (json_is_object(json_array_get(value, 0))) {
-        char *text = json_dumps(value, JSON_COMPACT);
+        char *text = ra_json_dump(value, JSON_COMPACT);
         put_quoted(out, text ? text : "");
         free(text);
         return;

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
+
 /* "a.b" is member b of a. Times, kernel_err, near_ties and output_hash are not here: they belong
  * to a machine, not to a schedule. */
 static const char *const exact_keys[] = {
@@ -189,8 +191,9 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     json_error_t why;
     stored->result = json_loads(run->result_json, JSON_REJECT_DUPLICATES, &why);
     if (!stored->result)
-        return ra_fail(err, RA_EFORMAT, "run %lld: stored result: %s", (long long)run->id,
-                       why.text);
+        return ra_fail(err, ra_json_starved() ? RA_ENOMEM : RA_EFORMAT,
+                       "run %lld: stored result: %s", (long long)run->id,
+                       ra_json_starved() ? "no memory" : why.text);
     return RA_OK;
 }
 
@@ -221,6 +224,8 @@ enum ra_status ra_verify_against(const json_t *results, struct ra_store *store, 
         return check_stored(results, store, what, err);
     json_error_t why;
     json_t *expected = json_load_file(what, JSON_REJECT_DUPLICATES, &why);
+    if (!expected && ra_json_starved())
+        return ra_fail(err, RA_ENOMEM, "%s: no memory", what);
     if (!expected && why.line < 1)
         return ra_fail(err, RA_EIO, "%s", why.text);
     if (!expected)

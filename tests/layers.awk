@@ -7,6 +7,7 @@ BEGIN {
     add(0, "sim/base/error"); add(0, "sim/base/half"); add(0, "sim/base/hash"); add(0, "sim/base/pool")
     add(0, "sim/base/cache"); add(0, "sim/base/wide"); add(0, "sim/base/exp"); add(0, "sim/base/kth")
     add(0, "sim/base/rng"); add(0, "sim/base/stats"); add(0, "sim/base/text"); add(0, "sim/base/params")
+    add(0, "sim/base/json_memory")
     add(1, "sim/model"); add(1, "sim/kvset"); add(1, "sim/step"); add(1, "sim/rope"); add(1, "sim/select")
     add(1, "sim/reference"); add(1, "sim/quality"); add(1, "sim/traffic")
     add(3, "traces/model/")

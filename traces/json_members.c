@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
+
 struct cursor {
     const struct ra_json_walk *walk;
     struct ra_json_text text;
@@ -145,10 +147,12 @@ enum ra_status ra_json_load(const char *where, struct ra_json_text text, json_t 
 {
     json_error_t error;
     *value = json_loadb(text.bytes, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (ra_json_starved()) {
+        json_decref(*value);
+        return ra_fail(err, RA_ENOMEM, "%s: out of memory", where);
+    }
     if (*value)
         return RA_OK;
-    if (json_error_code(&error) == json_error_out_of_memory)
-        return ra_fail(err, RA_ENOMEM, "%s: out of memory", where);
     /* jansson cites the text it could not read; a control byte in it is replaced by ra_fail. */
     size_t position = error.position > 0 ? (size_t)error.position : 0;
     return ra_fail(err, RA_EFORMAT, "%s: byte %zu: %.160s", where, text.at + position, error.text);

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sim/base/json_memory.h"
 #include "traces/file.h"
 #include "traces/ranges.h"
 
@@ -71,7 +72,7 @@ static bool grow(void **array, size_t n, size_t *cap, size_t element)
 static char *to_json(const char *text)
 {
     json_t *string = json_string(text);
-    char *quoted = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+    char *quoted = string ? ra_json_dump(string, JSON_ENCODE_ANY) : NULL;
     json_decref(string);
     return quoted;
 }
@@ -88,7 +89,7 @@ static enum ra_status open_temporary(struct ra_st_writer *w, struct ra_error *er
         snprintf(w->temporary, room, "%s.tmp-%ld-%u", w->path, (long)getpid(),
                  atomic_fetch_add(&counter, 1));
         w->fd = open(w->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (w->fd < 0 && errno == EEXIST);
+    } while (w->fd < 0 && (errno == EEXIST || errno == EINTR));
     if (w->fd >= 0)
         return RA_OK;
     enum ra_status st = ra_file_fail(err, w->temporary, "cannot create");
@@ -136,7 +137,7 @@ enum ra_status ra_st_writer_metadata(struct ra_st_writer *w, const char *key, co
         return out_of_memory(w, err);
     struct pair *pair = &w->pairs[w->n_pairs++];
     *pair = (struct pair){strdup(key), to_json(key), to_json(value)};
-    if (!pair->key)
+    if (!pair->key || ra_json_starved())
         return out_of_memory(w, err);
     if (!pair->json_key || !pair->json_value)
         return ra_fail(err, RA_EUSAGE, "%s: metadata: %.100s: expected UTF-8", w->path, key);
@@ -180,7 +181,7 @@ enum ra_status ra_st_writer_tensor(struct ra_st_writer *w, const char *name, enu
                          .dtype = dtype,
                          .rank = rank,
                          .index = *index};
-    if (!t->name)
+    if (!t->name || ra_json_starved())
         return out_of_memory(w, err);
     if (!t->json_name)
         return ra_fail(err, RA_EUSAGE, "%s: %.100s: expected a name in UTF-8", w->path, name);
@@ -273,7 +274,7 @@ static enum ra_status make_header(struct ra_st_writer *w, struct tensor **order,
     for (size_t i = 0; i < w->n_tensors; i++)
         print_entry(out, order[i], i || w->n_pairs ? "," : "");
     fputc('}', out);
-    while (ftello(out) % DATA_ALIGNMENT != 0)
+    while (!ferror(out) && ftello(out) % DATA_ALIGNMENT != 0)
         fputc(' ', out);
     bool failed = ferror(out) != 0;
     if (fclose(out) != 0 || failed)
@@ -295,7 +296,7 @@ static enum ra_status reserve(const struct ra_st_writer *w, struct ra_error *err
         return RA_OK;
     if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
         return ra_file_fail(err, w->path, "cannot reserve room");
-    if (ftruncate(w->fd, total) != 0)
+    if (TEMP_FAILURE_RETRY(ftruncate(w->fd, total)) != 0)
         return ra_file_fail(err, w->path, "cannot set the length");
     return RA_OK;
 }
@@ -404,7 +405,7 @@ enum ra_status ra_st_writer_commit(struct ra_st_writer *w, struct ra_error *err)
     RA_BUG_ON(!w->begun || w->committed);
     RA_TRY(check_complete(w, err));
     RA_TRY(fill_checksum(w, err));
-    if (fsync(w->fd) != 0)
+    if (TEMP_FAILURE_RETRY(fsync(w->fd)) != 0)
         return ra_file_fail(err, w->temporary, "cannot sync");
     if (rename(w->temporary, w->path) != 0)
         return ra_file_fail(err, w->path, "cannot rename the finished file");

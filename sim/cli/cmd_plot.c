@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/output.h"
@@ -246,7 +247,7 @@ static enum ra_status draw_choice(const struct ra_cli *cli, const struct values 
                 json_array_size(choice->runs));
     if (mkdir(values->folder, 0777) != 0 && errno != EEXIST)
         return ra_fail(err, RA_EIO, "%s: %s", values->folder, strerror(errno));
-    char *runs = json_dumps(choice->runs, JSON_COMPACT);
+    char *runs = ra_json_dump(choice->runs, JSON_COMPACT);
     if (!runs)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");
     enum ra_status status = draw(cli, values, store, runs, err);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/cli/output.h"
 
 struct teller {
@@ -104,8 +105,10 @@ static const char *kind_of(const struct teller *teller, const struct ra_plan *pl
 static json_t *members_lost(const struct teller *teller, const struct ra_retained *now, int32_t L)
 {
     bool *lost = calloc((size_t)L, sizeof *lost);
-    if (!lost)
+    if (!lost) {
+        ra_json_lack();
         return NULL;
+    }
     memcpy(lost, teller->old, (size_t)L * sizeof *lost);
     lost[L - 1] = true;
     for (int32_t i = 0; i < now->set.n; i++)

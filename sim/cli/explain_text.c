@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/cli/output.h"
 #include "sim/cli/wrap.h"
 #include "sim/report.h"
@@ -87,8 +88,10 @@ static void put_ranges(struct telling *telling, const json_t *list)
 {
     size_t n = json_array_size(list);
     int32_t *pos = malloc(n * sizeof *pos);
-    if (!pos)
+    if (!pos) {
+        ra_json_lack();
         return;
+    }
     for (size_t i = 0; i < n; i++)
         pos[i] = at(list, i);
     qsort(pos, n, sizeof *pos, compare);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 #include "sim/cli/host.h"
 #include "sim/cli/wrap.h"
@@ -66,8 +67,10 @@ static json_t *describe_needs(const struct ra_policy_ops *ops)
     static const char *const names[] = {"queries", "exact scores of every step", "acc"};
     json_t *needs = json_array();
     void *params = ops->params_size ? calloc(1, ops->params_size) : NULL;
-    if (ops->params_size && !params)
+    if (ops->params_size && !params) {
+        ra_json_lack();
         return needs;
+    }
     if (params)
         ra_params_defaults(ops->params, params);
     unsigned bits = ops->needs ? ops->needs(params) : 0;

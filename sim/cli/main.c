@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/manual.h"
@@ -144,6 +145,8 @@ static int run_command(const struct ra_command *command, struct ra_cli *cli, int
         print_version();
     } else {
         status = command->run(cli, values, &err);
+        if (status == RA_OK && ra_json_starved())
+            status = ra_fail(&err, RA_ENOMEM, "%s: no memory for its results", command->name);
         code = status == RA_OK ? 0 : complain(&err, status);
     }
     free(values);
@@ -214,6 +217,7 @@ static void guard_streams(void)
 int main(int argc, char **argv)
 {
     guard_streams();
+    ra_json_watch();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, not a signal */
     signal(SIGPIPE, SIG_IGN); /* so is a reader that went away */
     return close_stdout(dispatch(argc, argv));

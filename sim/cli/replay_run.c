@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/cli/interrupt.h"
 #include "sim/cli/progress.h"
 #include "sim/cli/replay.h"
@@ -56,7 +57,7 @@ static char *argv_json(const struct ra_cli *cli)
         json_t *word = json_string(cli->argv[i]);
         json_array_append_new(list, word ? word : json_string("(not UTF-8)"));
     }
-    char *text = json_dumps(list, JSON_COMPACT);
+    char *text = ra_json_dump(list, JSON_COMPACT);
     json_decref(list);
     return text;
 }
@@ -73,7 +74,7 @@ static char *config_json(const struct ra_replay_config *config)
     char folder[4096]; /* paths of argv start here */
     json_object_set_new(object, "cwd",
                         getcwd(folder, sizeof folder) ? json_string(folder) : json_null());
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = ra_json_dump(object, JSON_COMPACT);
     json_decref(object);
     return text;
 }
@@ -92,7 +93,7 @@ static char *params_json(const char *canonical)
         at += 1 + used;
         at = *at == ',' ? at : NULL;
     }
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = ra_json_dump(object, JSON_COMPACT);
     json_decref(object);
     return text;
 }
@@ -102,7 +103,8 @@ static enum ra_status begin_runs(struct session *s, struct ra_error *err)
     const struct ra_replay_config *config = &s->config;
     const struct ra_trace_info *info = ra_trace_info(config->trace);
     char device[128] = "", *argv = argv_json(s->job->cli), *conf = config_json(config);
-    enum ra_status st = argv && conf ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
+    enum ra_status st =
+        argv && conf && !ra_json_starved() ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
     if (config->backend->device)
         config->backend->device(device, sizeof device);
     s->n_begun = 0;
@@ -132,8 +134,9 @@ static enum ra_status begin_runs(struct session *s, struct ra_error *err)
                                  .method = config->backend->caps & RA_CAP_TIMED ? "cpu-wall" : NULL,
                                  .launch_mode = "call",
                                  .seed = s->job->cli->seed};
-        st = params ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)
-                    : ra_fail(err, RA_ENOMEM, "no memory for a run");
+        st = params && !ra_json_starved()
+                 ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)
+                 : ra_fail(err, RA_ENOMEM, "no memory for a run");
         if (st == RA_OK)
             s->n_begun = p + 1;
         free(params);
@@ -153,8 +156,14 @@ static enum ra_status end_runs(struct session *s, enum ra_status outcome,
                                                            : RA_RUN_FAILED;
     for (int p = 0; p < s->n_begun; p++) {
         const json_t *object = outcome == RA_OK ? json_array_get(objects, (size_t)p) : NULL;
-        char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+        char *text = object ? ra_json_dump(object, JSON_COMPACT) : NULL;
         const char *hash = object && results[p].output_hash[0] ? results[p].output_hash : NULL;
+        if (object && !text) {
+            outcome = ra_fail(err, RA_ENOMEM, "%s: no memory for the result of run %" PRId64,
+                              s->job->db, s->run_ids[p]);
+            state = RA_RUN_FAILED;
+            object = NULL;
+        }
         if (outcome != RA_OK && err)
             (void)!ra_store_diagnostic(s->store, s->run_ids[p], "error", "replay", err->msg, NULL);
         enum ra_status st =
@@ -171,7 +180,7 @@ static enum ra_status end_runs(struct session *s, enum ra_status outcome,
         fputc('\n', stderr);
     }
     s->n_begun = 0;
-    return RA_OK;
+    return outcome;
 }
 
 static void announce(const struct session *s, const struct ra_replay_needs *needs)
