@@ -45,7 +45,8 @@ if (format eq 'pdf') {
 }
 font_of(points) = sprintf('%s,%.4g', face, points * dots)
 heading = font_of(8); plain = font_of(7); small = font_of(6.5); tiny = font_of(6)
-set output name.'.'.format
+if (!exists('part')) part = ''
+set output name.'.'.format.part
 set encoding utf8
 set datafile separator tab
 set datafile columnheaders

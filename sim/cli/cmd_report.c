@@ -3,14 +3,15 @@
  * report: results of a store as the replay printed them. Runs of one invocation share a table, as
  * they did then: a speed-up is only defined among them.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "profiler/store.h"
+#include "sim/base/json_memory.h"
 #include "sim/cli/commands.h"
+#include "sim/cli/out_file.h"
 #include "sim/cli/output.h"
 #include "sim/report.h"
 
@@ -91,12 +92,16 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     }
     json_t *result = json_loads(run->result_json, JSON_REJECT_DUPLICATES, &why);
     if (!json_is_object(result)) {
-        const char *what = result ? "is no object" : why.text;
+        bool starved = !result && ra_json_starved();
+        const char *what = result ? "is no object" : starved ? "no memory" : why.text;
         json_decref(result);
-        return ra_fail(err, RA_EFORMAT, "run %" PRId64 ": stored result: %s", run->id, what);
+        return ra_fail(err, starved ? RA_ENOMEM : RA_EFORMAT, "run %" PRId64 ": stored result: %s",
+                       run->id, what);
     }
     struct invocation *invocation =
         find_invocation(gathered, run->invocation_uuid ? run->invocation_uuid : run->uuid);
+    if (!invocation)
+        json_decref(result);
     if (!invocation || json_array_append_new(invocation->results, result) != 0 ||
         json_array_append_new(invocation->ids, json_integer(run->id)) != 0)
         return ra_fail(err, RA_ENOMEM, "no memory for results");
@@ -176,14 +181,12 @@ static enum ra_status put(FILE *out, enum ra_format format, const struct gathere
 static enum ra_status put_file(const char *path, enum ra_format format,
                                const struct gathered *gathered, struct ra_error *err)
 {
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
-    enum ra_status status = put(file, format, gathered, err);
-    bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed)
-        return status != RA_OK ? status : ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
-    return status;
+    struct ra_out_file file;
+    RA_TRY(ra_out_open(&file, path, err));
+    enum ra_status status = put(file.stream, format, gathered, err);
+    if (status == RA_OK && ra_json_starved())
+        status = ra_fail(err, RA_ENOMEM, "%s: no memory for results", path);
+    return ra_out_close(&file, status, err);
 }
 
 static bool ends_with(const char *text, const char *end)

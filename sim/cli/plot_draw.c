@@ -12,12 +12,15 @@
 
 extern char **environ;
 
+#define PART ".part"
+
 /* gnuplot's stderr goes to `said`, its stdin and stdout to nothing. */
 static int spawn(const char *folder, const char *script, FILE *said, pid_t *pid)
 {
-    char program[] = "gnuplot", plain[] = "-d", file[512];
+    char program[] = "gnuplot", plain[] = "-d", define[] = "-e", part[] = "part = '" PART "'",
+         file[512];
     snprintf(file, sizeof file, "%s", script);
-    char *words[] = {program, plain, file, NULL};
+    char *words[] = {program, plain, define, part, file, NULL};
     posix_spawn_file_actions_t actions;
     int rc = posix_spawn_file_actions_init(&actions);
     if (rc)
@@ -77,6 +80,40 @@ static enum ra_status remove_date(const char *path, struct ra_error *err)
     return status;
 }
 
+/* gnuplot does not say when its output was cut short; every format has a last word. */
+static bool is_whole(const char *path, enum ra_plot_format format)
+{
+    static const char *const last[] = {"</svg>", "IEND", "%%EOF"};
+    char tail[32] = "";
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return false;
+    size_t n =
+        fseek(file, -(long)sizeof tail, SEEK_END) == 0 ? fread(tail, 1, sizeof tail, file) : 0;
+    fclose(file);
+    return memmem(tail, n, last[format], strlen(last[format])) != NULL;
+}
+
+/* Drawn beside its name, the figure gets it when it is whole. */
+static enum ra_status finish(const struct ra_plot *plot, const struct ra_plot_target *target,
+                             enum ra_status status, struct ra_error *err)
+{
+    static const char *const extensions[] = {"svg", "png", "pdf"};
+    char path[4096], part[4096 + sizeof PART];
+    snprintf(path, sizeof path, "%s/%s.%s", target->folder, plot->name, extensions[target->format]);
+    snprintf(part, sizeof part, "%s" PART, path);
+    if (status == RA_OK && !is_whole(part, target->format))
+        status =
+            ra_fail(err, RA_EIO, "%s: gnuplot could not write all of it; is the disk full?", path);
+    if (status == RA_OK && target->format == RA_PLOT_PDF)
+        status = remove_date(part, err);
+    if (status == RA_OK && rename(part, path) != 0)
+        status = ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
+    if (status != RA_OK)
+        unlink(part);
+    return status;
+}
+
 enum ra_status ra_plot_draw(const struct ra_plot *plot, const struct ra_plot_target *target,
                             struct ra_error *err)
 {
@@ -100,10 +137,5 @@ enum ra_status ra_plot_draw(const struct ra_plot *plot, const struct ra_plot_tar
         status = ra_fail(err, RA_EIO, "gnuplot: %s: %s", script, message);
     }
     fclose(said);
-    if (status == RA_OK && target->format == RA_PLOT_PDF) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%s.pdf", target->folder, plot->name);
-        status = remove_date(path, err);
-    }
-    return status;
+    return finish(plot, target, status, err);
 }

@@ -3,13 +3,13 @@
  * From a query to the files of a figure. Text of the store is foreign: it reaches the script only
  * inside quotes that it cannot leave, and never holds a control byte.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "profiler/metrics.h"
+#include "sim/cli/out_file.h"
 #include "sim/cli/plot.h"
 #include "sim/cli/plot_words.h"
 
@@ -20,10 +20,14 @@ enum { BOUND_LINES = 256 }; /* lines of bounds in house.gp begin behind it */
 
 static const char *const extensions[] = {"svg", "png", "pdf"};
 
+struct out {
+    struct ra_out_file file;
+    char path[PATH_MAX];
+};
+
 struct figure {
-    FILE *tsv, *gp;
+    struct out tsv, gp;
     json_t *runs;
-    char path[4096];
     char caption[TEXT_MAX];
     char last[TEXT_MAX]; /* series of the row before */
     long n_rows;
@@ -53,20 +57,22 @@ static void put_series(struct figure *figure, const char *series)
     snprintf(figure->last, sizeof figure->last, "%s", series);
     snprintf(name, sizeof name, "series_%d", ++figure->n_series);
     snprintf(label, sizeof label, "%s%s", series, is_bound ? " (a bound, no schedule)" : "");
-    ra_plot_put_lines(figure->gp, name, label, SERIES_WIDTH);
-    fprintf(figure->gp, "line_%d = %zu\n", figure->n_series, line + (is_bound ? BOUND_LINES : 0));
+    ra_plot_put_lines(figure->gp.file.stream, name, label, SERIES_WIDTH);
+    fprintf(figure->gp.file.stream, "line_%d = %zu\n", figure->n_series,
+            line + (is_bound ? BOUND_LINES : 0));
 }
 
 /* The heading of the table; for each column that is a metric, what its axis says. */
 static void put_columns(struct figure *figure, const struct ra_store_cells *row, bool has_series)
 {
-    fputs(has_series ? "line\t" : "", figure->tsv);
+    fputs(has_series ? "line\t" : "", figure->tsv.file.stream);
     for (int i = 0; i < row->n; i++) {
         const struct ra_metric *metric = ra_metric_find(row->names[i]);
-        fprintf(figure->tsv, "%s%s", row->names[i], i + 1 < row->n ? "\t" : "\n");
+        fprintf(figure->tsv.file.stream, "%s%s", row->names[i], i + 1 < row->n ? "\t" : "\n");
         if (metric)
-            fprintf(figure->gp, *metric->unit ? "axis_%s = '%s (%s)'\n" : "axis_%s = '%s'\n",
-                    metric->name, metric->label, metric->unit);
+            fprintf(figure->gp.file.stream,
+                    *metric->unit ? "axis_%s = '%s (%s)'\n" : "axis_%s = '%s'\n", metric->name,
+                    metric->label, metric->unit);
     }
 }
 
@@ -81,14 +87,14 @@ static enum ra_status on_row(void *context, const struct ra_store_cells *row, st
     if (has_series && (figure->n_rows == 0 || strcmp(figure->last, series) != 0)) {
         if (figure->n_series == SERIES_MAX)
             return ra_fail(err, RA_ERANGE, "%s: more than %d series: choose some with --run",
-                           figure->path, SERIES_MAX);
+                           figure->tsv.path, SERIES_MAX);
         put_series(figure, series);
     }
     if (has_series)
-        fprintf(figure->tsv, "%d\t", figure->n_series);
+        fprintf(figure->tsv.file.stream, "%d\t", figure->n_series);
     for (int i = 0; i < row->n; i++) {
-        ra_plot_put_cell(figure->tsv, row->text[i]);
-        fputc(i + 1 < row->n ? '\t' : '\n', figure->tsv);
+        ra_plot_put_cell(figure->tsv.file.stream, row->text[i]);
+        fputc(i + 1 < row->n ? '\t' : '\n', figure->tsv.file.stream);
     }
     figure->n_rows++;
     return RA_OK;
@@ -114,11 +120,11 @@ static enum ra_status on_facts(void *context, const struct ra_store_cells *row,
         size_t used = strlen(figure->caption);
         if (strcmp(name, "title") == 0) {
             figure->has_title = *text != '\0';
-            ra_plot_put_lines(figure->gp, name, text, TITLE_WIDTH);
+            ra_plot_put_lines(figure->gp.file.stream, name, text, TITLE_WIDTH);
         } else if (strcmp(name, "method") == 0) {
             snprintf(figure->caption + used, sizeof figure->caption - used, "; %s", text);
         } else {
-            ra_plot_put_text(figure->gp, name, text);
+            ra_plot_put_text(figure->gp.file.stream, name, text);
         }
     }
     return RA_OK;
@@ -128,7 +134,7 @@ static enum ra_status query(struct ra_store *store, const struct ra_plot *plot, 
                             struct figure *figure, struct ra_error *err)
 {
     const char *house = ra_plot_house_sql, *sql = plot->sql;
-    fputs("panels = 1\n", figure->gp);
+    fputs("panels = 1\n", figure->gp.file.stream);
     RA_TRY(ra_store_select(store, &house, runs, on_house, figure, err));
     RA_TRY(ra_store_select(store, &sql, runs, on_row, figure, err));
     return ra_store_select(store, &sql, runs, on_facts, figure, err);
@@ -137,49 +143,33 @@ static enum ra_status query(struct ra_store *store, const struct ra_plot *plot, 
 static void put_script(struct figure *figure, const struct ra_plot *plot,
                        enum ra_plot_format format)
 {
-    ra_plot_put_lines(figure->gp, "caption", figure->caption, CAPTION_WIDTH);
-    fprintf(figure->gp, "n_series = %d\nname = '%s'\nformat = '%s'\n", figure->n_series, plot->name,
-            extensions[format]);
-    fputs(ra_plot_house_gp, figure->gp);
-    fputs(plot->gp, figure->gp);
+    ra_plot_put_lines(figure->gp.file.stream, "caption", figure->caption, CAPTION_WIDTH);
+    fprintf(figure->gp.file.stream, "n_series = %d\nname = '%s'\nformat = '%s'\n", figure->n_series,
+            plot->name, extensions[format]);
+    fputs(ra_plot_house_gp, figure->gp.file.stream);
+    fputs(plot->gp, figure->gp.file.stream);
 }
 
-static enum ra_status open_file(struct figure *figure, const struct ra_plot_target *target,
-                                const char *name, const char *extension, FILE **file,
-                                struct ra_error *err)
+static enum ra_status open_file(const char *folder, const char *name, const char *extension,
+                                struct out *out, struct ra_error *err)
 {
-    int n =
-        snprintf(figure->path, sizeof figure->path, "%s/%s.%s", target->folder, name, extension);
-    if (n < 0 || (size_t)n >= sizeof figure->path)
-        return ra_fail(err, RA_EUSAGE, "%.64s...: path too long", target->folder);
-    *file = fopen(figure->path, "w");
-    return *file ? RA_OK : ra_fail(err, RA_EIO, "%s: %s", figure->path, strerror(errno));
-}
-
-/* The first failure is the one told. */
-static enum ra_status close_file(FILE *file, const char *path, enum ra_status status,
-                                 struct ra_error *err)
-{
-    if (!file)
-        return status;
-    bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed)
-        return status != RA_OK
-                   ? status
-                   : ra_fail(err, RA_EIO, "%s: %s", path, errno ? strerror(errno) : "write failed");
-    return status;
+    int n = snprintf(out->path, sizeof out->path, "%s/%s.%s", folder, name, extension);
+    if (n < 0 || (size_t)n >= sizeof out->path)
+        return ra_fail(err, RA_EUSAGE, "%.64s...: path too long", folder);
+    return ra_out_open(&out->file, out->path, err);
 }
 
 /* A figure that is not drawn leaves none of an earlier call behind, which would pass for it. */
-static enum ra_status remove_files(struct figure *figure, const struct ra_plot_target *target,
-                                   const char *name)
+static void remove_files(const struct figure *figure, const struct ra_plot_target *target,
+                         const char *name)
 {
-    const char *const all[] = {"tsv", "gp", extensions[target->format]};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        snprintf(figure->path, sizeof figure->path, "%s/%s.%s", target->folder, name, all[i]);
-        remove(figure->path);
-    }
-    return RA_OK;
+    char path[PATH_MAX];
+    int n =
+        snprintf(path, sizeof path, "%s/%s.%s", target->folder, name, extensions[target->format]);
+    if (n > 0 && (size_t)n < sizeof path)
+        remove(path);
+    remove(figure->gp.path);
+    remove(figure->tsv.path);
 }
 
 enum ra_status ra_plot_write(struct ra_store *store, const struct ra_plot *plot, const char *runs,
@@ -190,18 +180,21 @@ enum ra_status ra_plot_write(struct ra_store *store, const struct ra_plot *plot,
     if (!figure)
         return ra_fail(err, RA_ENOMEM, "no memory for a figure");
     figure->runs = json_loads(runs, 0, NULL);
-    enum ra_status status = open_file(figure, target, plot->name, "tsv", &figure->tsv, err);
+    enum ra_status status =
+        figure->runs ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for the runs");
     if (status == RA_OK)
-        status = open_file(figure, target, plot->name, "gp", &figure->gp, err);
+        status = open_file(target->folder, plot->name, "tsv", &figure->tsv, err);
+    if (status == RA_OK)
+        status = open_file(target->folder, plot->name, "gp", &figure->gp, err);
     if (status == RA_OK)
         status = query(store, plot, runs, figure, err);
     if (status == RA_OK)
         put_script(figure, plot, target->format);
-    status = close_file(figure->gp, figure->path, status, err);
-    status = close_file(figure->tsv, figure->path, status, err);
     *has_rows = figure->n_rows > 0 && figure->has_title;
+    status = ra_out_close(&figure->gp.file, status, err);
+    status = ra_out_close(&figure->tsv.file, status, err);
     if (status == RA_OK && !*has_rows)
-        status = remove_files(figure, target, plot->name);
+        remove_files(figure, target, plot->name);
     json_decref(figure->runs);
     free(figure);
     return status;
