@@ -22,11 +22,13 @@ static char *lock_path(const char *file)
     return asprintf(&path, "%s.lock", file) < 0 ? NULL : path;
 }
 
-static bool still_named(int fd, const char *path)
+/* 0, EAGAIN when the name is gone or another file's, or another errno. */
+static int still_named(int fd, const char *path)
 {
     struct stat held, named;
-    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
-           held.st_dev == named.st_dev;
+    if (fstat(fd, &held) != 0 || stat(path, &named) != 0)
+        return errno == ENOENT ? EAGAIN : errno;
+    return held.st_ino == named.st_ino && held.st_dev == named.st_dev ? 0 : EAGAIN;
 }
 
 /* Lock the file that has the name now. Returns 0, EAGAIN when it is held, or another errno. */
@@ -37,8 +39,8 @@ static int try_once(struct ra_store_lock *lock)
         return errno;
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int why = fcntl(fd, F_OFD_SETLK, &whole) == 0 ? 0 : errno;
-    if (why == 0 && !still_named(fd, lock->path))
-        why = EAGAIN;
+    if (why == 0)
+        why = still_named(fd, lock->path);
     if (why != 0) {
         close(fd);
         return why == EACCES ? EAGAIN : why;
