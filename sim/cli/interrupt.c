@@ -17,7 +17,8 @@ static void install(int signal_number)
     struct sigaction action, before;
     if (sigaction(signal_number, NULL, &before) == 0 && before.sa_handler == SIG_IGN)
         return;
-    action = (struct sigaction){.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    action =
+        (struct sigaction){.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(signal_number, &action, NULL);
 }
