@@ -45,7 +45,7 @@ CLIO  := $(CLI:%.c=$(B)/%.o)
 LIB   := $(B)/librattn.a
 UNIT  := $(sort $(wildcard tests/unit/test_*.c))
 UNITB := $(UNIT:tests/unit/%.c=$(B)/tests/%)
-SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/support/*.c)))
+SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out tests/support/fault%,$(wildcard tests/support/*.c))))
 BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
@@ -127,6 +127,15 @@ build-bench: $(BENCH:%=$(B)/bench/%)
 bench: all build-bench ## check, then time; a table, and build/bench/bench.json
 	$(Q)mkdir -p build/bench && /usr/bin/python3 tests/bench/bench.py $(B) build/bench/bench.json
 
+# What makes the system fail stands between the product, its command line included, and libc.
+WRAP   := main malloc calloc realloc aligned_alloc strdup realpath asprintf vasprintf free open_memstream open \
+          fopen fstat pread read pwrite write rename fallocate ftruncate mkstemp tmpfile pthread_create
+FAULTB := $(filter $(B)/tests/test_fault%,$(UNITB))
+FAULTO := $(B)/tests/support/fault.o $(B)/tests/support/fault_sweep.o $(CLIO)
+$(FAULTB): $(FAULTO)
+$(FAULTB): private SUPO += $(FAULTO)
+$(FAULTB): private LDLIBS += $(WRAP:%=-Wl,--wrap=%)
+
 .PHONY: test test-unit test-cli test-tools test-audit build-tests need-cmocka
 need-cmocka:
 	$(if $(CMOCKA),@:,@echo "the C tests need cmocka: run ./bootstrap, or install libcmocka-dev"; exit 1)
@@ -159,6 +168,19 @@ sanitized: build-tests
 	$(Q)B=$(B) tests/run.sh unit cli
 threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
 	$(Q)B=$(B) tests/run.sh threaded
+
+MEMCHECK := TMPDIR=$(B)/memcheck RATTN_SIMD=portable valgrind -q --error-exitcode=9 --leak-check=full \
+            --show-leak-kinds=all --errors-for-leak-kinds=all $(B)/rattn-sim
+.PHONY: memcheck soak
+memcheck: $(B)/rattn-sim ## a replay, its report and a check of its trace under valgrind
+	$(Q)rm -rf $(B)/memcheck && mkdir -p $(B)/memcheck
+	$(Q)$(MEMCHECK) replay synth:case=needle,P=64,N=16 -p full -p recycled:k=16,stride=4 -p oracle:k=8 \
+	  -p streaming:k=16 -j 2 --repeat 1 -q --db $(B)/memcheck/m.db --export $(B)/memcheck/x --format csv >/dev/null
+	$(Q)$(MEMCHECK) report $(B)/memcheck/m.db --format json >/dev/null
+	$(Q)$(MEMCHECK) info $(SAMPLE) >/dev/null
+	$(Q)$(MEMCHECK) explain $(SAMPLE) -p recycled:k=256,stride=16 --steps 0..1 >/dev/null
+soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, every run whole
+	$(Q)RA_SOAK=1000 $(B)/tests/test_fault_soak
 
 # --- static checks -------------------------------------------------------------------------------
 .PHONY: headers layers size clang-format clang-format-check tidy static
