@@ -21,7 +21,7 @@ enum {
     MAX_CALLS = 1 << 18,
     LIVE_BITS = 14,
     LIVE = 1 << LIVE_BITS,
-    FRAMES = 7,
+    FRAMES = 5,
     SKIP = 2,
     SHOWN = 20,
     BORN = 8
