@@ -81,17 +81,21 @@ static enum ra_status remove_date(const char *path, struct ra_error *err)
 }
 
 /* gnuplot does not say when its output was cut short; every format has a last word. */
-static bool is_whole(const char *path, enum ra_plot_format format)
+static enum ra_status check_whole(const char *part, const char *path, enum ra_plot_format format,
+                                  struct ra_error *err)
 {
     static const char *const last[] = {"</svg>", "IEND", "%%EOF"};
     char tail[32] = "";
-    FILE *file = fopen(path, "r");
+    size_t n = 0;
+    FILE *file = fopen(part, "r");
     if (!file)
-        return false;
-    size_t n =
-        fseek(file, -(long)sizeof tail, SEEK_END) == 0 ? fread(tail, 1, sizeof tail, file) : 0;
+        return ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
+    if (fseek(file, -(long)sizeof tail, SEEK_END) == 0)
+        n = fread(tail, 1, sizeof tail, file);
     fclose(file);
-    return memmem(tail, n, last[format], strlen(last[format])) != NULL;
+    if (memmem(tail, n, last[format], strlen(last[format])))
+        return RA_OK;
+    return ra_fail(err, RA_EIO, "%s: gnuplot could not write all of it; is the disk full?", path);
 }
 
 /* Drawn beside its name, the figure gets it when it is whole. */
@@ -102,9 +106,8 @@ static enum ra_status finish(const struct ra_plot *plot, const struct ra_plot_ta
     char path[4096], part[4096 + sizeof PART];
     snprintf(path, sizeof path, "%s/%s.%s", target->folder, plot->name, extensions[target->format]);
     snprintf(part, sizeof part, "%s" PART, path);
-    if (status == RA_OK && !is_whole(part, target->format))
-        status =
-            ra_fail(err, RA_EIO, "%s: gnuplot could not write all of it; is the disk full?", path);
+    if (status == RA_OK)
+        status = check_whole(part, path, target->format, err);
     if (status == RA_OK && target->format == RA_PLOT_PDF)
         status = remove_date(part, err);
     if (status == RA_OK && rename(part, path) != 0)

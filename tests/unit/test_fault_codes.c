@@ -200,6 +200,7 @@ static void test_exit_codes(void **unused)
         {1, WORDS("report", trace_path), {0}, "not an SQLite file"},
         {1, WORDS(REPLAY), {.op = FAULT_MEMORY, .at = 40, .error = ENOMEM}, "memory"},
         {1, WORDS(REPLAY), {.op = FAULT_TEMP, .at = 1, .error = ENOSPC}, "temporary file"},
+        {1, WORDS(REPLAY, "-j", "3"), {.op = FAULT_THREAD, .at = 2, .error = EAGAIN}, "thread 3"},
         {2, WORDS("replay", trace_path), {0}, "-p"},
         {2, WORDS("nonesuch"), {0}, "nearest"},
         {3, WORDS(REPLAY, "--backend", "cuda"), {0}, "cuda: "},

@@ -20,6 +20,7 @@
 
 static char db[600], trace[600], saved[600], old_db[600], out_folder[600], out[640],
     index_folder[600];
+static char figures[600];
 static uint8_t *db_bytes, *old_bytes;
 static size_t n_db, n_old;
 static const char previous[] = "a report that was complete";
@@ -87,8 +88,9 @@ static void test_trace_readers(void **unused)
     sweep("doctor json", WORDS("doctor", "--format", "json"));
     sweep("replay --dry-run",
           WORDS("replay", trace, "-p", "full", "--dry-run", "--format", "json"));
-    sweep("replay --check FILE", WORDS("replay", "synth:case=integer,P=32,N=8", "-p", "full",
-                                       "--backend", "null", "-q", "--check", saved));
+    sweep("replay --check FILE",
+          WORDS("replay", "synth:case=integer,P=32,N=8", "-p", "recycled:k=8,stride=4", "--backend",
+                "null", "-q", "--check", saved));
 }
 
 /* --- report -o ---------------------------------------------------------------------------------
@@ -132,6 +134,57 @@ static void test_report_file(void **unused)
     c.places = places;
     assert_true(fault_sweep(&c, FAULT_OPEN, EMFILE).n_failed > 0);
     assert_true(fault_sweep(&c, FAULT_RENAME, EXDEV).n_failed > 0);
+}
+
+/* --- plot --------------------------------------------------------------------------------------
+ */
+
+static void check_figures(void *context, const struct fault_outcome *outcome)
+{
+    static const char *const names[] = {"mass.tsv", "mass.gp", "mass.svg"};
+    (void)context;
+    size_t n = 0;
+    for (int i = 0; i < 3; i++)
+        n += access(tmp_path(figures, names[i]), F_OK) == 0;
+    assert_int_equal(tmp_dir_count(figures), n); /* nothing under another name */
+    assert_true(outcome->code != 0 || n == 3);
+    struct stat info;
+    assert_true(stat(tmp_path(figures, names[2]), &info) != 0 || info.st_size == 51);
+}
+
+static void prepare_figures(void *context)
+{
+    (void)context;
+    tmp_dir_remove(figures);
+    assert_int_equal(mkdir(figures, 0777), 0);
+}
+
+/* gnuplot itself is not needed to see what becomes of its output. */
+static void test_plot(void **unused)
+{
+    static const char script[] = "#!/bin/sh\nprintf '<svg>%40s</svg>' >mass.svg.part\n";
+    static const char *const places[] = {"runs.db", "mass.", "temporary file", NULL};
+    char path[5000];
+    (void)unused;
+    snprintf(figures, sizeof figures, "%s", tmp_path(tmp_dir, "figures"));
+    assert_int_equal(mkdir(figures, 0777), 0);
+    assert_int_equal(mkdir(tmp_path(tmp_dir, "bin"), 0777), 0);
+    tmp_write(tmp_path(tmp_dir, "bin/gnuplot"), script, sizeof script - 1);
+    assert_int_equal(chmod(tmp_path(tmp_dir, "bin/gnuplot"), 0755), 0);
+    snprintf(path, sizeof path, "%s:%s", tmp_path(tmp_dir, "bin"), getenv("PATH"));
+    setenv("PATH", path, 1);
+    struct fault_case c = {.name = "plot",
+                           .context = WORDS("plot", db, "-o", figures, "--figure", "mass", "-q"),
+                           .prepare = prepare_figures,
+                           .run = run,
+                           .check = check_figures};
+    fault_spare_sqlite(true);
+    assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 0);
+    fault_spare_sqlite(false);
+    c.places = places;
+    static const enum fault_op ops[] = {FAULT_OPEN, FAULT_TEMP, FAULT_RENAME, FAULT_READ};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        assert_true(fault_sweep(&c, ops[i], EIO).n_failed > 0);
 }
 
 /* --- migration ---------------------------------------------------------------------------------
@@ -267,8 +320,8 @@ static int setup(void **state)
     snprintf(index_folder, sizeof index_folder, "%s", tmp_path(tmp_dir, "sharded"));
     mkdir(out_folder, 0777);
     mkdir(index_folder, 0777);
-    cli(WORDS("replay", "synth:case=integer,P=32,N=8", "-p", "full", "--backend", "null", "-q",
-              "--format", "json", "--db", db),
+    cli(WORDS("replay", "synth:case=integer,P=32,N=8", "-p", "recycled:k=8,stride=4", "--backend",
+              "null", "-q", "--format", "json", "--db", db),
         &outcome);
     assert_int_equal(outcome.code, 0);
     tmp_write(saved, outcome.result, outcome.n);
@@ -291,9 +344,8 @@ static int teardown(void **state)
 FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_store_readers),
-        cmocka_unit_test(test_trace_readers),
-        cmocka_unit_test(test_report_file),
+        cmocka_unit_test(test_store_readers), cmocka_unit_test(test_trace_readers),
+        cmocka_unit_test(test_report_file),   cmocka_unit_test(test_plot),
         cmocka_unit_test(test_migration),
     };
     fault_init();
