@@ -172,14 +172,14 @@ threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend%
 MEMCHECK := TMPDIR=$(B)/memcheck RATTN_SIMD=portable valgrind -q --error-exitcode=9 --leak-check=full \
             --show-leak-kinds=all --errors-for-leak-kinds=all $(B)/rattn-sim
 .PHONY: memcheck soak
-memcheck: $(B)/rattn-sim ## a replay, its report and a check of its trace under valgrind
+memcheck: $(B)/rattn-sim ## a replay, its report, info and explain under valgrind
 	$(Q)rm -rf $(B)/memcheck && mkdir -p $(B)/memcheck
 	$(Q)$(MEMCHECK) replay synth:case=needle,P=64,N=16 -p full -p recycled:k=16,stride=4 -p oracle:k=8 \
 	  -p streaming:k=16 -j 2 --repeat 1 -q --db $(B)/memcheck/m.db --export $(B)/memcheck/x --format csv >/dev/null
 	$(Q)$(MEMCHECK) report $(B)/memcheck/m.db --format json >/dev/null
 	$(Q)$(MEMCHECK) info $(SAMPLE) >/dev/null
 	$(Q)$(MEMCHECK) explain $(SAMPLE) -p recycled:k=256,stride=16 --steps 0..1 >/dev/null
-soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, every run whole
+soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, all whole
 	$(Q)RA_SOAK=1000 $(B)/tests/test_fault_soak
 
 # --- static checks -------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ static: headers layers size clang-format-check tidy ## all of the above
 DEMO := -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 \
         -p streaming:k=256 -p oracle:k=256
 .PHONY: demo traces traces-8k install uninstall
-demo: all ## replay the embedded real trace under five schedules; report and figures in build/demo
+demo: all ## replay the embedded trace, five schedules: build/demo
 	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db* build/demo/report.txt
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --db build/demo/demo.db
 	$(Q)build/rattn-sim report build/demo/demo.db -q -o build/demo/report.txt

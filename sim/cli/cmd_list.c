@@ -81,7 +81,7 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
 
 const struct ra_command ra_cmd_list = {
     .name = "list",
-    .summary = "policies, backends, devices, figures, metrics, or the runs in a store",
+    .summary = "policies, backends, devices, figures, metrics; runs in a store",
     .run = run,
     .operands = operands,
     .common = RA_COMMON_FORMAT_CSV | RA_COMMON_TALK,

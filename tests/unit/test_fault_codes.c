@@ -202,7 +202,7 @@ static void test_exit_codes(void **unused)
         {1, WORDS(REPLAY), {.op = FAULT_TEMP, .at = 1, .error = ENOSPC}, "temporary file"},
         {1, WORDS(REPLAY, "-j", "3"), {.op = FAULT_THREAD, .at = 2, .error = EAGAIN}, "thread 3"},
         {2, WORDS("replay", trace_path), {0}, "-p"},
-        {2, WORDS("nonesuch"), {0}, "nearest"},
+        {2, WORDS("nonesuch"), {0}, "unknown command"},
         {3, WORDS(REPLAY, "--backend", "cuda"), {0}, "cuda: "},
         {3, WORDS("record"), {0}, "not in this version"},
         {4, WORDS("info", broken_path, "--verify"), {0}, "broken.safetensors"},
