@@ -49,7 +49,9 @@ SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out tests/support/fault%,$(wild
 BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
-CFILES := $(SRC) $(CLI) $(HDR) $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
+INC   := $(sort $(wildcard kernels/*/*.inc))
+CFILES := $(SRC) $(CLI) $(HDR) $(INC) \
+          $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
 SCRIPTS := bootstrap .ci/run sim/cli/completion.bash $(sort $(wildcard tests/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 
@@ -187,7 +189,7 @@ soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one s
 headers: ## each header compiles alone, as C17 and as C++17
 	$(Q)tests/headers.sh $(filter-out sim/cli/%,$(HDR))
 layers: ## include direction
-	$(Q)awk -f tests/layers.awk $(SRC) $(CLI) $(HDR)
+	$(Q)awk -f tests/layers.awk $(SRC) $(CLI) $(HDR) $(INC)
 size: ## limits of file and function length
 	$(Q)awk -f tests/size.awk $(CFILES) Makefile
 clang-format: ## rewrite

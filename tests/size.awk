@@ -12,8 +12,8 @@ function limit(path) {
 FNR == 1 { if (file) check(); file = FILENAME; start = 0 }
 { lines = FNR }
 # A function body starts at a line that is just "{" and ends at the next line that is just "}".
-FILENAME ~ /\.c$/ && /^\{$/ { start = FNR }
-FILENAME ~ /\.c$/ && /^\}$/ {
+FILENAME ~ /\.(c|inc)$/ && /^\{$/ { start = FNR }
+FILENAME ~ /\.(c|inc)$/ && /^\}$/ {
     if (start && FNR - start - 1 > 80) { printf "%s:%d: function of %d lines, limit 80\n", FILENAME, start, FNR - start - 1; failed = 1 }
     start = 0
 }
