@@ -31,6 +31,7 @@ CFLAGS    = -std=c17 $(WARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined) \
             -I. -I$(B)/gen $(DEFS) $(PKG_CFLAGS)
 LDLIBS   := $(PKG_LIBS) -lm -pthread
+TESTLIBS := -lcmocka
 # Loops over rows of keys are worth the vectoriser; nothing else is.
 $(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o $(B)/sim/base/exp.o: private OPT := $(if $(SANITIZE),-O1,-O3)
 
@@ -112,7 +113,7 @@ $(B)/gen/plots_text.h: $(PLOTS)
 # --- tests ---------------------------------------------------------------------------------------
 $(B)/tests/%: tests/unit/%.c $(SUPO) $(LIB) $(FLAGSTAMP)
 	@echo "  CC    $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(SUPO) $(LIB) $(LDLIBS) -lcmocka
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(SUPO) $(LIB) $(LDLIBS) $(TESTLIBS)
 
 # Benchmarks: each program prints lines of JSON, bench.py lays them out.
 BENCH := $(sort $(notdir $(basename $(wildcard kernels/bench/bench_*.c profiler/bench/bench_*.c))))
@@ -144,7 +145,7 @@ need-cmocka:
 $(UNITB): | need-cmocka
 build-tests: need-cmocka $(B)/rattn-sim $(UNITB)
 test: need-cmocka all build-tests ## everything that needs no GPU; the last line counts
-	$(Q)B=$(B) tests/run.sh unit tools cli audit headers layers size
+	$(Q)B=$(B) tests/run.sh unit neon tools cli audit headers layers size
 test-unit: build-tests ## C tests only
 	$(Q)B=$(B) tests/run.sh unit
 test-cli: $(B)/rattn-sim ## command line tests only
@@ -183,6 +184,16 @@ memcheck: $(B)/rattn-sim ## a replay, its report, info and explain under valgrin
 	$(Q)$(MEMCHECK) explain $(SAMPLE) -p recycled:k=256,stride=16 --steps 0..1 >/dev/null
 soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, all whole
 	$(Q)RA_SOAK=1000 $(B)/tests/test_fault_soak
+# The backend needs neither the libraries nor cmocka, for which tests/cross stands in.
+ARM := aarch64-linux-gnu-
+BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
+CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/cross/cmocka.c)
+.PHONY: neon arm64
+neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64: cross compiled, run by qemu
+	$(Q)B=$(B) tests/run.sh neon
+arm64:
+	$(Q)$(MAKE) BUILD=arm64 CC=$(ARM)gcc AR=$(ARM)ar SRC='$(BACKEND)' SUPO='$(CROSS)' PKG_CFLAGS='-Itests/cross -DRA_EMULATED=1' \
+	  LDLIBS='-static -lm -pthread' TESTLIBS= $(patsubst $(B)/%,build/arm64/%,$(filter $(B)/tests/test_backend%,$(UNITB)))
 
 # --- static checks -------------------------------------------------------------------------------
 .PHONY: headers layers size clang-format clang-format-check tidy static
@@ -235,6 +246,7 @@ config: ## what was found, and what its absence switches off
 	@echo "compiler     $(CC) $(shell $(CC) -dumpversion 2>/dev/null)"
 	@echo "libraries    $(if $(HAVE_PKGS),sqlite3 jansson nettle,MISSING: libsqlite3-dev libjansson-dev nettle-dev (needed))"
 	@echo "cmocka       $(if $(CMOCKA),found,missing: libcmocka-dev (make test needs it))"
+	@echo "AArch64      $(if $(shell command -v $(ARM)gcc),$(if $(shell command -v qemu-aarch64),tested by $(ARM)gcc and qemu-aarch64,not tested: no qemu-aarch64),not tested: no $(ARM)gcc)"
 	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
 	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),no nvcc in PATH) (unused: no cuda backend)"
 help: ## this list

@@ -24,14 +24,41 @@ count() { # PATTERN: number of lines of the log that match
     grep -cE "$1" "$log"
 }
 
-run_cmocka() {
-    "$1" >"$log" 2>&1
+run_cmocka() { # PROGRAM [EMULATOR]
+    ${2-} "$1" >"$log" 2>&1
     local status=$? p f s
     # The closing lines of each group carry the counts; a name is listed twice when it fails.
     read -r p f s < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
         /^\[  FAILED  \] [0-9]+ test/ { f += $4 } /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
         END { print p + 0, f + 0, s + 0 }' "$log")
-    add "$(basename "$1")" $status "$p" "$f" "$s"
+    add "${2:+$2 }$(basename "$1")" $status "$p" "$f" "$s"
+}
+
+# The cpu backend on AArch64. test_backend_simd prints a hash of what each set of instructions chose:
+# all must be one, on this machine and there.
+run_neon() {
+    local t orders
+    if ! command -v qemu-aarch64 >/dev/null || ! echo 'int main(void) { return 0; }' |
+        aarch64-linux-gnu-gcc -static -x c -o /dev/null - 2>/dev/null; then
+        echo "neon: not run: no qemu-aarch64, or no aarch64-linux-gnu-gcc with a C library"
+        add neon 0 0 0 1
+        return
+    fi
+    if ! make -s -j "$(nproc)" arm64 >"$log" 2>&1; then
+        add arm64 1 0 0 0
+        return
+    fi
+    orders=$("$B/tests/test_backend_simd" 2>/dev/null | grep '^orders ')
+    for t in tests/unit/test_backend*.c; do
+        run_cmocka "build/arm64/tests/$(basename "$t" .c)" qemu-aarch64
+        orders+=" $(grep '^orders ' "$log")"
+    done
+    echo "$orders" >"$log"
+    if grep -q ' by neon: ' "$log" && [ "$(grep -oE ': [0-9a-f]{16}' "$log" | sort -u | wc -l)" -eq 1 ]; then
+        add "same orders there and here" 0 1 0 0
+    else
+        add "same orders there and here" 1 0 1 0
+    fi
 }
 
 run_bats() {
@@ -66,6 +93,7 @@ for suite in "$@"; do
     # One program per source: what an older tree left in the build folder does not count.
     unit) for t in tests/unit/test_*.c; do run_cmocka "$B/tests/$(basename "$t" .c)"; done ;;
     threaded) for t in tests/unit/test_{pool,backend,engine}*.c; do run_cmocka "$B/tests/$(basename "$t" .c)"; done ;;
+    neon) run_neon ;;
     cli)
         if command -v bats >/dev/null; then
             for t in tests/cli/*.bats; do run_bats "$t"; done

@@ -12,6 +12,12 @@
 
 #include "sim/base/error.h"
 
+/* 1 where an emulator runs the tests, slowly: fewer repetitions of the same checks. */
+#ifndef RA_EMULATED
+#define RA_EMULATED 0
+#endif
+#define RA_ROUNDS(n) (RA_EMULATED ? (n) / 4 : (n))
+
 /* The call returns RA_OK; otherwise its message is shown. Needs a `struct ra_error err`. */
 #define ra_assert_ok(call)                                                                         \
     do {                                                                                           \

@@ -18,7 +18,7 @@ enum { N_FACTORS = 6, N_LEVELS = 6, HKV = 2, MOST_CASES = 80 };
 static const int levels[N_FACTORS] = {3, 5, 5, 5, 6, 3};
 static const int dims[] = {8, 64, 72, 128, 256};
 static const int groups[] = {1, 2, 3, 4, 8};
-static const int lengths[] = {1, 2, 511, 512, 513, 1500};
+static const int lengths[] = {1, 2, 511, 512, 513, 1100};
 static const int dtypes[] = {RA_F16, RA_BF16, RA_F32};
 
 struct combination {
@@ -337,6 +337,9 @@ int main(void)
     int failed = 0;
     for (size_t i = 0; ra_cpu_kernels[i]; i++) {
         struct ra_error err = {0};
+        /* Only an emulated processor's own instructions are of interest. */
+        if (RA_EMULATED && ra_cpu_kernels[i] == &ra_cpu_portable)
+            continue;
         setenv("RATTN_SIMD", ra_cpu_kernels[i]->name, 1);
         if (ra_backend_find("cpu")->probe(&err)) /* test_backend_simd counts it as skipped */
             continue;

@@ -213,7 +213,7 @@ static void random_run(enum ra_cache_mode cache, int n_threads, uint64_t seed)
 static void test_random_sequences(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 24; seed++)
+    for (uint64_t seed = 1; seed <= RA_ROUNDS(24); seed++)
         random_run(seed & 1 ? RA_CACHE_COMPACT : RA_CACHE_GATHER, 1 + (int)(seed % 3), seed);
 }
 

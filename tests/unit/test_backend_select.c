@@ -150,7 +150,7 @@ static void test_rules_with_ties(void **state)
     static const int pools[] = {1, 3, 7, 9, 101};
     uint64_t seed = 1;
     struct ra_error err = {0};
-    for (int i = 0; i < 150; i++) {
+    for (int i = 0; i < RA_ROUNDS(150); i++) {
         struct ra_case c;
         int32_t L = lengths[i % 6];
         tied_case(&c, L, 1 + ra_case_below(&seed, 5), ra_case_random(&seed));
