@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Selection of the cpu backend against a full sort, with logits drawn from a few integers so that
- * ties decide nearly everything. Would catch a tie going to the higher position, a pool that slips
- * at an end, a protected token that is counted twice, and an eviction order by the wrong score.
+ * ties decide nearly everything. Would catch logits kept in less than double precision, a tie going
+ * to the higher position, a pool that slips at an end, a protected token that is counted twice, and
+ * an eviction order by the wrong score.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -14,17 +15,21 @@
 
 enum { HKV = 2, G = 3, D = 8 };
 
-/* Query head g reads coordinate g of the key: any table of logits can be had. */
+/*
+ * Query head g reads coordinate g of the key: any table of logits can be had. To each the last
+ * coordinate adds 2^25, which changes no softmax, but takes more bits than f32 has.
+ */
 static void tied_case(struct ra_case *c, int32_t L, int n_values, uint64_t seed)
 {
     ra_case_init(c, RA_F16, HKV, G, D, 8, L, seed);
     c->model.attn_scale = 1;
     for (int i = 0; i < HKV * L * D; i++)
-        c->kf[i] = (float)(ra_case_below(&seed, n_values) - n_values / 2);
+        c->kf[i] =
+            i % D == D - 1 ? 0x1p11f : (float)(ra_case_below(&seed, n_values) - n_values / 2);
     ra_narrow(RA_F16, c->kf, (size_t)(HKV * L * D), c->k);
     for (int h = 0; h < HKV * G; h++)
         for (int d = 0; d < D; d++)
-            c->q[h * D + d] = d == h % G;
+            c->q[h * D + d] = d == D - 1 ? 0x1p14f : (float)(d == h % G);
 }
 
 /* --- the naive selection ------------------------------------------------------------------- */
