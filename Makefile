@@ -172,16 +172,9 @@ sanitized: build-tests
 threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
 	$(Q)B=$(B) tests/run.sh threaded
 
-MEMCHECK := TMPDIR=$(B)/memcheck RATTN_SIMD=portable valgrind -q --error-exitcode=9 --leak-check=full \
-            --show-leak-kinds=all --errors-for-leak-kinds=all $(B)/rattn-sim
 .PHONY: memcheck soak
 memcheck: $(B)/rattn-sim ## a replay, its report, info and explain under valgrind
-	$(Q)rm -rf $(B)/memcheck && mkdir -p $(B)/memcheck
-	$(Q)$(MEMCHECK) replay synth:case=needle,P=64,N=16 -p full -p recycled:k=16,stride=4 -p oracle:k=8 \
-	  -p streaming:k=16 -j 2 --repeat 1 -q --db $(B)/memcheck/m.db --export $(B)/memcheck/x --format csv >/dev/null
-	$(Q)$(MEMCHECK) report $(B)/memcheck/m.db --format json >/dev/null
-	$(Q)$(MEMCHECK) info $(SAMPLE) >/dev/null
-	$(Q)$(MEMCHECK) explain $(SAMPLE) -p recycled:k=256,stride=16 --steps 0..1 >/dev/null
+	$(Q)B=$(B) tests/memcheck.sh $(SAMPLE)
 soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, all whole
 	$(Q)RA_SOAK=1000 $(B)/tests/test_fault_soak
 # The backend needs neither the libraries nor cmocka, for which tests/cross stands in.

@@ -180,62 +180,6 @@ static void check_all_have_rows(const struct ending *endings, size_t n)
         if (end == at)
             continue;
         bool has_row = false;
-        for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
-            has_row = has_row || (int)statuses[i].status == code;
-        if (is_known != has_row)
-            fail_msg("%s (%d): has %s row here", ra_status_name((enum ra_status)code), code,
-                     has_row ? "a" : "no");
-    }
-    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
-        struct ra_error err = {RA_OK, ""};
-        if (!statuses[i].provoke)
-            continue;
-        enum ra_status st = statuses[i].provoke(&err);
-        if (st != statuses[i].status || err.code != st || !err.msg[0])
-            fail_msg("%s: got %s: '%s'", ra_status_name(statuses[i].status), ra_status_name(st),
-                     err.msg);
-    }
-}
-
-/* --- exit codes --------------------------------------------------------------------------------
- */
-
-#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
-#define REPLAY "replay", "synth:case=integer,P=32,N=8", "-p", "full", "-q"
-
-struct ending {
-    int code;
-    const char *const *words;
-    struct fault fault;
-    const char *says;
-};
-
-static void provoke(const struct ending *ending)
-{
-    struct fault_outcome outcome = {.code = -1};
-    ra_interrupt_flag = 0;
-    fault_cli_with(ending->words, &ending->fault, &outcome);
-    if (outcome.code != ending->code || !strstr(outcome.said, ending->says))
-        fail_msg("exit code %d expected, with '%s', got %d: %s", ending->code, ending->says,
-                 outcome.code, outcome.said);
-    free(outcome.result);
-}
-
-/* The help text is the list. */
-static void check_all_have_rows(const struct ending *endings, size_t n)
-{
-    struct fault_outcome outcome = {.code = -1};
-    fault_cli(WORDS("help"), &outcome);
-    const char *at = strstr(outcome.result, "Exit codes: ");
-    assert_non_null(at);
-    int n_codes = 0;
-    for (at += strlen("Exit codes"); at; at = strpbrk(at, ",")) {
-        at += strspn(at, ":, \n");
-        char *end;
-        long code = strtol(at, &end, 10);
-        if (end == at)
-            continue;
-        bool has_row = false;
         for (size_t i = 0; i < n; i++)
             has_row = has_row || endings[i].code == code;
         if (!has_row)
