@@ -16,7 +16,8 @@
 enum { HKV = 2, G = 3, D = 8 };
 
 /*
- * Query head g reads coordinate g of the key: any table of logits can be had. To each the last
+ * Query head g reads coordinate g of the key, g + 1 times: any table of logits can be had, and two
+ * positions whose logits are permuted among the heads do not tie but for rounding. To each the last
  * coordinate adds 2^25, which changes no softmax, but takes more bits than f32 has.
  */
 static void tied_case(struct ra_case *c, int32_t L, int n_values, uint64_t seed)
@@ -29,7 +30,7 @@ static void tied_case(struct ra_case *c, int32_t L, int n_values, uint64_t seed)
     ra_narrow(RA_F16, c->kf, (size_t)(HKV * L * D), c->k);
     for (int h = 0; h < HKV * G; h++)
         for (int d = 0; d < D; d++)
-            c->q[h * D + d] = d == D - 1 ? 0x1p14f : (float)(d == h % G);
+            c->q[h * D + d] = d == D - 1 ? 0x1p14f : d == h % G ? (float)(1 + h % G) : 0;
 }
 
 /* --- the naive selection ------------------------------------------------------------------- */
