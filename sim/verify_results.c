@@ -147,18 +147,18 @@ static const json_t *counterpart(const json_t *results, const json_t *expected)
 static enum ra_status check_one(const json_t *results, const json_t *expected, const char *where,
                                 struct ra_error *err)
 {
-    if (!json_is_object(expected) || !*text_of(expected, "policy") ||
+    const json_t *sequence = json_object_get(expected, "sequence");
+    if (!json_is_integer(sequence) || !*text_of(expected, "policy") ||
         !*text_of(expected, "fingerprint"))
         return ra_fail(err, RA_EFORMAT,
-                       "%s: expected results of a replay, with policy and "
-                       "fingerprint",
+                       "%s: expected results of a replay, with policy, sequence and fingerprint",
                        where);
     const json_t *got = counterpart(results, expected);
     if (!got)
         return ra_fail(err, RA_EDIVERGED,
-                       "%s: expected a result of policy %s, sequence %d, got none", where,
-                       text_of(expected, "policy"),
-                       (int)json_integer_value(json_object_get(expected, "sequence")));
+                       "%s: expected a result of policy %s, sequence %" JSON_INTEGER_FORMAT
+                       ", got none",
+                       where, text_of(expected, "policy"), json_integer_value(sequence));
     return compare(got, expected, where, err);
 }
 

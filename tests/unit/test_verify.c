@@ -260,6 +260,8 @@ static void files_and_runs_are_found_by_name(void **state)
     check_file(path, "{", results, RA_EFORMAT, "old.json: line 1");
     check_file(path, "[]", results, RA_EFORMAT, "empty list");
     check_file(path, "{\"policy\":\"full\"}", results, RA_EFORMAT, "expected results of a replay");
+    check_file(path, "{\"policy\":\"full\",\"fingerprint\":\"a\"}", results, RA_EFORMAT,
+               "sequence");
     check_file(path, "[3]", results, RA_EFORMAT, "expected results of a replay");
     ra_assert_fails(ra_verify_against(results, NULL, path, &err), RA_EIO, "old.json");
     ra_assert_fails(ra_verify_against(results, NULL, "17", &err), RA_EUSAGE, "with --db");
