@@ -2,6 +2,7 @@
 /* The runs of a store, oldest first. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "profiler/store.h"
@@ -68,6 +69,34 @@ static const char *text_of(const json_t *row, const char *key)
     return text ? text : "-";
 }
 
+/* Text of the store is foreign: it may hold what moves a cursor. Returns the characters put. */
+static int put_padded(const char *text, int width)
+{
+    int n = (int)strlen(text);
+    ra_put_safe(text);
+    return n + printf("%*s  ", n < width ? width - n : 0, "");
+}
+
+static void put_details(const json_t *row)
+{
+    char text[1024];
+    fputs("       ", stdout);
+    ra_put_safe(text_of(row, "uuid"));
+    snprintf(text, sizeof text, "%s %s, sequence %" JSON_INTEGER_FORMAT ", %s backend, %s",
+             text_of(row, "kind"), text_of(row, "trace"),
+             json_integer_value(json_object_get(row, "sequence")), text_of(row, "backend"),
+             text_of(row, "device"));
+    fputs("\n       ", stdout);
+    ra_put_wrapped(7, 7, text);
+    printf("       %" JSON_INTEGER_FORMAT " layer-steps, %" JSON_INTEGER_FORMAT
+           " complete passes, fingerprint ",
+           json_integer_value(json_object_get(row, "layer_steps")),
+           json_integer_value(json_object_get(row, "passes_complete")));
+    snprintf(text, 17, "%s", text_of(row, "fingerprint"));
+    ra_put_safe(text);
+    putchar('\n');
+}
+
 void ra_list_print_runs(const json_t *rows, int verbosity)
 {
     if (json_array_size(rows) == 0)
@@ -75,26 +104,14 @@ void ra_list_print_runs(const json_t *rows, int verbosity)
     else
         printf("%5s  %-8s  %-20s  %s\n", "id", "state", "started", "policy");
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        json_t *row = json_array_get(rows, i);
+        const json_t *row = json_array_get(rows, i);
         char policy[512];
         ra_report_short_policy(text_of(row, "policy"), policy, sizeof policy);
-        int column = printf("%5" JSON_INTEGER_FORMAT "  %-8s  %-20s  ",
-                            json_integer_value(json_object_get(row, "id")), text_of(row, "state"),
-                            text_of(row, "started"));
+        printf("%5" JSON_INTEGER_FORMAT "  ", json_integer_value(json_object_get(row, "id")));
+        int column = 7 + put_padded(text_of(row, "state"), 8);
+        column += put_padded(text_of(row, "started"), 20);
         ra_put_wrapped(column, column, policy);
-        if (verbosity == 0)
-            continue;
-        printf("       %s\n       ", text_of(row, "uuid"));
-        char text[1024];
-        snprintf(text, sizeof text, "%s %s, sequence %" JSON_INTEGER_FORMAT ", %s backend, %s",
-                 text_of(row, "kind"), text_of(row, "trace"),
-                 json_integer_value(json_object_get(row, "sequence")), text_of(row, "backend"),
-                 text_of(row, "device"));
-        ra_put_wrapped(7, 7, text);
-        printf("       %" JSON_INTEGER_FORMAT " layer-steps, %" JSON_INTEGER_FORMAT
-               " complete passes, fingerprint %.16s\n",
-               json_integer_value(json_object_get(row, "layer_steps")),
-               json_integer_value(json_object_get(row, "passes_complete")),
-               text_of(row, "fingerprint"));
+        if (verbosity > 0)
+            put_details(row);
     }
 }
