@@ -67,7 +67,7 @@ enum ra_status ra_store_identify(struct sqlite3 *db, const char *path,
         return ra_fail(err, RA_ESTORE, "%s: schema %lld is newer than this program, which knows %d",
                        path, (long long)version, schema->version);
     *age = version == schema->version ? RA_STORE_CURRENT : RA_STORE_OLDER;
-    return RA_OK;
+    return ra_store_check_shape(db, path, schema, err);
 }
 
 enum ra_status ra_store_create(struct sqlite3 *db, const char *path,

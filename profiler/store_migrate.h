@@ -43,10 +43,17 @@ enum ra_store_age {
 /* RA_ESTORE unless `version` (as of sqlite3_libversion_number) knows STRICT tables. */
 RA_MUST_CHECK enum ra_status ra_store_check_library(int version, struct ra_error *err);
 
-/* RA_ESTORE for a file of another application (both ids) or a newer schema (both numbers). */
+/* RA_ESTORE for a file of another application (both ids), a newer schema (both numbers), or what
+ * ra_store_check_shape refuses. */
 RA_MUST_CHECK enum ra_status ra_store_identify(struct sqlite3 *db, const char *path,
                                                const struct ra_store_schema *schema,
                                                enum ra_store_age *age, struct ra_error *err);
+
+/* RA_ESTORE naming what is in the file and would run by itself when the file is read or written:
+ * triggers, views or virtual tables in place of a table, computed columns, computed indexes. */
+RA_MUST_CHECK enum ra_status ra_store_check_shape(struct sqlite3 *db, const char *path,
+                                                  const struct ra_store_schema *schema,
+                                                  struct ra_error *err);
 
 /* Make all tables, in one transaction. */
 RA_MUST_CHECK enum ra_status ra_store_create(struct sqlite3 *db, const char *path,

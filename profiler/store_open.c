@@ -16,6 +16,8 @@
 
 /* SQLite takes a shorter file for an empty one, and would overwrite it. */
 enum { smallest_database = 512 };
+/* No text of a run comes near; an expression hidden in a foreign file cannot ask for more. */
+enum { largest_value = 64 << 20 };
 enum { busy_wait_ms = 5000, writer_wait_ms = 5000, tend_wait_ms = 100 };
 
 static enum ra_status is_empty(const char *path, struct ra_error *err)
@@ -57,6 +59,7 @@ static enum ra_status connect(struct ra_store *store, const char *name, int flag
     if (sqlite3_open_v2(name, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return ra_store_sql_fail(store->db, store->path, "cannot be opened", err);
     sqlite3_busy_timeout(store->db, busy_wait_ms);
+    sqlite3_limit(store->db, SQLITE_LIMIT_LENGTH, largest_value);
     return RA_OK;
 }
 
@@ -100,12 +103,16 @@ static void settle(struct ra_store *store)
 /* With the lock held, whatever says `running` has no writer any more. */
 static enum ra_status mark_abandoned(struct ra_store *store, struct ra_error *err)
 {
-    return ra_store_sql_exec(store->db, store->path, "cannot be written",
-                             "BEGIN IMMEDIATE;"
-                             "UPDATE pass SET state = 'aborted' WHERE state = 'running';"
-                             "UPDATE run SET state = 'aborted' WHERE state = 'running';"
-                             "COMMIT",
-                             err);
+    enum ra_status status =
+        ra_store_sql_exec(store->db, store->path, "cannot be written",
+                          "BEGIN IMMEDIATE;"
+                          "UPDATE pass SET state = 'aborted' WHERE state = 'running';"
+                          "UPDATE run SET state = 'aborted' WHERE state = 'running';"
+                          "COMMIT",
+                          err);
+    if (status != RA_OK && !sqlite3_get_autocommit(store->db))
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    return status;
 }
 
 /* Lock, open for writing, and bring the file up to date. */
@@ -127,9 +134,14 @@ static enum ra_status open_writer(struct ra_store *store, const struct ra_store_
     if (age == RA_STORE_OLDER)
         RA_TRY(ra_store_migrate(store->db, store->path, schema, err));
     RA_TRY(use_wal(store, err));
+    enum ra_status status = RA_OK;
     if (age == RA_STORE_EMPTY)
-        RA_TRY(ra_store_create(store->db, store->path, schema, err));
-    return mark_abandoned(store, err);
+        status = ra_store_create(store->db, store->path, schema, err);
+    if (status == RA_OK)
+        status = mark_abandoned(store, err);
+    if (status != RA_OK)
+        settle(store); /* a writer that goes away at once leaves the plain file it found */
+    return status;
 }
 
 static void close_writer(struct ra_store *store)

@@ -177,7 +177,12 @@ enum ra_status ra_store_runs(struct ra_store *store, const char *which,
             break;
         }
         struct ra_run_listing run = listing(store, row);
-        status = each(context, &run, err);
+        /* The schema has them NOT NULL, which binds writers but not a damaged file. */
+        if (!run.uuid || !run.state || !run.kind)
+            status = ra_fail(err, RA_ESTORE, "%s: run %lld has no uuid, state or kind: damaged",
+                             store->path, (long long)run.id);
+        else
+            status = each(context, &run, err);
     }
     sqlite3_finalize(row);
     return status;

@@ -160,6 +160,30 @@ static void a_table_that_is_missing_is_an_error(void **state)
     store_done(store);
 }
 
+/* NOT NULL binds writers, not a file that was damaged or made by hand. */
+static void a_run_without_uuid_state_or_kind_is_an_error(void **state)
+{
+    static const char *const columns[] = {"uuid", "state", "kind"};
+    struct store_fixture *fixture = *state;
+    struct ra_error err;
+    struct store_seen seen = {0};
+    char sql[256];
+    store_done(known_runs(fixture));
+    store_exec(fixture->path, "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET"
+                              " sql = replace(sql, ' TEXT NOT NULL', ' TEXT') WHERE name = 'run'");
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        snprintf(sql, sizeof sql,
+                 "UPDATE run SET uuid = 'u', state = 'complete', kind = 'replay' WHERE id = 2;"
+                 "UPDATE run SET %s = NULL WHERE id = 2",
+                 columns[i]);
+        store_exec(fixture->path, sql);
+        struct ra_store *store = store_read(fixture->path);
+        ra_assert_fails(ra_store_runs(store, NULL, store_see, &seen, &err), RA_ESTORE,
+                        "run 2 has no uuid, state or kind");
+        store_done(store);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -171,6 +195,7 @@ int main(void)
         TEST(many_matches_are_cut),
         TEST(a_failing_callback_ends_the_list),
         TEST(a_table_that_is_missing_is_an_error),
+        TEST(a_run_without_uuid_state_or_kind_is_an_error),
     };
     return cmocka_run_group_tests_name("store_query", tests, NULL, NULL);
 }
