@@ -53,7 +53,7 @@ HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/
 INC   := $(sort $(wildcard kernels/*/*.inc))
 CFILES := $(SRC) $(CLI) $(HDR) $(INC) \
           $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
-SCRIPTS := bootstrap .ci/run sim/cli/completion.bash $(sort $(wildcard tests/*.sh traces/tools/*.sh))
+SCRIPTS := bootstrap .ci/run sim/cli/completion.bash $(sort $(wildcard tests/*.sh tests/*/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 
 .DELETE_ON_ERROR:
@@ -187,6 +187,9 @@ neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64: cross 
 arm64:
 	$(Q)$(MAKE) BUILD=arm64 CC=$(ARM)gcc AR=$(ARM)ar SRC='$(BACKEND)' SUPO='$(CROSS)' PKG_CFLAGS='-Itests/cross -DRA_EMULATED=1' \
 	  LDLIBS='-static -lm -pthread' TESTLIBS= $(patsubst $(B)/%,build/arm64/%,$(filter $(B)/tests/test_backend%,$(UNITB)))
+.PHONY: fuzz
+fuzz: ## libFuzzer on traces, spellings, stores, results and exports, FUZZ_SECONDS each
+	$(Q)tests/fuzz/run.sh
 
 # --- static checks -------------------------------------------------------------------------------
 .PHONY: headers layers size clang-format clang-format-check tidy static

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Write the first inputs of each fuzz target: make_seeds.py FOLDER.
+
+FOLDER/TARGET/NAME. Traces come from tests/corpus, stores from tests/golden, results from the frozen ones;
+the rest is spelled here. Inputs stay small: what a fuzzer does not need to see is size.
+"""
+
+import json
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+OUT = sys.argv[1] if len(sys.argv) == 2 else sys.exit("usage: make_seeds.py FOLDER")
+LARGEST = 16 << 10
+
+
+def write(target, name, content):
+    folder = os.path.join(OUT, target)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def shards(folder):
+    """A folder as one input: index, NUL, size of the first shard, both shards."""
+    first, second = (read(os.path.join(folder, name + ".safetensors")) for name in "ab")
+    return read(os.path.join(folder, "trace.index.json")) + b"\0" + struct.pack("<H", len(first)) + first + second
+
+
+def traces():
+    with tempfile.TemporaryDirectory() as corpus:
+        script = os.path.join(HERE, "../corpus/make_corpus.py")
+        subprocess.run(["/usr/bin/python3", "-B", script, corpus], check=True)
+        for name in sorted(os.listdir(corpus)):
+            path = os.path.join(corpus, name)
+            if os.path.islink(path):
+                continue
+            if os.path.isfile(path) and os.path.getsize(path) <= LARGEST:
+                write("trace", name, read(path))
+            elif os.path.isfile(os.path.join(path, "b.safetensors")):
+                write("trace", name, shards(path))
+
+
+POLICIES = [
+    "full", "recycled:k=256,stride=16", "recycled:k=1/8,stride=8,sim=0.85,scope=model-prev",
+    "recycled:k=4,k@0-3=1/2,k@5=7,stride=2,stride@1=9,pool=3,agg=mean,current=drop,evict=raw",
+    "recycled:k=4,stride=4,attend=after,query=post,share=0/5/9,stagger=1", "streaming:k=256", "oracle:k=256",
+    "oracle:k=1/3", "recycled:k=3,stride=3,pool=1", "recycled:k=2147483647,stride=2147483647,sim=-1e-300",
+]  # fmt: skip
+
+
+def spellings():
+    for i, policy in enumerate(POLICIES):
+        write("spelling", f"policy-{i}", "p" + policy)
+        write("spelling", f"explain-{i}", f"e{i % 8}{policy}\0{i % 3}..3\0a b c \x1b[1m \"d\" \xe9\xff e f g")
+    lines = [
+        (0, "-p\nfull\n--text\na b c d e f\n--steps=0..3\n--layer=-1"), (1, "x\n--verify\n--format=json"),
+        (2, "t\n-pfull\n-p\nstreaming:k=4\n--steps=1..7\n--repeat\n5\n-j8\n--export=x\n-q\n-vv"),
+        (2, "t\n--policy=full\n--layers=0,9,20-29\n--keep-sets=14.0/29.2\n--check=1\n--db=d\n--dry-run"),
+        (3, "d\n--run=1\n--run\nabcd"), (4, "d\n-o\nf\n--run=1\n--format=csv"), (5, "d\n-o.\n--figure=cost\n--output=png"),
+        (6, "runs\nd"), (7, "--format=json"), (2, "t\n--granularity=2"), (0, "--seed=9007199254740992\n--version"),
+    ]  # fmt: skip
+    for i, (command, words) in enumerate(lines):
+        write("spelling", f"options-{i}", b"o" + bytes([command]) + words.encode())
+    values = ["0,2", "0.0/2.1", "1..2", "5", "8", "recompute", "gather", "null", "off", "streaming:k=2"]
+    for i, value in enumerate(values):
+        write("spelling", f"replay-{i}", b"r" + bytes([i]) + value.encode())
+    for i, name in enumerate([
+        "case=needle,P=1024", "case=drift,P=9,N=4,W=3,layers=5,Hq=8,Hkv=8,D=16,Dv=8,dtype=bf16,seed=7,window=3",
+        "case=sink,P=16777216", "case=integer,dtype=f32", "case=flat,layers=4096,Hq=4096,Hkv=4096,D=256", "like=x,L=5",
+    ]):  # fmt: skip
+        write("spelling", f"synth-{i}", "s" + name)
+
+
+HOSTILE_SQL = [
+    "UPDATE run SET state='running'", "UPDATE run SET result_json=zeroblob(100000000)",
+    "ALTER TABLE run RENAME TO r; CREATE VIEW run AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c)"
+    " SELECT r.* FROM r, c",
+    "ALTER TABLE layer_step RENAME TO l; CREATE VIEW layer_step AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL"
+    " SELECT x+1 FROM c) SELECT l.* FROM l, c WHERE x<0",
+    "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='CREATE TABLE run(id, uuid, state, kind, policy_id)'"
+    " WHERE name='run'",
+    "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=replace(sql,' NOT NULL','') WHERE name='run'",
+    "UPDATE run SET state='running'; CREATE TRIGGER t AFTER UPDATE ON run BEGIN DELETE FROM layer_step; END",
+    "UPDATE run SET state='running'; CREATE TRIGGER t AFTER UPDATE ON run BEGIN INSERT INTO meta WITH RECURSIVE"
+    " c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT x, x FROM c; END",
+    "UPDATE run SET state='running'; DELETE FROM run WHERE id=2;"
+    " CREATE INDEX i ON run(length(printf('%.*c', iif(state='running',1,900000000), 'x')))",
+    "CREATE TABLE old AS SELECT * FROM run; DROP TABLE run; ALTER TABLE old DROP COLUMN result_json;"
+    "ALTER TABLE old ADD COLUMN result_json TEXT AS (printf('%.*c', 900000000, 'x')); ALTER TABLE old RENAME TO run",
+    "UPDATE run SET trace_path=char(27)||'[2J', device=char(10), model_id=CAST(x'fffe' AS TEXT), uuid=uuid||char(7)",
+    "UPDATE policy SET canonical='recycled:k='||char(27)||',a''b`c\"\\'||char(10)||',x'",
+    "PRAGMA user_version=0", "PRAGMA user_version=-1", "PRAGMA user_version=2", "PRAGMA application_id=1196444487",
+    "UPDATE layer_step SET keys_read=-9223372036854775808, mass_recovered_mean=9e999, topk_recall=NULL",
+    "INSERT INTO layer_step SELECT run_id, step+1000, layer, is_full, keys_read, kv_read_bytes, kv_write_bytes,"
+    " refresh_entries, refresh_bytes, selection_bytes, 1,1,1,1,1,0.5,1 FROM layer_step",
+    "INSERT INTO retained VALUES(1,0,0,0,-1,2),(1,0,0,5,0,0)",
+    "UPDATE run SET started_unix_ns=9223372036854775807, ended_unix_ns=-1, seq=-5",
+    "UPDATE run SET uuid=substr('63b2'||uuid,1,200)||id", "DROP TABLE layer_step", "DELETE FROM run",
+    "UPDATE run SET state='complete', invocation_uuid=NULL, policy_id=99",
+]  # fmt: skip
+
+
+def stores():
+    golden = read(os.path.join(HERE, "../golden/store_v1.sql")).decode()
+    results = json.loads(read(os.path.join(HERE, "../golden/sample.json")))
+    full = "UPDATE run SET result_json='%s'" % json.dumps(results[0], separators=(",", ":")).replace("'", "''")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "store.db")
+        db = sqlite3.connect(path, isolation_level=None)
+        # Small pages: a fuzzer sees the whole file.
+        db.executescript("PRAGMA page_size=512;" + golden + full)
+        db.execute("VACUUM")
+        db.close()
+        for how in range(8):
+            write("store", f"file-{how}", b"d" + bytes([how]) + read(path))
+        db = sqlite3.connect(path, isolation_level=None)
+        db.executescript("UPDATE run SET state='running' WHERE id=2; PRAGMA journal_mode=WAL")
+        db.close()
+        write("store", "running", b"d\4" + read(path))
+    for i, sql in enumerate([*HOSTILE_SQL, full, "SELECT 1"]):
+        for how in range(8):
+            write("store", f"sql-{i}-{how}", b"q" + bytes([how]) + sql.encode())
+
+
+def results():
+    frozen = json.loads(read(os.path.join(HERE, "../golden/sample.json")))
+    for i, result in enumerate(frozen):
+        write("results", f"one-{i}", json.dumps(result, separators=(",", ":")))
+    typed = frozen[0] | {"by_type": {"text": {"mass": 0.5, "kept_share": 1}, "im\u001bage": None}, "trace": 'a,"b\n'}
+    write("results", "typed", json.dumps([typed, typed | {"policy": "full", "steps": None}]))
+    write("results", "small", '[{"a":{"b":1,"b.c":[1,2]},"policy":"full","trace":"\\u001b[2J"},{"a":null,"d":[{"e":1}]}]')
+    write("results", "empty", "[]")
+
+
+def exports():
+    rows = [
+        ("x.safetensors", "a", "tiny", "text,image", "full", "full", 0), ("sub/x", "b", "m\x1b[1m", "te\"xt,b", "a\nb", "oracle:k=2", 1),
+        ("/x", "c d", "", "t", "recycled", "recycled:k=2,stride=2", 2), (".", "%s", "m", "a", "", "streaming:k=3", 4),
+        ("a" * 260, "x", "m", "a,b,c", "teacher_forced", "recycled:k=1/2,stride=2,sim=0.5,query=post", 6),
+        ("x y:z=,@", "n" * 100, "m" * 300, "a", "greedy", "recycled:k=2,stride=3\nfull", 8), ("x", "x", "é\xff", "a", "a", "full", 0),
+        ("x", "é\t", "m,\"n\"", "a", "=cmd|' /C calc'!A0", "oracle:k=1\nstreaming:k=1\nfull", 13), ("", "", "", "", "", "", 31),
+    ]  # fmt: skip
+    for i, (*texts, how) in enumerate(rows):
+        write("export", f"row-{i}", bytes([how]) + "\0".join(texts).encode("utf-8" if i % 2 else "latin-1"))
+
+
+for part in (traces, spellings, stores, results, exports):
+    part()
