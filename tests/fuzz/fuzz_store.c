@@ -290,3 +290,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(fuzz_count(folder) <= before, "%zu files", fuzz_count(folder));
     return 0;
 }
+
+/* A file keeps its size and its pages: bytes change within a window. SQL is only text. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
+{
+    enum { WINDOW = 64 };
+    if (size < 2 + WINDOW || data[0] == 'q')
+        return LLVMFuzzerMutate(data, size < MAX_SQL ? size : MAX_SQL,
+                                max_size < MAX_SQL ? max_size : MAX_SQL);
+    if (seed % 16 == 0)
+        data[1] = (uint8_t)(seed >> 4);
+    LLVMFuzzerMutate(data + 2 + seed / 16 % (size - 1 - WINDOW), WINDOW, WINDOW);
+    return size;
+}

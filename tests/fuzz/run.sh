@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz
 clang="clang-14"
 read -ra targets <<<"${FUZZ_TARGETS:-trace spelling store results export}"
-export ASAN_OPTIONS=quarantine_size_mb=16
+export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=8
 
 build() {
     command -v $clang >/dev/null || { echo "fuzz: $clang and libclang-rt-14-dev are needed: run ./bootstrap" && return 1; }
@@ -57,7 +57,7 @@ for ((i = 0; i < ${#targets[@]}; i += 2)); do
             passed=$((passed + 1))
         else
             failed=$((failed + 1))
-            grep -aE 'rule broken|ERROR|runtime error|^bug:|    #[0-9]+ .*(sim|traces|profiler|kernels|fuzz)/|written to' "$log"
+            grep -aE 'rule broken|ERROR|runtime error|^bug:|    #[0-9]+ .* in [a-z_0-9]+ /|written to' "$log"
         fi
     done
 done
