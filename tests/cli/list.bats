@@ -116,3 +116,13 @@ PY
     [[ $stderr == *junk.db* ]]
     run -1 --separate-stderr "$rattn" list runs /
 }
+
+@test "runs: what a foreign store holds cannot drive the terminal" {
+    "$rattn" replay synth:case=integer,P=32,N=8 -p full --repeat 1 -q --db s.db >/dev/null
+    sqlite3 s.db "update run set device = char(27) || '[2J', uuid = uuid || char(7), trace_path = 'a' || char(10) || 'b';
+        update policy set canonical = 'full' || char(8)"
+    run -0 "$rattn" list runs s.db -v
+    [ ${#lines[@]} -eq 5 ]
+    [[ $output == *'?[2J'* && $output == *'a?b'* && $output == *'full?'* ]]
+    [[ $output != *[$'\e\a\b']* ]]
+}

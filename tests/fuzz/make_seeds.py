@@ -15,6 +15,9 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../corpus"))
+from tiny_trace import D, HKV, HQ, N, T, W, Trace  # noqa: E402
+
 OUT = sys.argv[1] if len(sys.argv) == 2 else sys.exit("usage: make_seeds.py FOLDER")
 LARGEST = 16 << 10
 
@@ -49,6 +52,19 @@ def traces():
                 write("trace", name, read(path))
             elif os.path.isfile(os.path.join(path, "b.safetensors")):
                 write("trace", name, shards(path))
+
+
+def extremes():
+    """f32 traces whose products leave f32, and whose logits all but vanish."""
+    for name, scale in (("huge", 3e38), ("large", 1e19), ("tiny", 1e-38), ("zero", 0.0)):
+        trace = Trace()
+        for key in [key for key in trace.tensors if key.split(".")[-1] in ("o", "lse", "check_steps", "acc")]:
+            del trace.tensors[key]
+        for layer in range(2):
+            for part, heads, rows in (("k", HKV, T), ("v", HKV, T), ("q", HQ, W + N)):
+                values = [scale * ((7 * i + i // D) % 17 - 8) / 8 for i in range(heads * rows * D)]
+                trace.put(f"s0.l{layer}.{part}", "F32", [heads, rows, D], values)
+        write("trace", "f32-" + name, trace.bytes())
 
 
 POLICIES = [
@@ -146,14 +162,14 @@ def results():
 def exports():
     rows = [
         ("x.safetensors", "a", "tiny", "text,image", "full", "full", 0), ("sub/x", "b", "m\x1b[1m", "te\"xt,b", "a\nb", "oracle:k=2", 1),
-        ("/x", "c d", "", "t", "recycled", "recycled:k=2,stride=2", 2), (".", "%s", "m", "a", "", "streaming:k=3", 4),
+        ("/x", "c d", "", "t", "recycled", "recycled:k=2,stride=2", 2), (".", "%s", "m", "a", "", "streaming:k=3,sinks=1", 4),
         ("a" * 260, "x", "m", "a,b,c", "teacher_forced", "recycled:k=1/2,stride=2,sim=0.5,query=post", 6),
         ("x y:z=,@", "n" * 100, "m" * 300, "a", "greedy", "recycled:k=2,stride=3\nfull", 8), ("x", "x", "é\xff", "a", "a", "full", 0),
-        ("x", "é\t", "m,\"n\"", "a", "=cmd|' /C calc'!A0", "oracle:k=1\nstreaming:k=1\nfull", 13), ("", "", "", "", "", "", 31),
+        ("x", "é\t", "m,\"n\"", "a", "=cmd|' /C calc'!A0", "oracle:k=1\nstreaming:k=2,sinks=1\nfull", 13), ("", "", "", "", "", "", 31),
     ]  # fmt: skip
     for i, (*texts, how) in enumerate(rows):
         write("export", f"row-{i}", bytes([how]) + "\0".join(texts).encode("utf-8" if i % 2 else "latin-1"))
 
 
-for part in (traces, spellings, stores, results, exports):
+for part in (traces, extremes, spellings, stores, results, exports):
     part()
