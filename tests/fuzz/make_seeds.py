@@ -127,6 +127,21 @@ HOSTILE_SQL = [
 ]  # fmt: skip
 
 
+def logs(path):
+    """What a writer that died leaves beside the store: a log of an ended write, a journal of an open one."""
+    for mode, letter, suffix in (("WAL", b"w", "-wal"), ("DELETE", b"j", "-journal")):
+        db = sqlite3.connect(path, isolation_level=None)
+        db.executescript(f"PRAGMA journal_mode={mode}; PRAGMA cache_size=1; BEGIN")
+        db.execute("UPDATE run SET state='running', result_json=printf('%.*c', 3000, ?)", [letter.decode()])
+        if letter == b"w":
+            db.execute("COMMIT")
+        for how in range(5):
+            write("store", f"log-{mode}-{how}", letter + bytes([how]) + read(path + suffix))
+        if letter == b"j":
+            db.execute("ROLLBACK")
+        db.close()
+
+
 def stores():
     golden = read(os.path.join(HERE, "../golden/store_v1.sql")).decode()
     results = json.loads(read(os.path.join(HERE, "../golden/sample.json")))
@@ -144,6 +159,7 @@ def stores():
         db.executescript("UPDATE run SET state='running' WHERE id=2; PRAGMA journal_mode=WAL")
         db.close()
         write("store", "running", b"d\4" + read(path))
+        logs(path)
     for i, sql in enumerate([*HOSTILE_SQL, full, "SELECT 1"]):
         for how in range(8):
             write("store", f"sql-{i}-{how}", b"q" + bytes([how]) + sql.encode())
