@@ -6,6 +6,7 @@
  */
 #include "kernels/cpu/split.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -105,36 +106,55 @@ static void next_block(const struct ra_cpu_split *split, int32_t at, enum which 
         rows->ahead[i] = (const char *)no_row;
 }
 
-static void load_queries(const struct ra_cpu_split *split, int head, int n_heads, struct pass *pass)
+static void load_queries(const struct ra_cpu_split *split, int head, int n_heads, bool is_wide,
+                         struct pass *pass)
 {
     int D = split->model->D, padded = (D + RA_CPU_PAD - 1) / RA_CPU_PAD * RA_CPU_PAD;
     for (int h = 0; h < n_heads; h++) {
         const float *q = split->q + (size_t)(head + h) * (size_t)D;
-        for (int d = 0; split->logits && d < D; d++)
+        for (int d = 0; is_wide && d < D; d++)
             pass->q.wide[h][d] = (double)q[d];
-        for (int d = 0; !split->logits && d < padded; d++)
+        for (int d = 0; !is_wide && d < padded; d++)
             pass->q.narrow[h][d] = d < D ? q[d] : 0;
     }
+}
+
+static void sum_dots(const struct ra_cpu_split *split, int head, int n_heads, bool is_wide,
+                     struct pass *pass)
+{
+    double scale = split->model->attn_scale;
+    load_queries(split, head, n_heads, is_wide, pass);
+    struct ra_cpu_rows rows = first_block(split, KEYS);
+    for (int32_t first = 0; first < split->count; first += RA_CPU_BLOCK) {
+        next_block(split, first, KEYS, &rows);
+        double *logit = &pass->logit[0][first];
+        if (is_wide)
+            split->kernels->dots(&rows, pass->q.wide[0], n_heads, scale, logit, RA_CPU_SPLIT);
+        else
+            split->kernels->dots_f32(&rows, pass->q.narrow[0], n_heads, scale, logit, RA_CPU_SPLIT);
+    }
+}
+
+static bool is_finite(const struct pass *pass, int n_heads, int32_t count)
+{
+    bool finite = true;
+    for (int h = 0; h < n_heads; h++)
+        for (int32_t i = 0; i < count; i++)
+            finite &= fabs(pass->logit[h][i]) <= DBL_MAX;
+    return finite;
 }
 
 /*
  * Logits of `n_heads` <= RA_CPU_MAX_HEADS heads from `head` on, into the pass. Those that are kept
  * order positions, so they are summed in double; others only weigh values, which f32 does in half
- * the time.
+ * the time, unless rows of more range than f16 leave it.
  */
 static void score(const struct ra_cpu_split *split, int head, int n_heads, struct pass *pass)
 {
-    double scale = split->model->attn_scale;
-    load_queries(split, head, n_heads, pass);
-    struct ra_cpu_rows rows = first_block(split, KEYS);
-    for (int32_t first = 0; first < split->count; first += RA_CPU_BLOCK) {
-        next_block(split, first, KEYS, &rows);
-        double *logit = &pass->logit[0][first];
-        if (split->logits)
-            split->kernels->dots(&rows, pass->q.wide[0], n_heads, scale, logit, RA_CPU_SPLIT);
-        else
-            split->kernels->dots_f32(&rows, pass->q.narrow[0], n_heads, scale, logit, RA_CPU_SPLIT);
-    }
+    bool is_wide = split->logits != NULL;
+    sum_dots(split, head, n_heads, is_wide, pass);
+    if (!is_wide && split->model->dtype != RA_F16 && !is_finite(pass, n_heads, split->count))
+        sum_dots(split, head, n_heads, true, pass);
     for (int32_t i = 0; split->keys->live && i < split->count; i++)
         for (int h = 0; is_free(split->keys, split->first + i) && h < n_heads; h++)
             pass->logit[h][i] = -INFINITY;

@@ -5,6 +5,7 @@
  * a lost split, a head mapped to the wrong KV head, an unstable softmax, and sums whose order
  * depends on threads.
  */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +258,28 @@ static void test_extreme_logits(void **state)
     }
 }
 
+/* Products beyond f32, which rows of bf16 and f32 can have: no infinity takes part. */
+static void test_logits_beyond_f32(void **state)
+{
+    (void)state;
+    for (int dtype = RA_BF16; dtype <= RA_F32; dtype++) {
+        struct ra_case c;
+        struct ra_error err = {0};
+        int32_t positions[300];
+        ra_case_init(&c, (enum ra_dtype)dtype, HKV, 2, 64, 64, 300, 9);
+        ra_case_fill(&c, 1e20F, 1);
+        ra_case_query(&c, 1e20F);
+        ra_case_open(&c, 300);
+        for (int32_t p = 0; p < 300; p++)
+            positions[p] = p;
+        struct ra_positions list = {.pos = positions, .n = 300};
+        assert_true(largest_logit(&c, 300) > (double)FLT_MAX);
+        ra_assert_ok(c.ops->attend_full(c.self, 0, c.q, false, c.out, &err));
+        assert_true(ra_case_error(&c, &list, 1) <= 1e-6);
+        ra_case_fini(&c);
+    }
+}
+
 /* After a cache shrank, whole splits hold free slots only; their "largest logit" is -inf. */
 static void test_split_of_free_slots(void **state)
 {
@@ -330,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairwise),
         cmocka_unit_test(test_extreme_logits),
+        cmocka_unit_test(test_logits_beyond_f32),
         cmocka_unit_test(test_split_of_free_slots),
         cmocka_unit_test(test_stale_rows_weigh_nothing),
         cmocka_unit_test(test_sets_outside_the_context),
