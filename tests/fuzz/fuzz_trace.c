@@ -127,7 +127,10 @@ static void replay(const struct ra_trace_info *info, const char *path)
     if (positions * info->n_layers * info->model.Hq > MAX_REPLAYED)
         return;
     enum ra_status status = fuzz_run(&ra_cmd_replay, 12, words, &out, &err);
-    FUZZ_CHECK(status == RA_OK || status == RA_EUSAGE, "%s", err.msg);
+    /* Values near the end of f32 may leave it when a backend adds them up, which it is told off
+     * for; those of f16 may not. */
+    bool may_differ = info->model.dtype != RA_F16 && status == RA_EDIVERGED;
+    FUZZ_CHECK(status == RA_OK || status == RA_EUSAGE || may_differ, "%s", err.msg);
 }
 
 static void try_trace(const char *path)
