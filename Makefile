@@ -182,13 +182,13 @@ ARM := aarch64-linux-gnu-
 BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
 CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/cross/cmocka.c)
 .PHONY: neon arm64
-neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64: cross compiled, run by qemu
+neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64, run by qemu
 	$(Q)B=$(B) tests/run.sh neon
 arm64:
 	$(Q)$(MAKE) BUILD=arm64 CC=$(ARM)gcc AR=$(ARM)ar SRC='$(BACKEND)' SUPO='$(CROSS)' PKG_CFLAGS='-Itests/cross -DRA_EMULATED=1' \
 	  LDLIBS='-static -lm -pthread' TESTLIBS= $(patsubst $(B)/%,build/arm64/%,$(filter $(B)/tests/test_backend%,$(UNITB)))
 .PHONY: fuzz
-fuzz: ## libFuzzer on traces, spellings, stores, results and exports, FUZZ_SECONDS each
+fuzz: ## libFuzzer on all that is read, FUZZ_SECONDS each
 	$(Q)tests/fuzz/run.sh
 
 # --- static checks -------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ struct ra_backend_config {
     int n_threads; /* 0: one per processor */
 };
 
-/* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride (v_stride)
- * bytes. Borrowed. */
+/* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride
+ * (v_stride) bytes. Borrowed. */
 struct ra_prompt_rows {
     const void *k, *v;
     size_t k_stride, v_stride;

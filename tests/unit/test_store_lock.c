@@ -139,16 +139,19 @@ static void a_reader_looks_on_while_rows_are_written(void **state)
     struct ra_error err;
     pid_t child = hold(fixture->path, 0, true);
     assert_int_equal(waitpid(child, NULL, 0), child);
+    int looked[2]; /* a byte for each look: now and then the writer waits for one */
+    assert_int_equal(pipe(looked), 0);
     child = fork();
     if (child == 0) {
         struct ra_store *store = store_append(fixture->path);
+        char look;
         for (int32_t step = 0; step < n_batches * batch; step++) {
             struct ra_layer_step_row row = store_step(1, step, 0);
             if (ra_store_layer_step(store, &row, &err) ||
                 (step % batch == batch - 1 && ra_store_flush(store, &err)))
                 _exit(1);
-            if (step % batch == batch - 1)
-                sleep_ms(2);
+            if (step % (8 * batch) == batch - 1 && read(looked[0], &look, 1) != 1)
+                _exit(2);
         }
         store_done(store);
         _exit(0);
@@ -162,9 +165,12 @@ static void a_reader_looks_on_while_rows_are_written(void **state)
         assert_true(n >= last);
         last = n;
         n_looks++;
+        assert_int_equal(write(looked[1], "", 1), 1);
     }
+    close(looked[0]);
+    close(looked[1]);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    assert_true(n_looks > 3);
+    assert_true(n_looks >= n_batches / 8);
     assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM layer_step"),
                      n_batches * batch);
 }
