@@ -421,6 +421,9 @@ static void *sqlite_mmap(void *at, size_t n, int protection, int flags, int fd, 
 
 void fault_init(void)
 {
+    /* A shell without job control starts background work with SIGINT ignored, which is respected.
+     */
+    signal(SIGINT, SIG_DFL);
     void *frames[2];
     (void)backtrace(frames, 2); /* loads what it needs */
     sqlite3_config(SQLITE_CONFIG_GETMALLOC, &sqlite_memory);
