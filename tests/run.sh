@@ -5,7 +5,8 @@
 set -u
 passed=0 failed=0 skipped=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+ahead=$(mktemp -d) # what was run ahead: NAME.log, NAME.status
+trap 'rm -rf "$log" "$ahead"' EXIT
 export RATTN_SIM=$PWD/$B/rattn-sim
 
 add() { # NAME STATUS PASSED FAILED SKIPPED
@@ -24,8 +25,25 @@ count() { # PATTERN: number of lines of the log that match
     grep -cE "$1" "$log"
 }
 
+run_ahead() { # COMMAND FILE...: the command on each file, as many at a time as there are processors
+    # shellcheck disable=SC2016 # the inner shell expands
+    printf '%s\n' "${@:2}" | xargs -d '\n' -P "$(nproc)" -I {} bash -c \
+        '$1 "$2" >"$3/${2##*/}.log" 2>&1; echo $? >"$3/${2##*/}.status"' _ "$1" {} "$ahead"
+}
+
+obtain() { # FILE COMMAND...: output into the log; the status. What ran ahead is not run again
+    local name=${1##*/} status
+    if [ -e "$ahead/$name.status" ]; then
+        status=$(cat "$ahead/$name.status")
+        mv "$ahead/$name.log" "$log"
+        rm "$ahead/$name.status"
+        return "$status"
+    fi
+    "${@:2}" >"$log" 2>&1
+}
+
 run_cmocka() { # PROGRAM [EMULATOR]
-    ${2-} "$1" >"$log" 2>&1
+    obtain "$1" ${2+"$2"} "$1"
     local status=$? p f s
     # The closing lines of each group carry the counts; a name is listed twice when it fails.
     read -r p f s < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
@@ -49,6 +67,7 @@ run_neon() {
         return
     fi
     orders=$("$B/tests/test_backend_simd" 2>/dev/null | grep '^orders ')
+    run_ahead qemu-aarch64 build/arm64/tests/test_backend{,_attend,_cache,_select,_simd}
     for t in tests/unit/test_backend*.c; do
         run_cmocka "build/arm64/tests/$(basename "$t" .c)" qemu-aarch64
         orders+=" $(grep '^orders ' "$log")"
@@ -61,8 +80,15 @@ run_neon() {
     fi
 }
 
+run_programs() { # SOURCE...
+    local t programs=()
+    for t in "$@"; do programs+=("$B/tests/$(basename "$t" .c)"); done
+    run_ahead "" "${programs[@]}"
+    for t in "${programs[@]}"; do run_cmocka "$t"; done
+}
+
 run_bats() {
-    bats --tap "$1" >"$log" 2>&1
+    obtain "$1" bats --tap "$1"
     local status=$? skip
     skip=$(count '^ok .*# skip')
     add "$(basename "$1")" $status $(($(count '^ok ') - skip)) "$(count '^not ok ')" "$skip"
@@ -91,11 +117,12 @@ python=/usr/bin/python3 # the one that Debian's numpy belongs to
 for suite in "$@"; do
     case $suite in
     # One program per source: what an older tree left in the build folder does not count.
-    unit) for t in tests/unit/test_*.c; do run_cmocka "$B/tests/$(basename "$t" .c)"; done ;;
-    threaded) for t in tests/unit/test_{pool,backend,engine}*.c; do run_cmocka "$B/tests/$(basename "$t" .c)"; done ;;
+    unit) run_programs tests/unit/test_*.c ;;
+    threaded) run_programs tests/unit/test_{pool,backend,engine}*.c ;;
     neon) run_neon ;;
     cli)
         if command -v bats >/dev/null; then
+            run_ahead "bats --tap" tests/cli/*.bats
             for t in tests/cli/*.bats; do run_bats "$t"; done
         else
             echo "the command line tests need bats: run ./bootstrap"
