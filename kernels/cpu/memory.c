@@ -126,19 +126,28 @@ static struct ra_cpu shape_of(const struct ra_backend_config *config)
     return (struct ra_cpu){.config = *config, .model = *config->model, .cap = config->max_retained};
 }
 
+/* Of the block; its size is a multiple of it. */
+static size_t alignment_of(size_t bytes)
+{
+    return bytes < 2 * HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
+}
+
 size_t ra_cpu_memory(const struct ra_backend_config *config)
 {
     struct ra_cpu shape = shape_of(config);
     struct arena count = {0};
     lay_out(&shape, &count);
-    return count.overflow ? SIZE_MAX : count.used;
+    size_t alignment = alignment_of(count.used);
+    if (count.overflow || count.used > SIZE_MAX - alignment)
+        return SIZE_MAX;
+    return (count.used + alignment - 1) / alignment * alignment;
 }
 
 enum ra_status ra_cpu_allocate(struct ra_cpu **out, const struct ra_backend_config *config,
                                struct ra_error *err)
 {
     size_t size = ra_cpu_memory(config);
-    size_t alignment = size < 2 * HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
+    size_t alignment = alignment_of(size);
     struct arena arena = {.base = size < SIZE_MAX ? aligned_alloc(alignment, size) : NULL};
     if (!arena.base)
         return ra_fail(err, RA_ENOMEM, "cpu: no memory for %d layers of %d rows (%zu bytes)",
@@ -146,7 +155,7 @@ enum ra_status ra_cpu_allocate(struct ra_cpu **out, const struct ra_backend_conf
     /* Rows of a gathered cache lie on as many pages: large ones spare most of the walks through
      * page tables. Only advice; nothing depends on it. */
     if (alignment == HUGE_PAGE)
-        (void)madvise(arena.base, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+        (void)madvise(arena.base, size, MADV_HUGEPAGE);
     /* Touch every page now: a first write inside a timed step would be charged to that step. */
     memset(arena.base, 0, size);
     struct ra_cpu shape = shape_of(config);
