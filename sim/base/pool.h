@@ -24,11 +24,13 @@ RA_MUST_CHECK enum ra_status ra_pool_open(struct ra_pool **pool, int n_threads,
 /* Number of threads, the caller's included; worker numbers run below it. 1 for a NULL pool. */
 int ra_pool_threads(const struct ra_pool *pool);
 
+typedef void (*ra_pool_task)(void *context, size_t index, int worker);
+
 /*
- * Run task(context, index, worker) for every index below n and return when all are done.
+ * Run task(context, index, worker) for every index below n < 2^32 - 1 and return when all are done.
  * A NULL pool, or n = 1, runs on the calling thread. Not reentrant: a task must not call it.
  */
-void ra_pool_run(struct ra_pool *pool, size_t n, void (*task)(void *, size_t, int), void *context);
+void ra_pool_run(struct ra_pool *pool, size_t n, ra_pool_task task, void *context);
 
 /* NULL is allowed. */
 void ra_pool_close(struct ra_pool *pool);

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every index runs exactly once, for any number of threads and any number of rounds. */
+/*
+ * Every index runs exactly once, for any number of threads and any number of rounds. Would catch a
+ * thread that takes an index of the loop before or after its own, and one that sleeps through a
+ * loop it was to be woken for.
+ */
 #include "tests/support/ra_test.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sim/base/pool.h"
 
@@ -42,6 +48,40 @@ static void each_index_runs_once(void **state)
     }
 }
 
+struct marks {
+    int loop, times[8];
+};
+
+static void mark(void *context, size_t index, int worker)
+{
+    (void)worker;
+    struct marks *marks = context;
+    marks->times[index] += marks->loop;
+}
+
+/* Loops shorter than it takes to wake; now and then a pause that all threads sleep through. */
+static void loops_in_quick_succession(void **state)
+{
+    (void)state;
+    enum { LOOPS = 20000 };
+    struct ra_error err;
+    struct ra_pool *pool;
+    struct marks *marks = calloc(LOOPS, sizeof *marks);
+    assert_non_null(marks);
+    assert_int_equal(ra_pool_open(&pool, 4, &err), RA_OK);
+    for (int loop = 0; loop < LOOPS; loop++) {
+        marks[loop].loop = loop;
+        ra_pool_run(pool, 2 + (size_t)loop % 7, mark, &marks[loop]);
+        if (loop % 1000 == 0)
+            usleep(2000);
+    }
+    ra_pool_close(pool);
+    for (int loop = 0; loop < LOOPS; loop++)
+        for (int i = 0; i < 8; i++)
+            assert_int_equal(marks[loop].times[i], i < 2 + loop % 7 ? loop : 0);
+    free(marks);
+}
+
 static void without_a_pool_the_caller_works(void **state)
 {
     (void)state;
@@ -68,6 +108,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_index_runs_once),
+        cmocka_unit_test(loops_in_quick_succession),
         cmocka_unit_test(without_a_pool_the_caller_works),
         cmocka_unit_test(zero_threads_means_one_per_processor),
     };
