@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every index runs exactly once, for any number of threads and any number of rounds. Would catch a
- * thread that takes an index of the loop before or after its own, and one that sleeps through a
- * loop it was to be woken for.
+ * thread that takes an index of the loop before or after its own, or runs it with the other's task.
  */
 #include "tests/support/ra_test.h"
 
