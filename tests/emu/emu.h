@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a .cu file sees on a host compiler instead of the toolkit: qualifiers, types, the functions
- * of kernels and the runtime calls, declared as nvcc spells them. Blocks run one after another, each
- * thread of a block on a fiber; RA_EMU_SEED shuffles the order of everything that has no order.
- * Not modelled: time, caches, bank conflicts, weak memory order between blocks.
+ * of kernels and the runtime calls, declared as nvcc spells them. Blocks run one after another,
+ * each thread of a block on a fiber; RA_EMU_SEED shuffles the order of everything that has no
+ * order. Not modelled: time, caches, bank conflicts, weak memory order between blocks.
  */
 #ifndef RA_TESTS_EMU_EMU_H
 #define RA_TESTS_EMU_EMU_H
@@ -13,8 +13,8 @@
 #include "tests/emu/emu_runtime.h"
 #include "tests/emu/emu_types.h"
 
-/* On the host a pointer; each array is a heap allocation of its own, so that ASan sees its ends. The
- * key is unique to this array of this instantiation. */
+/* On the host a pointer; each array is a heap allocation of its own, so that ASan sees its ends.
+ * The key is unique to this array of this instantiation. */
 #define RA_SHARED(T, name, N)                                                                      \
     static char name##_key;                                                                        \
     T *const name = static_cast<T *>(ra_emu_shared(&name##_key, sizeof(T) * (N), #name))

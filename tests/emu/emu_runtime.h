@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The runtime calls, with the toolkit's names and numbers. With a seed, what a stream is asked to do
- * waits until somebody waits for it, as far as the seed says: a missing synchronisation shows.
+ * The runtime calls, with the toolkit's names and numbers. With a seed, what a stream is asked to
+ * do waits until somebody waits for it, as far as the seed says: a missing synchronisation shows.
  * Copies between pageable memory and the card happen at once, as there.
  */
 #ifndef RA_TESTS_EMU_EMU_RUNTIME_H

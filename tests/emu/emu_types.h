@@ -34,9 +34,18 @@
     {                                                                                              \
         T x, y, z, w;                                                                              \
     };                                                                                             \
-    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                     \
-    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                             \
-    inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+    inline name##2 make_##name##2(T x, T y)                                                        \
+    {                                                                                              \
+        return {x, y};                                                                             \
+    }                                                                                              \
+    inline name##3 make_##name##3(T x, T y, T z)                                                   \
+    {                                                                                              \
+        return {x, y, z};                                                                          \
+    }                                                                                              \
+    inline name##4 make_##name##4(T x, T y, T z, T w)                                              \
+    {                                                                                              \
+        return {x, y, z, w};                                                                       \
+    }
 
 RA_EMU_VECTOR(unsigned char, uchar)
 RA_EMU_VECTOR(unsigned short, ushort)
@@ -67,8 +76,6 @@ struct __nv_bfloat16 {
 struct alignas(4) __nv_bfloat162 {
     __nv_bfloat16 x, y;
 };
-typedef __half half;
-typedef __half2 half2;
 
 /* The file's own conversions are for finite values; kernels may meet the others. */
 inline float __half2float(__half h)

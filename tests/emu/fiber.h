@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stacks to switch between, in ten instructions: swapcontext makes a system call, a hundred times
+ * the cost. The sanitizers are told of each switch.
+ */
+#ifndef RA_TESTS_EMU_FIBER_H
+#define RA_TESTS_EMU_FIBER_H
+
+#include <stddef.h>
+
+struct ra_fiber {
+    void *sp;    /* where it stopped */
+    char *stack; /* lowest byte; NULL for the thread's own stack */
+    size_t size; /* bytes of stack above a page that faults */
+    void *fake;  /* ASan's */
+    void *tsan;  /* TSan's */
+    void (*entry)();
+};
+
+/* The fiber runs `entry`, which never returns, at the first switch to it. */
+void ra_fiber_open(struct ra_fiber *fiber, void (*entry)());
+/* What the calling thread runs on; to switch from. */
+void ra_fiber_adopt(struct ra_fiber *fiber);
+void ra_fiber_switch(struct ra_fiber *from, struct ra_fiber *to);
+
+/* For TSan: what happened before release(x) is known after acquire(x). */
+void ra_fiber_acquire(void *x);
+void ra_fiber_release(void *x);
+
+#endif
