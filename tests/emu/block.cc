@@ -340,8 +340,16 @@ void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line)
 /* --- cp.async: done at issue or at the wait, never elsewhere
  * ---------------------------------------- */
 
+static void tell(const struct pending_copy &copy)
+{
+    if (copy.valid)
+        ra_fiber_read16(copy.global);
+    ra_fiber_write16(copy.shared);
+}
+
 static void do_copy(const struct pending_copy &copy)
 {
+    tell(copy);
     if (copy.valid)
         memcpy(copy.shared, copy.global, 16);
     else
@@ -355,6 +363,7 @@ void ra_emu_cp_async(void *shared, const void *global, bool valid, const char *f
         ra_emu_fault("%s:%d: cp.async to %p is not aligned", file, line, shared);
     if (valid)
         ra_emu_access(global, 16, RA_EMU_LOAD, file, line);
+    tell({shared, global, valid}); /* it may happen from here on */
     if (ra_emu_below(2))
         do_copy({shared, global, valid});
     else

@@ -7,13 +7,16 @@
 
 #include "tests/emu/emu_device.h"
 
-/* Each returns what was there before. Overflow wraps, which is why sums go through `unsigned`. */
+/* Each returns what was there before. Overflow wraps, which is why sums go through `unsigned`.
+ * Nothing comes between load and store, which only TSan wants to be atomic. */
 #define RA_EMU_ATOMIC_FN(name, T, expression)                                                      \
     inline T name(T *p, T value, RA_EMU_HERE)                                                      \
     {                                                                                              \
         ra_emu_atomic(p, sizeof(T), file, line);                                                   \
-        T old = *p;                                                                                \
-        *p = expression;                                                                           \
+        T old, next;                                                                               \
+        __atomic_load(p, &old, __ATOMIC_RELAXED);                                                  \
+        next = expression;                                                                         \
+        __atomic_store(p, &next, __ATOMIC_RELAXED);                                                \
         return old;                                                                                \
     }
 typedef unsigned long long ra_emu_u64;
@@ -45,8 +48,10 @@ RA_EMU_ATOMIC_FN(atomicInc, unsigned, old >= value ? 0 : old + 1)
     inline T atomicCAS(T *p, T expected, T value, RA_EMU_HERE)                                     \
     {                                                                                              \
         ra_emu_atomic(p, sizeof(T), file, line);                                                   \
-        T old = *p;                                                                                \
-        *p = old == expected ? value : old;                                                        \
+        T old, next;                                                                               \
+        __atomic_load(p, &old, __ATOMIC_RELAXED);                                                  \
+        next = old == expected ? value : old;                                                      \
+        __atomic_store(p, &next, __ATOMIC_RELAXED);                                                \
         return old;                                                                                \
     }
 RA_EMU_CAS(int)

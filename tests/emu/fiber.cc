@@ -25,6 +25,8 @@
 #endif
 #ifdef RA_EMU_TSAN
 #include <sanitizer/tsan_interface.h>
+extern "C" void __tsan_read16(void *p);
+extern "C" void __tsan_write16(void *p);
 #endif
 
 enum { STACK_BYTES = 256 * 1024 };
@@ -206,5 +208,21 @@ void ra_fiber_release(void *x)
     (void)x;
 #ifdef RA_EMU_TSAN
     __tsan_release(x);
+#endif
+}
+
+void ra_fiber_read16(const void *p)
+{
+    (void)p;
+#ifdef RA_EMU_TSAN
+    __tsan_read16(const_cast<void *>(p));
+#endif
+}
+
+void ra_fiber_write16(void *p)
+{
+    (void)p;
+#ifdef RA_EMU_TSAN
+    __tsan_write16(p);
 #endif
 }

@@ -40,6 +40,15 @@ size_t arena_used;
 #endif
 } // namespace
 
+#ifdef RA_EMU_TSAN
+/* Before any fiber could seem to have written there. */
+__attribute__((constructor)) static void map_arena()
+{
+    arena = static_cast<unsigned char *>(
+        mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+}
+#endif
+
 /* By hand: the sanitizers would take memset for an access by the thread that mentions an array
  * first. */
 static void fill(void *p, unsigned char byte, size_t bytes)
