@@ -144,8 +144,8 @@ need-cmocka:
 	$(if $(CMOCKA),@:,@echo "the C tests need cmocka: run ./bootstrap, or install libcmocka-dev"; exit 1)
 $(UNITB): | need-cmocka
 build-tests: need-cmocka $(B)/rattn-sim $(UNITB)
-test: need-cmocka all build-tests ## everything that needs no GPU; the last line counts
-	$(Q)B=$(B) tests/run.sh unit neon tools cli audit headers layers size
+test: need-cmocka all build-tests build-emu ## everything that needs no GPU; the last line counts
+	$(Q)B=$(B) tests/run.sh unit neon tools cli audit emu headers layers size
 test-unit: build-tests ## C tests only
 	$(Q)B=$(B) tests/run.sh unit
 test-cli: $(B)/rattn-sim ## command line tests only
@@ -167,10 +167,10 @@ asan: ## C and command line tests under ASan and UBSan
 tsan: ## threaded parts with the thread sanitizer
 	$(Q)$(MAKE) BUILD=tsan OPT=-O1 SANITIZE=thread threaded
 .PHONY: sanitized threaded
-sanitized: build-tests
-	$(Q)B=$(B) tests/run.sh unit cli
-threaded: $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
-	$(Q)B=$(B) tests/run.sh threaded
+sanitized: build-tests build-emu
+	$(Q)B=$(B) tests/run.sh unit cli emu
+threaded: build-emu $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
+	$(Q)B=$(B) tests/run.sh threaded emu
 
 .PHONY: memcheck soak
 memcheck: $(B)/rattn-sim ## a replay, its report, info and explain under valgrind
@@ -181,6 +181,7 @@ soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one s
 ARM := aarch64-linux-gnu-
 BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
 CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/cross/cmocka.c)
+include tests/emu/emu.mk
 .PHONY: neon arm64
 neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64, run by qemu
 	$(Q)B=$(B) tests/run.sh neon
@@ -246,4 +247,4 @@ config: ## what was found, and what its absence switches off
 	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
 	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),no nvcc in PATH) (unused: no cuda backend)"
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile tests/emu/emu.mk

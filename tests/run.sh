@@ -130,6 +130,7 @@ for suite in "$@"; do
         fi
         ;;
     tools) run_counted traces/tools/selftest.py $python traces/tools/selftest.py ;;
+    emu) run_counted emu tests/emu/run.sh ;;
     audit) for t in tests/audit/audit_*.py; do run_counted "$t" $python "$t"; done ;;
     *) run_check "$suite" ;;
     esac

@@ -264,6 +264,7 @@ unsigned ra_emu_barrier(unsigned value, const char *file, int line)
 void *ra_emu_shared(const void *key, size_t bytes, const char *name)
 {
     must_run(name, 0);
+    ra_fiber_unwatched books;
     size_t total = bytes;
     for (const struct array &array : arrays) {
         if (array.key == key)

@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-# The host execution of CUDA sources: EMU_OBJ is its runtime, $(B)/emu/%.cu.o a .cu compiled for the
-# host. One build folder each: plain, with address and undefined, with thread (RA_EMU_TSAN).
-CXX       := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+# The host's execution of CUDA sources, in the build folder of each sanitizer: EMU_OBJ is its runtime,
+# $(B)/emu/DIR/X.cu.o the source DIR/X.cu compiled for the host, $(B)/emu/test_X a test program.
+ifeq ($(origin CXX),default)
+CXX       := g++
+endif
 EMU_SRC   := $(sort $(wildcard tests/emu/*.cc))
 EMU_OBJ   := $(EMU_SRC:%.cc=$(B)/%.o) $(B)/sim/base/half.o
-EMU_TESTS := $(addprefix $(B)/emu/,test_kernels test_runtime faults)
-CU        := $(sort $(wildcard kernels/cuda/*.cu tests/emu/*.cu tests/emu/faults/*.cu))
+EMU_CU    := $(sort $(wildcard kernels/cuda/*.cu))
+EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(sort $(wildcard tests/emu/test_*.cu))) $(B)/emu/faults
+EMU_MORE  := $(sort $(wildcard tests/emu/*.cu tests/emu/faults/*.cu))
 EMU_TSAN  := $(filter thread,$(SANITIZE))
-CXXWARN   := -Wall -Wextra -Wshadow $(WERROR)
-CXXFLAGS   = -std=c++17 $(CXXWARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer -pthread \
-             -I. -Itests/emu $(DEFS) $(if $(EMU_TSAN),-DRA_EMU_TSAN)
-EMU_SAN    = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
-CFILES    += $(EMU_SRC) $(sort $(wildcard kernels/cuda/*.cuh tests/emu/*.cuh)) $(CU)
-SCRIPTS   += tests/emu/run.sh
+EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
+CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow $(WERROR) $(OPT) -g -ffp-contract=off \
+             -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
+CFILES    += $(EMU_SRC) $(sort $(wildcard kernels/cuda/*.cuh tests/emu/*.cuh)) $(EMU_CU) $(EMU_MORE)
 
-# TSan hears of the fibers from the runtime, and must not watch it.
+# TSan hears of fibers from the runtime, and must not watch it.
 $(B)/tests/emu/%.o: tests/emu/%.cc $(FLAGSTAMP)
 	@echo "  CXX   $<"
-	$(Q)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(if $(EMU_TSAN),,$(EMU_SAN)) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(if $(EMU_TSAN),,$(EMU_WATCH)) -MMD -MP -c -o $@ $<
 $(B)/emu/%.cu.o: %.cu $(FLAGSTAMP)
 	@echo "  CXX   $<"
-	$(Q)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(EMU_SAN) -MMD -MP -c -x c++ -o $@ $<
-# The runtime comes first: of inline functions in both, those that TSan does not watch are taken.
-$(B)/emu/%: $(B)/emu/tests/emu/%.cu.o $(EMU_OBJ)
-	$(Q)$(CXX) $(CXXFLAGS) $(EMU_SAN) -o $@ $(EMU_OBJ) $< $(TESTLIBS)
-.PHONY: test-emu build-emu nvcc-check
+	$(Q)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(EMU_WATCH) -MMD -MP -c -o $@ -x c++ $<
+# The runtime comes first: of functions that are inline in both, those that TSan does not watch stay.
+EMU_LINK = $(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.cu.o,$^) $(LIB) $(LDLIBS) $(TESTLIBS)
+$(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cu.o $(EMU_CU:%=$(B)/emu/%.o) $(EMU_OBJ) $(LIB)
+	$(Q)$(EMU_LINK)
+$(B)/emu/faults: $(B)/emu/tests/emu/faults/faults.cu.o $(EMU_OBJ) $(LIB)
+	$(Q)$(EMU_LINK)
+.PHONY: test-emu build-emu nvcc-tests nvcc-check
 build-emu: need-cmocka $(EMU_TESTS)
-test-emu: ## CUDA sources on the host, and through nvcc if there is one
+test-emu: build-emu ## CUDA sources run on the host; compiled by nvcc where there is one
 	$(Q)B=$(B) tests/run.sh emu
-# For each architecture that is meant; no GPU is needed.
+
+# For the cards that are meant; needs no GPU. The tests use all that the one header offers.
 build/nvcc/%.o: %.cu
-	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -lineinfo -Werror all-warnings -I. \
-	  -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -MMD -c -o $@ $<
-nvcc-check: $(CU:%.cu=build/nvcc/%.o)
+	@echo "  NVCC  $<"
+	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -lineinfo -Werror all-warnings -I. -MMD \
+	  -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -c -o $@ $<
+nvcc-tests: build/nvcc/tests/emu/test_kernels.o build/nvcc/tests/emu/test_runtime.o build/nvcc/tests/emu/faults/faults.o
+nvcc-check: nvcc-tests $(EMU_CU:%.cu=build/nvcc/%.o) ## every CUDA source for sm_80 and sm_90
 -include $(shell find build/nvcc -name '*.d' 2>/dev/null)

@@ -27,6 +27,8 @@
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read16(void *p);
 extern "C" void __tsan_write16(void *p);
+extern "C" void __tsan_ignore_thread_begin();
+extern "C" void __tsan_ignore_thread_end();
 #endif
 
 enum { STACK_BYTES = 256 * 1024 };
@@ -224,5 +226,19 @@ void ra_fiber_write16(void *p)
     (void)p;
 #ifdef RA_EMU_TSAN
     __tsan_write16(p);
+#endif
+}
+
+ra_fiber_unwatched::ra_fiber_unwatched()
+{
+#ifdef RA_EMU_TSAN
+    __tsan_ignore_thread_begin();
+#endif
+}
+
+ra_fiber_unwatched::~ra_fiber_unwatched()
+{
+#ifdef RA_EMU_TSAN
+    __tsan_ignore_thread_end();
 #endif
 }

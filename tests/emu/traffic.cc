@@ -3,6 +3,7 @@
  * Counts global accesses as the memory system would see them: what the lanes of a warp ask for at
  * one place of the source, for the same time since they last met, is one instruction.
  */
+#include "tests/emu/fiber.h"
 #include "tests/emu/internal.h"
 
 #include <algorithm>
@@ -59,6 +60,7 @@ void ra_emu_count_access(const void *p, size_t bytes, enum ra_emu_kind kind, con
 {
     if (!now)
         return;
+    ra_fiber_unwatched books;
     if (kind == RA_EMU_ATOMIC) {
         now->atomics += ra_emu_locate(p, bytes) != RA_EMU_PAGEABLE;
         return;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda.cuh"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <vector>
 
@@ -157,12 +158,26 @@ template <enum pipe_fault F> static int run_pipe()
     return verdict(&bed);
 }
 
+/* What watches this program. */
+static int mode()
+{
+#if defined(__SANITIZE_ADDRESS__)
+    printf("address\n");
+#elif defined(__SANITIZE_THREAD__)
+    printf("thread\n");
+#else
+    printf("plain\n");
+#endif
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         int (*run)();
     } faults[] = {
+        {"mode", mode},
         {"clean", run_sum<CLEAN>},
         {"static-overrun", run_sum<STATIC_OVERRUN>},
         {"dynamic-overrun", run_sum<DYNAMIC_OVERRUN>},

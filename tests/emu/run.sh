@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The host's run of CUDA sources: each test program in several schedules, each planted fault with what
+# should show it, the sources through nvcc. Last line: N passed, N failed, N skipped. $B is the build
+# folder.
+set -u
+ulimit -c 0 # faults abort
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+mode=$("$B/emu/faults" mode) || exit 1
+case $mode in
+plain) seeds="0 1 2 3" ;;
+address) seeds="0 1" ;;
+thread) seeds="0 1" ;;
+esac
+
+# --- test programs: cmocka's counts, or a last line like this script's ---------------------------
+run_test() { # NAME SEED
+    local status last p=0 f=0 s=0
+    RA_EMU_SEED=$2 "$B/emu/$1" >"$log" 2>&1
+    status=$?
+    last=$(tail -n 1 "$log")
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
+        p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[4]:-0}
+    else
+        read -r p f s < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
+            /^\[  FAILED  \] [0-9]+ test/ { f += $4 } /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
+            END { print p + 0, f + 0, s + 0 }' "$log")
+    fi
+    if [ "$status" -ne 0 ] || [ "$f" -gt 0 ] || [ "$p" -eq 0 ]; then
+        cat "$log"
+        echo "$1 with seed $2: status $status"
+        [ "$f" -gt 0 ] || f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+for source in tests/emu/test_*.cu; do
+    for seed in $seeds; do run_test "$(basename "$source" .cu)" "$seed"; done
+done
+
+# --- faults ----------------------------------------------------------------------------------------
+# What a run says: right, wrong (NaN is), or the words of a report.
+outcome() { # FAULT SEED
+    { RA_EMU_SEED=$2 "$B/emu/faults" "$1"; } >"$log" 2>&1
+    case $? in
+    0) echo right ;;
+    1) if grep -q '^got ' "$log"; then echo wrong; else cat "$log"; fi ;;
+    *) cat "$log" ;;
+    esac
+}
+
+# `right` must hold for every seed: the fault hides. Anything else must show for one.
+check_fault() { # FAULT EXPECTED SEED...
+    local fault=$1 expected=$2 seed got shown=0
+    shift 2
+    for seed in "$@"; do
+        got=$(outcome "$fault" "$seed" 2>/dev/null)
+        if grep -q -- "$expected" <<<"$got"; then shown=$((shown + 1)); fi
+    done
+    if [ "$shown" -eq $# ] || { [ "$shown" -gt 0 ] && [ "$expected" != right ]; }; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "fault $fault: expected $expected with one of the seeds $*, the last gave:"
+        head -n 20 <<<"$got"
+    fi
+}
+
+# The columns: in order; shuffled; under address and undefined, in order; under thread, in order.
+while IFS='|' read -r fault in_order shuffled address thread; do
+    fault=${fault%% *}
+    case $mode in
+    plain)
+        check_fault "$fault" "$in_order" 0
+        check_fault "$fault" "$shuffled" 1 2 3 4 5 6 7 8
+        ;;
+    address) check_fault "$fault" "$address" 0 ;;
+    thread) check_fault "$fault" "$thread" 0 ;;
+    esac
+done <<'TABLE'
+clean           |right|right|right|right
+static-overrun  |array part of 32 bytes was written past|array part of 32 bytes was written past|heap-buffer-overflow|was written past
+dynamic-overrun |dynamic shared memory of 1024 bytes was written past|dynamic shared|heap-buffer-overflow|was written past
+global-overrun  |allocation of 4 bytes was written past|allocation of 4 bytes|heap-buffer-overflow|was written past
+counted-overrun |byte 1024 of an allocation of 1024|byte 1024 of an|byte 1024 of an|byte 1024 of an
+host-pointer    |outside the card's memory|outside the card's|outside the card's|outside the card's
+misaligned      |is not aligned|is not aligned|is not aligned|is not aligned
+no-barrier      |wrong|wrong|wrong|data race
+stale-shared    |wrong|wrong|wrong|wrong
+skips-shuffle   |nobody can go on|nobody can go on|nobody can go on|nobody can go on
+wrong-mask      |with mask 0000ffff at .* wait for this one|with mask 0000ffff|with mask 0000ffff|with mask 0000ffff
+two-barriers    |wait in the one at|wait in the one at|wait in the one at|wait in the one at
+not-in-mask     |which is not in mask|which is not in mask|which is not in mask|which is not in mask
+pipe-clean      |right|right|right|right
+pipe-wait       |wrong|wrong|wrong|wrong
+pipe-no-war     |right|wrong|right|data race
+pipe-no-end     |not waited for|not waited for|not waited for|not waited for
+TABLE
+
+# --- the same sources by the compiler they are for ----------------------------------------------------
+if [ "$mode" != plain ]; then
+    :
+elif ! command -v nvcc >/dev/null; then
+    echo "no nvcc: CUDA sources not compiled for a card"
+    skipped=$((skipped + 1))
+elif make -s nvcc-tests >"$log" 2>&1; then
+    passed=$((passed + 1))
+else
+    cat "$log"
+    failed=$((failed + 1))
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
