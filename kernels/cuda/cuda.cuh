@@ -5,9 +5,9 @@
  * fibers. Beyond it, kernels use the toolkit's own names: threadIdx, __syncthreads, __shfl_*_sync,
  * __ballot_sync, atomicAdd, __threadfence, cudaMalloc, ...
  *
- * What kernels must keep to: launches through ra_launch, shared arrays through RA_SHARED and RA_DYN,
- * no inline PTX outside this header, half and bf16 only loaded, stored and converted, the traffic
- * that counts through ra_ld* and ra_st*.
+ * What kernels must keep to: launches through ra_launch, shared arrays through RA_SHARED and
+ * RA_DYN, no inline PTX outside this header, half and bf16 only loaded, stored and converted, the
+ * traffic that counts through ra_ld* and ra_st*.
  */
 #ifndef RA_KERNELS_CUDA_CUDA_CUH
 #define RA_KERNELS_CUDA_CUDA_CUH
