@@ -136,9 +136,15 @@ static void close_if_complete(struct warp *w, unsigned i)
     ready_warps |= 1u << (w - warps);
 }
 
+/* Mostly one literal, seen from one place. */
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || !strcmp(a, b);
+}
+
 static bool same_place(const struct meeting *m, const char *op, const char *file, int line)
 {
-    return m->line == line && !strcmp(m->op, op) && !strcmp(m->file, file);
+    return m->line == line && same_text(m->op, op) && same_text(m->file, file);
 }
 
 static unsigned join(struct warp *w, const char *op, unsigned mask, const char *file, int line)
@@ -172,7 +178,7 @@ const uint64_t *ra_emu_meet(const char *op, unsigned mask, uint64_t value, unsig
     if (!(mask >> me->index & 1))
         ra_emu_fault("%s at %s:%d by lane %u, which is not in mask %08x", op, file, line, me->index,
                      mask);
-    bool orders = !strcmp(op, "__syncwarp");
+    bool orders = RA_FIBER_WATCHED && !strcmp(op, "__syncwarp");
     unsigned i = join(w, op, mask, file, line);
     struct meeting *m = &w->meetings[i];
     m->slot[me->index] = value;
@@ -210,7 +216,7 @@ unsigned ra_emu_barrier(unsigned value, const char *file, int line)
 {
     ra_emu_must_run(file, line);
     struct ra_emu_lane_state *me = ra_emu_now;
-    if (n_arrived && (barrier_line != line || strcmp(barrier_file, file)))
+    if (n_arrived && (barrier_line != line || !same_text(barrier_file, file)))
         ra_emu_fault("__syncthreads at %s:%d, while %u threads wait in the one at %s:%d", file,
                      line, n_arrived, barrier_file, barrier_line);
     barrier_file = file;
@@ -282,6 +288,8 @@ static void report_deadlock()
 
 static unsigned pick(uint32_t set)
 {
+    if (!ra_emu_shuffled())
+        return (unsigned)__builtin_ctz(set);
     for (uint64_t skip = ra_emu_below((uint64_t)__builtin_popcount(set)); skip; skip--)
         set &= set - 1;
     return (unsigned)__builtin_ctz(set);
@@ -290,7 +298,8 @@ static unsigned pick(uint32_t set)
 static void run_block(dim3 grid, dim3 block, uint64_t index)
 {
     unsigned n = block.x * block.y * block.z;
-    memset(warps, 0, sizeof warps);
+    for (struct warp &warp : warps)
+        warp.alive = warp.ready = 0, warp.open = warp.busy = 0;
     n_alive = n;
     n_arrived = generation = sum = 0;
     for (unsigned t = 0; t < n; t++) {

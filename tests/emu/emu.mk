@@ -11,7 +11,7 @@ EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(sort $(wildcard tests/emu/te
 EMU_MORE  := $(sort $(wildcard tests/emu/*.cu tests/emu/faults/*.cu))
 EMU_TSAN  := $(filter thread,$(SANITIZE))
 EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
-CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow $(WERROR) $(OPT) -g -ffp-contract=off \
+CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(OPT) -g -ffp-contract=off \
              -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
 CFILES    += $(EMU_SRC) $(sort $(wildcard kernels/cuda/*.cuh tests/emu/*.cuh)) $(EMU_CU) $(EMU_MORE)
 

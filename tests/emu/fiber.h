@@ -23,6 +23,13 @@ void ra_fiber_open(struct ra_fiber *fiber, void (*entry)());
 void ra_fiber_adopt(struct ra_fiber *fiber);
 void ra_fiber_switch(struct ra_fiber *from, struct ra_fiber *to);
 
+/* Does TSan watch? */
+#ifdef RA_EMU_TSAN
+#define RA_FIBER_WATCHED true
+#else
+#define RA_FIBER_WATCHED false
+#endif
+
 /* For TSan: what happened before release(x) is known after acquire(x). */
 void ra_fiber_acquire(void *x);
 void ra_fiber_release(void *x);
