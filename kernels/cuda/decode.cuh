@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Decode attention of one new query per head over a long list of keys, split over CTAs: one CTA
+ * per (split, KV head, sequence) serves every query head of the group, so a key is read once. A
+ * lane holds 16 bytes of a row; a warp turns kTurn rows at a time, K and V both in flight before
+ * either is used. The CTA that finishes a head last merges its splits: one launch, and the order
+ * of the CTAs changes no bit. Arithmetic is f32.
+ */
+#ifndef RA_KERNELS_CUDA_DECODE_CUH
+#define RA_KERNELS_CUDA_DECODE_CUH
+
+#include <float.h>
+
+#include "kernels/cuda/vec.cuh"
+
+enum { RA_DECODE_THREADS = 128, RA_DECODE_WARPS = 4, RA_DECODE_MAX_SPLITS = 256, RA_PAGE = 16 };
+
+/* All pointers are the device's; what is read through n, self_in and gate may change between two
+ * launches of one graph. */
+struct ra_decode_args {
+    const float *q;         /* [B][Hq][D] */
+    const void *k, *v;      /* [B][Hkv][row_stride][D]; paged: [pages][Hkv][RA_PAGE][D] */
+    const int32_t *n;       /* [B][Hkv] keys, self_k not counted */
+    const int32_t *index;   /* [B][Hkv][index_stride] key i is position index[i]; NULL: i */
+    const int32_t *pages;   /* [B][page_stride] position p is slot p % RA_PAGE of page
+                             * pages[p / RA_PAGE]; NULL: row p */
+    const void *self_k;     /* [B][Hkv][D] one key more, after the n; NULL: none */
+    const void *self_v;     /* [B][Hkv][D] */
+    const int32_t *self_in; /* [B][Hkv] not 0: self is among the n already; NULL: never */
+    const int32_t *gate;    /* run only where *gate == gate_value; NULL: always */
+    float *out;             /* [B][Hq][D] */
+    float *lse;             /* [B][Hq] natural log of the sum of weights; NULL: unwanted */
+    float *logits;          /* [B][Hq][logit_stride] scaled; self in column n */
+    float *partial;         /* [B][Hkv * parts][n_splits][G][D] */
+    float *partial_sums;    /* [B][Hkv * parts][n_splits][2][G] largest logit, sum of weights */
+    uint32_t *ticket;       /* [B][Hkv * parts] zero; zero again afterwards */
+    int64_t row_stride, index_stride, page_stride, logit_stride;
+    int32_t window; /* see the last `window` of the n keys; 0: all */
+    int32_t gate_value;
+    int32_t Hkv, heads; /* KV heads; query heads of each */
+    float scale;
+};
+
+constexpr int ra_power_of_two_from(int n)
+{
+    int p = 1;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+/* Who holds what in a warp. */
+template <class T, int D, int G, int R> struct ra_decode_shape {
+    static constexpr int kVec = 16 / (int)sizeof(T); /* elements of a lane */
+    static constexpr int kLanes = D / kVec;          /* lanes of a row */
+    static constexpr int kBytes = D * (int)sizeof(T);
+    static constexpr int kGroups = 32 / kLanes; /* rows side by side in a warp */
+    static constexpr int kTurn = R * kGroups;   /* rows of a turn */
+    static constexpr int kStride = kTurn * RA_DECODE_WARPS;
+    /* After the folds a lane holds kKept of its row group's R * kHeads logits; where there are
+     * more lanes than logits, kTwins lanes hold the same one. */
+    static constexpr int kHeads = ra_power_of_two_from(G);
+    static constexpr int kValues = R * kHeads;
+    static constexpr int kKept = kValues > kLanes ? kValues / kLanes : 1;
+    static constexpr int kTwins = kLanes > kValues ? kLanes / kValues : 1;
+    static_assert(kLanes <= 32 && 32 % kLanes == 0 && D % kVec == 0, "a row is at most 512 bytes");
+    static_assert(R <= kLanes && R == ra_power_of_two_from(R), "a lane's logits are of one row");
+    static_assert(RA_DECODE_MAX_SPLITS <= RA_DECODE_WARPS * D, "the merge's weights fit");
+};
+
+template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_decode {
+    using S = ra_decode_shape<T, D, G, R>;
+
+    const ra_decode_args &a;
+    int lane, warp, sub, group;
+    int32_t kv_head;     /* sequence * Hkv + KV head */
+    int32_t first_query; /* of this CTA, over all sequences */
+    int n_heads;         /* of G that exist */
+    int32_t n, first, live, chunk;
+    bool has_self;
+    const char *k, *v; /* row 0 of the KV head */
+
+    float q[G][S::kVec], acc[G][S::kVec];
+    float top[S::kKept], sum[S::kKept]; /* largest logit so far, sum of weights below it */
+
+    __device__ __forceinline__ explicit ra_decode(const ra_decode_args &args) : a(args)
+    {
+        lane = (int)threadIdx.x % 32;
+        warp = (int)threadIdx.x / 32;
+        sub = lane % S::kLanes;
+        group = lane / S::kLanes;
+    }
+
+    __device__ __forceinline__ int parts() const
+    {
+        return (a.heads + G - 1) / G;
+    }
+
+    /* False: nothing to do here. */
+    __device__ __forceinline__ bool locate()
+    {
+        int head = (int)blockIdx.y / parts(), part = (int)blockIdx.y % parts();
+        kv_head = (int32_t)blockIdx.z * a.Hkv + head;
+        first_query = kv_head * a.heads + part * G;
+        n_heads = a.heads - part * G < G ? a.heads - part * G : G;
+        if (a.gate && ra_ld_warp(a.gate) != a.gate_value)
+            return false;
+        n = ra_ld_warp(a.n + kv_head);
+        has_self = a.self_k && !(a.self_in && ra_ld_warp(a.self_in + kv_head));
+        first = a.window > 0 && a.window < n ? n - a.window : 0;
+        int32_t splits = (int32_t)gridDim.x, seen = n - first;
+        chunk = (seen + splits - 1) / splits;
+        chunk = (chunk + S::kStride - 1) / S::kStride * S::kStride;
+        live = chunk > 0 ? (seen + chunk - 1) / chunk : 1;
+        bool paged = kGather && a.pages;
+        int64_t row = paged ? head * RA_PAGE : kv_head * a.row_stride;
+        k = (const char *)a.k + row * S::kBytes;
+        v = (const char *)a.v + row * S::kBytes;
+        return (int32_t)blockIdx.x < live;
+    }
+
+    /* Rows of keys low..low+kTurn-1, one a lane: each index and page entry is read once. */
+    __device__ __forceinline__ int32_t find_row(int32_t low, int32_t high) const
+    {
+        int32_t key = low + lane, position = key;
+        bool wanted = lane < S::kTurn && key < high;
+        if (a.index)
+            position = wanted ? ra_ld(a.index + kv_head * a.index_stride + key) : 0;
+        if (!a.pages)
+            return position;
+        int slot = position % RA_PAGE, leader = lane;
+        if (!a.index)
+            leader = lane > slot ? lane - slot : 0;
+        int32_t page = 0;
+        if (wanted && leader == lane)
+            page = ra_ld(a.pages + (int64_t)blockIdx.z * a.page_stride + position / RA_PAGE);
+        page = ra_shfl(page, leader);
+        return page * a.Hkv * RA_PAGE + slot;
+    }
+
+    /* Lane's part of the turn's rows; zero beyond `high`, for a weight of zero does not hide NaN.
+     */
+    __device__ __forceinline__ void load(int32_t low, int32_t high, bool is_self, uint4 (&kr)[R],
+                                         uint4 (&vr)[R]) const
+    {
+        int32_t mine = kGather && !is_self ? find_row(low, high) : 0;
+        const char *from_k = is_self ? (const char *)a.self_k + (int64_t)kv_head * S::kBytes : k;
+        const char *from_v = is_self ? (const char *)a.self_v + (int64_t)kv_head * S::kBytes : v;
+        /* Rows in line are one stretch of bytes, 16 a lane. */
+        int64_t offset[R], start = is_self ? 0 : (int64_t)low * S::kBytes;
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            offset[r] = start + lane * 16 + r * 512;
+            if (kGather)
+                offset[r] = (int64_t)ra_shfl(mine, r * S::kGroups + group) * S::kBytes + sub * 16;
+            kr[r] = make_uint4(0, 0, 0, 0);
+            vr[r] = make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            if (low + r * S::kGroups + group < high)
+                kr[r] = ra_ld16_stream(from_k + offset[r]);
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            if (low + r * S::kGroups + group < high)
+                vr[r] = ra_ld16_stream(from_v + offset[r]);
+    }
+
+    /* Which query head and row of the turn kept value i is of. */
+    __device__ __forceinline__ int kept_head(int i) const
+    {
+        return sub / S::kTwins * S::kKept % S::kHeads + i;
+    }
+    __device__ __forceinline__ int kept_row() const
+    {
+        return sub / S::kTwins * S::kKept / S::kHeads * S::kGroups + group;
+    }
+
+    /* Lane of this row group that keeps the value of (row r, head g), at [g % kKept]. */
+    __device__ __forceinline__ int keeper(int r, int g) const
+    {
+        return group * S::kLanes + (r * S::kHeads + g) / S::kKept * S::kTwins;
+    }
+
+    /* Sum over the lanes of a row, halving what a lane carries while it carries more than one. */
+    __device__ __forceinline__ void fold(float (&s)[S::kValues]) const
+    {
+        int carried = S::kValues;
+#pragma unroll
+        for (int offset = S::kLanes / 2; offset > 0; offset /= 2) {
+            if (carried == 1) {
+                s[0] += ra_shfl_xor(s[0], offset);
+                continue;
+            }
+            carried /= 2;
+            bool high = lane & offset;
+#pragma unroll
+            for (int i = 0; i < S::kValues / 2; i++) {
+                if (i >= carried)
+                    break;
+                float keep = high ? s[i + carried] : s[i];
+                float send = high ? s[i] : s[i + carried];
+                s[i] = keep + ra_shfl_xor(send, offset);
+            }
+        }
+    }
+
+    /* Over the rows of a turn, whose values of one head stand in lanes that differ in these bits.
+     */
+    template <class F> __device__ __forceinline__ float over_rows(float x, F combine) const
+    {
+#pragma unroll
+        for (int offset = 16; offset > 0; offset /= 2)
+            if (offset >= S::kLanes || (offset < S::kLanes && offset >= S::kLanes / R))
+                x = combine(x, ra_shfl_xor(x, offset));
+        return x;
+    }
+
+    __device__ __forceinline__ void logits_of(const uint4 (&kr)[R], float (&s)[S::kValues]) const
+    {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            float x[S::kVec];
+            ra_unpack(kr[r], x, T());
+#pragma unroll
+            for (int g = 0; g < S::kHeads; g++) {
+                float dot = 0;
+#pragma unroll
+                for (int e = 0; e < S::kVec; e++)
+                    if (g < G)
+                        dot += q[g < G ? g : 0][e] * x[e];
+                s[r * S::kHeads + g] = dot;
+            }
+        }
+        fold(s);
+    }
+
+    /* Logits to weights relative to the largest seen; what was summed before follows suit. */
+    __device__ __forceinline__ void weigh(int32_t low, int32_t high, float (&s)[S::kValues])
+    {
+        int32_t key = low + kept_row();
+        float shrink[S::kKept];
+        bool grew = false;
+#pragma unroll
+        for (int i = 0; i < S::kKept; i++) {
+            float logit = s[i] * a.scale;
+            if (kLogits && key < high && sub % S::kTwins == 0 && kept_head(i) < n_heads)
+                ra_st(a.logits + (first_query + kept_head(i)) * a.logit_stride + key, logit);
+            float largest = key < high ? logit : -FLT_MAX;
+            largest = over_rows(largest, [](float x, float y) { return x > y ? x : y; });
+            largest = largest > top[i] ? largest : top[i];
+            grew = grew || largest > top[i];
+            shrink[i] = ra_exp(top[i] - largest);
+            top[i] = largest;
+            s[i] = key < high ? ra_exp(logit - largest) : 0;
+            sum[i] = sum[i] * shrink[i] + s[i];
+        }
+        if (!__any_sync(kWarp, grew))
+            return;
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            float factor = ra_shfl(shrink[g % S::kKept], keeper(0, g));
+#pragma unroll
+            for (int e = 0; e < S::kVec; e++)
+                acc[g][e] *= factor;
+        }
+    }
+
+    __device__ __forceinline__ void add_values(const uint4 (&vr)[R], const float (&s)[S::kValues])
+    {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            float x[S::kVec];
+            ra_unpack(vr[r], x, T());
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                float weight = ra_shfl(s[g % S::kKept], keeper(r, g));
+#pragma unroll
+                for (int e = 0; e < S::kVec; e++)
+                    acc[g][e] += weight * x[e];
+            }
+        }
+    }
+
+    /* The warp's share of the split; split 0 has self besides, as a turn of one key. */
+    __device__ __forceinline__ void run()
+    {
+        int32_t low = first + (int32_t)blockIdx.x * chunk, high = low + chunk < n ? low + chunk : n;
+        bool self_due = has_self && blockIdx.x == 0 && warp == 0;
+        for (low += warp * S::kTurn; low < high || self_due; low += S::kStride) {
+            bool is_self = low >= high;
+            if (is_self) {
+                low = n;
+                high = n + 1;
+                self_due = false;
+            }
+            uint4 kr[R], vr[R];
+            float s[S::kValues];
+            load(low, high, is_self, kr, vr);
+            logits_of(kr, s);
+            weigh(low, high, s);
+            add_values(vr, s);
+        }
+    }
+
+    /* q through shared memory: each element is read once for the CTA. */
+    __device__ __forceinline__ void load_query(float4 *staged)
+    {
+        for (int i = (int)threadIdx.x; i < G * D / 4; i += RA_DECODE_THREADS)
+            staged[i] = i < n_heads * D / 4
+                            ? ra_ld((const float4 *)(a.q + (int64_t)first_query * D) + i)
+                            : make_float4(0, 0, 0, 0);
+        __syncthreads();
+        const float *query = (const float *)staged;
+#pragma unroll
+        for (int g = 0; g < G; g++)
+#pragma unroll
+            for (int e = 0; e < S::kVec; e++) {
+                q[g][e] = query[g * D + sub * S::kVec + e];
+                acc[g][e] = 0;
+            }
+#pragma unroll
+        for (int i = 0; i < S::kKept; i++) {
+            top[i] = -FLT_MAX;
+            sum[i] = 0;
+        }
+        __syncthreads();
+    }
+
+    /* The warp's sums to shared memory: rows [warp][G][D], tops and sums [warp][G]. */
+    __device__ __forceinline__ void publish(float *rows, float *tops, float *sums)
+    {
+#pragma unroll
+        for (int g = 0; g < G; g++)
+#pragma unroll
+            for (int e = 0; e < S::kVec; e++) {
+                float x = acc[g][e];
+#pragma unroll
+                for (int offset = 16; offset >= S::kLanes; offset /= 2)
+                    x += ra_shfl_xor(x, offset);
+                if (group == 0)
+                    rows[(warp * G + g) * D + sub * S::kVec + e] = x;
+            }
+#pragma unroll
+        for (int i = 0; i < S::kKept; i++) {
+            float total = over_rows(sum[i], [](float x, float y) { return x + y; });
+            if (kept_row() == 0 && sub % S::kTwins == 0 && kept_head(i) < G) {
+                tops[warp * G + kept_head(i)] = top[i];
+                sums[warp * G + kept_head(i)] = total;
+            }
+        }
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ int64_t place() const
+    {
+        return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
+    }
+
+    __device__ __forceinline__ void write_sums(int g, float largest, float total) const
+    {
+        if (a.lse)
+            ra_st(a.lse + first_query + g, largest + logf(total));
+    }
+
+    /* The CTA's warps into one: the output where it is the only split, else a partial. */
+    __device__ __forceinline__ void merge_warps(const float4 *rows, const float *tops,
+                                                const float *sums) const
+    {
+        int64_t split = place() * gridDim.x + blockIdx.x;
+        for (int i = (int)threadIdx.x; i < n_heads * D / 4; i += RA_DECODE_THREADS) {
+            int g = i / (D / 4);
+            float largest = tops[g], total = 0;
+            for (int w = 1; w < RA_DECODE_WARPS; w++)
+                largest = tops[w * G + g] > largest ? tops[w * G + g] : largest;
+            float4 row = make_float4(0, 0, 0, 0);
+            for (int w = 0; w < RA_DECODE_WARPS; w++) {
+                float weight = ra_exp(tops[w * G + g] - largest);
+                total += weight * sums[w * G + g];
+                ra_add_scaled(row, weight, rows[w * G * D / 4 + i]);
+            }
+            bool leads = i % (D / 4) == 0;
+            if (live == 1) {
+                float4 zero = make_float4(0, 0, 0, 0);
+                ra_add_scaled(zero, total > 0 ? 1 / total : 0, row);
+                ra_st((float4 *)(a.out + (int64_t)first_query * D) + i, zero);
+                if (leads)
+                    write_sums(g, largest, total);
+                continue;
+            }
+            ra_st((float4 *)(a.partial + split * G * D) + i, row);
+            if (leads) {
+                ra_st(a.partial_sums + split * 2 * G + g, largest);
+                ra_st(a.partial_sums + split * 2 * G + G + g, total);
+            }
+        }
+    }
+
+    /* Share of each split in the head's output, to weights [G][live]; a warp takes a head. */
+    __device__ __forceinline__ void weigh_splits(float *weights) const
+    {
+        const float *sums = a.partial_sums + place() * gridDim.x * 2 * G;
+        for (int g = warp; g < n_heads; g += RA_DECODE_WARPS) {
+            float largest = -FLT_MAX, total = 0;
+            for (int s = lane; s < live; s += 32) {
+                float x = ra_ld_l2(sums + (int64_t)s * 2 * G + g);
+                weights[g * live + s] = x;
+                largest = x > largest ? x : largest;
+            }
+            for (int offset = 16; offset > 0; offset /= 2) {
+                float x = ra_shfl_xor(largest, offset);
+                largest = x > largest ? x : largest;
+            }
+            for (int s = lane; s < live; s += 32) {
+                float weight = ra_exp(weights[g * live + s] - largest);
+                weights[g * live + s] = weight;
+                total += weight * ra_ld_l2(sums + (int64_t)s * 2 * G + G + g);
+            }
+            for (int offset = 16; offset > 0; offset /= 2)
+                total += ra_shfl_xor(total, offset);
+            for (int s = lane; s < live; s += 32)
+                weights[g * live + s] /= total;
+            if (lane == 0)
+                write_sums(g, largest, total);
+        }
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ void merge_splits(const float *weights) const
+    {
+        const float *rows = a.partial + place() * gridDim.x * G * D;
+        for (int i = (int)threadIdx.x; i < n_heads * D / 4; i += RA_DECODE_THREADS) {
+            float4 row = make_float4(0, 0, 0, 0);
+            for (int s = 0; s < live; s++)
+                ra_add_scaled(row, weights[i / (D / 4) * live + s],
+                              ra_ld_l2((const float4 *)(rows + (int64_t)s * G * D) + i));
+            ra_st((float4 *)(a.out + (int64_t)first_query * D) + i, row);
+        }
+    }
+};
+
+/* CTAs of an SM, by their registers. Left to itself, the compiler spills for one more. */
+template <int G> constexpr int ra_decode_ctas()
+{
+    return G <= 3 ? 4 : G <= 4 ? 3 : 2;
+}
+
+/*
+ * Launch with grid (splits, Hkv * parts, B): splits <= RA_DECODE_MAX_SPLITS, parts = heads / G
+ * rounded up. The number of splits may be fixed for a bucket of lengths: those beyond the keys
+ * exit. Keys are found through index and pages where kGather, which are ignored otherwise.
+ */
+template <class T, int D, int G, int R, bool kLogits, bool kGather>
+__global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
+    decode_split(ra_decode_args args)
+{
+    RA_SHARED(float4, rows, (RA_DECODE_WARPS * G * D / 4));
+    RA_SHARED(float, tops, (RA_DECODE_WARPS * G));
+    RA_SHARED(float, sums, (RA_DECODE_WARPS * G));
+    RA_SHARED(uint32_t, arrived, 1);
+    ra_decode<T, D, G, R, kLogits, kGather> split(args);
+    if (!split.locate())
+        return;
+    split.load_query(rows);
+    split.run();
+    split.publish((float *)rows, tops, sums);
+    split.merge_warps(rows, tops, sums);
+    if (split.live == 1)
+        return;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        arrived[0] = atomicAdd(args.ticket + split.place(), 1u);
+    __syncthreads();
+    if (arrived[0] + 1 != (uint32_t)split.live)
+        return;
+    __threadfence();
+    if (threadIdx.x == 0)
+        ra_st(args.ticket + split.place(), 0u);
+    split.weigh_splits((float *)rows);
+    split.merge_splits((const float *)rows);
+}
+
+/* Rows a lane has in flight: enough bytes for the memory's latency, few enough registers. */
+template <int G> constexpr int ra_decode_rows()
+{
+    return G == 1 ? 8 : 4;
+}
+
+#endif
