@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Refresh by two bitmaps over positions, chosen and kept: what is chosen but not kept moves into
+ * slots that hold nothing kept. Where a cache shrinks, entries beyond its new end are not kept, but
+ * copied again, so that no holes come to be.
+ */
+#include "kernels/cuda/refresh.cuh"
+
+#include "kernels/cuda/vec.cuh"
+
+/* Bitmaps and lists of the row that a CTA plans, in shared memory. */
+struct ra_refresh_plan {
+    uint32_t *chosen, *kept; /* [words] a bit a position */
+    uint32_t *rank;          /* [words] chosen positions below the word's */
+    uint32_t *taken;         /* [slot_words] a bit a slot */
+    int32_t *free_slot;      /* [cap] slots for what is new, ascending */
+    int32_t *slot_of;        /* [cap] of the i-th chosen position */
+    int32_t words, slot_words;
+
+    __device__ __forceinline__ uint32_t rank_of(int32_t position) const
+    {
+        uint32_t below = chosen[position / 32] & ((1u << position % 32) - 1);
+        return rank[position / 32] + (uint32_t)__popc(below);
+    }
+};
+
+__device__ __forceinline__ bool ra_has_bit(const uint32_t *bits, int32_t i)
+{
+    return bits[i / 32] >> i % 32 & 1;
+}
+
+/* visit(word index, bits set before it, word) for each thread's stretch of words. Returns nothing
+ * before all threads called; `totals` is free after a barrier. */
+template <class Word, class Visit>
+__device__ __forceinline__ void ra_count_words(int32_t words, uint32_t *totals, Word word,
+                                               Visit visit)
+{
+    int32_t each = (words + RA_PLAN_THREADS - 1) / RA_PLAN_THREADS;
+    int32_t low = (int32_t)threadIdx.x * each, high = low + each < words ? low + each : words;
+    uint32_t count = 0;
+    for (int32_t w = low; w < high; w++)
+        count += (uint32_t)__popc(word(w));
+    uint32_t before = ra_sum_below(count, totals);
+    for (int32_t w = low; w < high; w++) {
+        uint32_t bits = word(w);
+        visit(w, before, bits);
+        before += (uint32_t)__popc(bits);
+    }
+    __syncthreads();
+}
+
+/* Set bits of a word, ascending: visit(index of the bit, how many came before). */
+template <class Visit>
+__device__ __forceinline__ void ra_each_bit(int32_t word, uint32_t before, uint32_t bits,
+                                            Visit visit)
+{
+    for (; bits; bits &= bits - 1)
+        visit(word * 32 + __ffs((int)bits) - 1, before++);
+}
+
+/* Chosen positions, their ranks, and which slots keep what they hold. */
+__device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_plan &plan,
+                                        int64_t row, int32_t n_new, uint32_t *totals)
+{
+    int32_t n_old = ra_ld_warp(a.cache.n + row), thread = (int32_t)threadIdx.x;
+    for (int32_t w = thread; w < plan.words; w += RA_PLAN_THREADS)
+        plan.chosen[w] = plan.kept[w] = 0;
+    for (int32_t w = thread; w < plan.slot_words; w += RA_PLAN_THREADS)
+        plan.taken[w] = 0;
+    __syncthreads();
+    for (int32_t i = thread; i < n_new; i += RA_PLAN_THREADS) {
+        int32_t position = ra_ld(a.chosen + row * a.stride + i);
+        atomicOr(plan.chosen + position / 32, 1u << position % 32);
+    }
+    __syncthreads();
+    ra_count_words(
+        plan.words, totals, [&](int32_t w) { return plan.chosen[w]; },
+        [&](int32_t w, uint32_t before, uint32_t) { plan.rank[w] = before; });
+    for (int32_t s = thread; s < n_old && s < n_new; s += RA_PLAN_THREADS) {
+        int32_t position = ra_ld(a.cache.slot_pos + row * a.cache.cap + s);
+        if (!ra_has_bit(plan.chosen, position))
+            continue;
+        atomicOr(plan.kept + position / 32, 1u << position % 32);
+        atomicOr(plan.taken + s / 32, 1u << s % 32);
+        plan.slot_of[plan.rank_of(position)] = s;
+    }
+    __syncthreads();
+}
+
+/* The i-th new position goes to the i-th slot that is not taken. */
+__device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_plan &plan,
+                                        int64_t row, int32_t n_new, uint32_t *totals)
+{
+    ra_count_words(
+        plan.slot_words, totals,
+        [&](int32_t w) {
+            int32_t used = n_new - w * 32;
+            uint32_t in_use = used >= 32 ? ~0u : used > 0 ? (1u << used) - 1 : 0;
+            return ~plan.taken[w] & in_use;
+        },
+        [&](int32_t w, uint32_t before, uint32_t bits) {
+            ra_each_bit(w, before, bits, [&](int32_t s, uint32_t i) { plan.free_slot[i] = s; });
+        });
+    int64_t first = row * a.cache.cap;
+    ra_count_words(
+        plan.words, totals, [&](int32_t w) { return plan.chosen[w] & ~plan.kept[w]; },
+        [&](int32_t w, uint32_t before, uint32_t bits) {
+            ra_each_bit(w, before, bits, [&](int32_t position, uint32_t i) {
+                int32_t s = plan.free_slot[i];
+                ra_st(a.moves + first + i, make_int2(position, s));
+                ra_st(a.cache.slot_pos + first + s, position);
+                plan.slot_of[plan.rank_of(position)] = s;
+            });
+            if (w == plan.words - 1)
+                ra_st(a.n_moves + row, (int32_t)before + __popc(bits));
+        });
+}
+
+__global__ void __launch_bounds__(RA_PLAN_THREADS) plan_refresh(ra_plan_args a)
+{
+    RA_DYN(uint32_t, memory);
+    RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);
+    int64_t row = blockIdx.x;
+    int32_t thread = (int32_t)threadIdx.x, n_new = ra_ld_warp(a.n_chosen + row);
+    ra_refresh_plan plan;
+    plan.words = (a.max_rows + 31) / 32;
+    plan.slot_words = (a.cache.cap + 31) / 32;
+    plan.chosen = memory;
+    plan.kept = plan.chosen + plan.words;
+    plan.rank = plan.kept + plan.words;
+    plan.taken = plan.rank + plan.words;
+    plan.free_slot = (int32_t *)(plan.taken + plan.slot_words);
+    plan.slot_of = plan.free_slot + a.cache.cap;
+    ra_mark(a, plan, row, n_new, totals);
+    ra_pair(a, plan, row, n_new, totals);
+    int32_t queued = n_new > a.n_pinned ? n_new - a.n_pinned : 0;
+    for (int32_t i = thread; i < queued; i += RA_PLAN_THREADS) {
+        int32_t position = ra_ld(a.order + row * a.stride + i);
+        ra_st(a.cache.queue + row * a.cache.cap + i, plan.slot_of[plan.rank_of(position)]);
+    }
+    if (thread == 0) {
+        ra_st(a.cache.n + row, n_new);
+        ra_st(a.cache.queue_first + row, 0);
+        ra_st(a.cache.queue_n + row, queued);
+    }
+}
+
+/* Byte offset in C_f of a position of a row. */
+template <class Args>
+__device__ __forceinline__ int64_t ra_full_offset(const Args &a, int64_t row, int32_t position,
+                                                  int32_t row_bytes)
+{
+    const int32_t kPage = 16;
+    if (!a.pages)
+        return (row * a.row_stride + position) * row_bytes;
+    int64_t page = ra_ld(a.pages + row / a.Hkv * a.page_stride + position / kPage);
+    return ((page * a.Hkv + row % a.Hkv) * kPage + position % kPage) * row_bytes;
+}
+
+template <int kRowBytes>
+__global__ void __launch_bounds__(RA_MOVE_THREADS) move_rows(ra_move_args a)
+{
+    constexpr int kLanes = kRowBytes / 16, kPerWarp = 32 / kLanes;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int64_t row = blockIdx.y;
+    int32_t first = ((int32_t)blockIdx.x * (RA_MOVE_THREADS / 32) + warp) * kPerWarp;
+    int32_t n = ra_ld_warp(a.n_moves + row);
+    if (first >= n)
+        return;
+    /* A lane of each row of C_r reads where it comes from. */
+    int2 move = make_int2(0, 0);
+    int64_t from = 0;
+    if (lane % kLanes == 0 && first + lane / kLanes < n) {
+        move = ra_ld(a.moves + row * a.cap + first + lane / kLanes);
+        from = ra_full_offset(a, row, move.x, kRowBytes);
+    }
+    int32_t slot = ra_shfl(move.y, lane / kLanes * kLanes);
+    from = ra_shfl(from, lane / kLanes * kLanes) + lane % kLanes * 16;
+    if (first + lane / kLanes >= n)
+        return;
+    int64_t to = (row * a.cap + slot) * kRowBytes + lane % kLanes * 16;
+    uint4 k = ra_ld16_stream((const char *)a.from_k + from);
+    uint4 v = ra_ld16_stream((const char *)a.from_v + from);
+    ra_st16((char *)a.to_k + to, k);
+    ra_st16((char *)a.to_v + to, v);
+}
+
+template __global__ void move_rows<128>(ra_move_args);
+template __global__ void move_rows<256>(ra_move_args);
+template __global__ void move_rows<512>(ra_move_args);
+
+/* One lane: a slot for self, whose place in the lists it takes. */
+__device__ __forceinline__ int32_t ra_take_slot(const ra_insert_args &a, int64_t row,
+                                                int32_t position)
+{
+    const ra_recycled &c = a.cache;
+    int64_t first = row * c.cap;
+    int32_t n = ra_ld(c.n + row), head = ra_ld(c.queue_first + row),
+            queued = ra_ld(c.queue_n + row);
+    int32_t slot = n, evicted = -1;
+    if (n >= a.K && queued > 0) {
+        slot = ra_ld(c.queue + first + head);
+        evicted = ra_ld(c.slot_pos + first + slot);
+        head = head + 1 < c.cap ? head + 1 : 0;
+        queued--;
+        ra_st(c.queue_first + row, head);
+    } else {
+        ra_st(c.n + row, n + 1);
+        ra_st(c.queue_n + row, queued + 1);
+    }
+    int32_t tail = head + queued < c.cap ? head + queued : head + queued - c.cap;
+    ra_st(c.queue + first + tail, slot);
+    ra_st(c.slot_pos + first + slot, position);
+    if (a.evicted)
+        ra_st(a.evicted + row, evicted);
+    return slot;
+}
+
+__global__ void __launch_bounds__(RA_INSERT_THREADS) insert_evict(ra_insert_args a)
+{
+    int lane = (int)threadIdx.x % 32;
+    int64_t row = (int64_t)blockIdx.x * (RA_INSERT_THREADS / 32) + threadIdx.x / 32;
+    if (row >= a.n_rows)
+        return;
+    int32_t slot = 0;
+    int64_t full = 0;
+    if (lane == 0) {
+        int32_t position = ra_ld(a.position + row);
+        slot = ra_take_slot(a, row, position);
+        if (a.full_k)
+            full = ra_full_offset(a, row, position, a.row_bytes);
+    }
+    slot = ra_shfl(slot, 0);
+    full = ra_shfl(full, 0);
+    int64_t to = (row * a.cache.cap + slot) * a.row_bytes;
+    for (int i = lane; i < a.row_bytes / 8; i += 32) {
+        bool is_v = i >= a.row_bytes / 16;
+        int64_t at = (is_v ? i - a.row_bytes / 16 : i) * 16;
+        uint4 x = ra_ld16((const char *)(is_v ? a.self_v : a.self_k) + row * a.row_bytes + at);
+        if (a.to_k)
+            ra_st16((char *)(is_v ? a.to_v : a.to_k) + to + at, x);
+        if (a.full_k)
+            ra_st16((char *)(is_v ? a.full_v : a.full_k) + full + at, x);
+    }
+}
