@@ -33,7 +33,7 @@ $(B)/emu/faults: $(B)/emu/tests/emu/faults/faults.cu.o $(EMU_OBJ) $(LIB)
 	$(Q)$(EMU_LINK)
 .PHONY: test-emu build-emu nvcc-tests nvcc-check
 build-emu: need-cmocka $(EMU_TESTS)
-test-emu: build-emu ## CUDA sources run on the host; compiled by nvcc where there is one
+test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 
 # For the cards that are meant; needs no GPU. The tests use all that the one header offers.
