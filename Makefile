@@ -125,7 +125,6 @@ $(B)/bench/%: kernels/bench/%.c $(BENCHO) $(LIB) $(FLAGSTAMP)
 $(B)/bench/%: profiler/bench/%.c $(LIB) $(FLAGSTAMP)
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(LIB) $(LDLIBS)
-.PHONY: bench build-bench
 build-bench: $(BENCH:%=$(B)/bench/%)
 bench: all build-bench ## check, then time; a table, and build/bench/bench.json
 	$(Q)mkdir -p build/bench && /usr/bin/python3 tests/bench/bench.py $(B) build/bench/bench.json
@@ -139,7 +138,7 @@ $(FAULTB): $(FAULTO)
 $(FAULTB): private SUPO += $(FAULTO)
 $(FAULTB): private LDLIBS += $(WRAP:%=-Wl,--wrap=%)
 
-.PHONY: test test-unit test-cli test-tools test-audit build-tests need-cmocka
+.PHONY: test test-unit test-cli test-tools test-audit build-tests need-cmocka bench build-bench
 need-cmocka:
 	$(if $(CMOCKA),@:,@echo "the C tests need cmocka: run ./bootstrap, or install libcmocka-dev"; exit 1)
 $(UNITB): | need-cmocka
@@ -160,19 +159,21 @@ golden: all ## rewrite the frozen results; review the diff
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --repeat 1 -q --format json | \
 	  python3 tests/golden/freeze.py >tests/golden/sample.json
 
-.PHONY: asan tsan
+.PHONY: asan tsan sanitized threaded memcheck soak
+JOBS = -j $(shell nproc)
 asan: ## C and command line tests under ASan and UBSan
+	$(Q)$(MAKE) $(JOBS) BUILD=asan OPT=-O1 SANITIZE=address,undefined build-tests build-emu
 	$(Q)ASAN_OPTIONS=allow_user_segv_handler=0:detect_leaks=1 \
 	  $(MAKE) BUILD=asan OPT=-O1 SANITIZE=address,undefined sanitized
 tsan: ## threaded parts with the thread sanitizer
+	$(Q)$(MAKE) $(JOBS) BUILD=tsan OPT=-O1 SANITIZE=thread build-threaded
 	$(Q)$(MAKE) BUILD=tsan OPT=-O1 SANITIZE=thread threaded
-.PHONY: sanitized threaded
 sanitized: build-tests build-emu
 	$(Q)B=$(B) tests/run.sh unit cli emu
-threaded: build-emu $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
+build-threaded: build-emu $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
+threaded: build-threaded
 	$(Q)B=$(B) tests/run.sh threaded emu
 
-.PHONY: memcheck soak
 memcheck: $(B)/rattn-sim ## a replay, its report, info and explain under valgrind
 	$(Q)B=$(B) tests/memcheck.sh $(SAMPLE)
 soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one store: memory flat, all whole
@@ -182,13 +183,12 @@ ARM := aarch64-linux-gnu-
 BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
 CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/cross/cmocka.c)
 include tests/emu/emu.mk
-.PHONY: neon arm64
+.PHONY: neon arm64 fuzz
 neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64, run by qemu
 	$(Q)B=$(B) tests/run.sh neon
 arm64:
 	$(Q)$(MAKE) BUILD=arm64 CC=$(ARM)gcc AR=$(ARM)ar SRC='$(BACKEND)' SUPO='$(CROSS)' PKG_CFLAGS='-Itests/cross -DRA_EMULATED=1' \
 	  LDLIBS='-static -lm -pthread' TESTLIBS= $(patsubst $(B)/%,build/arm64/%,$(filter $(B)/tests/test_backend%,$(UNITB)))
-.PHONY: fuzz
 fuzz: ## libFuzzer on all that is read, FUZZ_SECONDS each
 	$(Q)tests/fuzz/run.sh
 
