@@ -4,6 +4,7 @@
  * programs under TSan, which only hear of the switches.
  */
 #include "tests/emu/fiber.h"
+#include "tests/emu/sanitizers.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -11,14 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#ifdef __SANITIZE_ADDRESS__
-#define RA_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define RA_ASAN 1
-#endif
-#endif
 
 #ifdef RA_ASAN
 #include <sanitizer/common_interface_defs.h>

@@ -4,18 +4,11 @@
  * bytes behind it.
  */
 #include "tests/emu/internal.h"
+#include "tests/emu/sanitizers.h"
 
 #include <map>
 #include <stdlib.h>
 #include <sys/mman.h>
-
-#ifdef __SANITIZE_ADDRESS__
-#define RA_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define RA_ASAN 1
-#endif
-#endif
 
 namespace
 {
