@@ -2,9 +2,10 @@
 /*
  * Decode attention of one new query per head over a long list of keys, split over CTAs: one CTA
  * per (split, KV head, sequence) serves every query head of the group, so a key is read once. A
- * lane holds 16 bytes of a row; a warp turns kTurn rows at a time, K and V both in flight before
- * either is used. The CTA that finishes a head last merges its splits: one launch, and the order
- * of the CTAs changes no bit. Arithmetic is f32.
+ * lane holds 16 bytes of a row; a warp turns kTurn rows at a time, while K and V of the kStages - 1
+ * turns to come are on their way to shared memory, where a lane finds only what it asked for. The
+ * CTA that finishes a head last merges its splits: one launch, and the order of the CTAs changes no
+ * bit. Arithmetic is f32.
  */
 #ifndef RA_KERNELS_CUDA_DECODE_CUH
 #define RA_KERNELS_CUDA_DECODE_CUH
@@ -68,7 +69,7 @@ template <class T, int D, int G, int R> struct ra_decode_shape {
     static_assert(RA_DECODE_MAX_SPLITS <= RA_DECODE_WARPS * D, "the merge's weights fit");
 };
 
-template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_decode {
+template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather> struct ra_decode {
     using S = ra_decode_shape<T, D, G, R>;
 
     const ra_decode_args &a;
@@ -78,7 +79,9 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
     int n_heads;         /* of G that exist */
     int32_t n, first, live, chunk;
     bool has_self;
-    const char *k, *v; /* row 0 of the KV head */
+    int32_t low, high, turns, all_turns; /* of this warp: its first key, the end of the split's */
+    int32_t next;                        /* what look_up found for the turn to ask for next */
+    const char *k, *v;                   /* row 0 of the KV head */
 
     float q[G][S::kVec], acc[G][S::kVec];
     float top[S::kKept], sum[S::kKept]; /* largest logit so far, sum of weights below it */
@@ -119,8 +122,12 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
         return (int32_t)blockIdx.x < live;
     }
 
-    /* Rows of keys low..low+kTurn-1, one a lane: each index and page entry is read once. */
-    __device__ __forceinline__ int32_t find_row(int32_t low, int32_t high) const
+    /*
+     * Where a turn's rows are, one a lane; each index and page entry is read once. What is loaded
+     * here is used by row_of, a turn later: the page, where a lane's neighbours share it, else the
+     * row.
+     */
+    __device__ __forceinline__ int32_t look_up(int32_t low, int32_t high) const
     {
         int32_t key = low + lane, position = key;
         bool wanted = lane < S::kTurn && key < high;
@@ -128,42 +135,40 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
             position = wanted ? ra_ld(a.index + kv_head * a.index_stride + key) : 0;
         if (!a.pages)
             return position;
-        int slot = position % RA_PAGE, leader = lane;
-        if (!a.index)
-            leader = lane > slot ? lane - slot : 0;
-        int32_t page = 0;
-        if (wanted && leader == lane)
-            page = ra_ld(a.pages + (int64_t)blockIdx.z * a.page_stride + position / RA_PAGE);
-        page = ra_shfl(page, leader);
+        int slot = position % RA_PAGE;
+        if (!wanted || (!a.index && lane > 0 && slot > 0))
+            return 0;
+        int32_t page = ra_ld(a.pages + (int64_t)blockIdx.z * a.page_stride + position / RA_PAGE);
+        return a.index ? page * a.Hkv * RA_PAGE + slot : page;
+    }
+    __device__ __forceinline__ int32_t row_of(int32_t found, int32_t low) const
+    {
+        if (!a.pages || a.index)
+            return found;
+        int slot = (low + lane) % RA_PAGE;
+        int32_t page = ra_shfl(found, lane > slot ? lane - slot : 0);
         return page * a.Hkv * RA_PAGE + slot;
     }
 
-    /* Lane's part of the turn's rows; zero beyond `high`, for a weight of zero does not hide NaN.
-     */
-    __device__ __forceinline__ void load(int32_t low, int32_t high, bool is_self, uint4 (&kr)[R],
-                                         uint4 (&vr)[R]) const
+    /* Ask for a lane's part of a turn's rows; zero beyond `high`, for a weight of zero does not
+     * hide NaN. */
+    __device__ __forceinline__ void ask(uint4 *slot, int32_t low, int32_t high, int32_t found) const
     {
-        int32_t mine = kGather && !is_self ? find_row(low, high) : 0;
+        bool is_self = low >= n;
+        int32_t mine = kGather && !is_self ? row_of(found, low) : 0;
         const char *from_k = is_self ? (const char *)a.self_k + (int64_t)kv_head * S::kBytes : k;
         const char *from_v = is_self ? (const char *)a.self_v + (int64_t)kv_head * S::kBytes : v;
         /* Rows in line are one stretch of bytes, 16 a lane. */
-        int64_t offset[R], start = is_self ? 0 : (int64_t)low * S::kBytes;
+        int64_t start = (is_self ? 0 : (int64_t)low * S::kBytes) + lane * 16;
 #pragma unroll
         for (int r = 0; r < R; r++) {
-            offset[r] = start + lane * 16 + r * 512;
+            int64_t offset = start + r * 512;
             if (kGather)
-                offset[r] = (int64_t)ra_shfl(mine, r * S::kGroups + group) * S::kBytes + sub * 16;
-            kr[r] = make_uint4(0, 0, 0, 0);
-            vr[r] = make_uint4(0, 0, 0, 0);
+                offset = (int64_t)ra_shfl(mine, r * S::kGroups + group) * S::kBytes + sub * 16;
+            bool wanted = low + r * S::kGroups + group < high;
+            ra_cp_async16_zfill(slot + r * 32, wanted ? from_k + offset : from_k, wanted);
+            ra_cp_async16_zfill(slot + (R + r) * 32, wanted ? from_v + offset : from_v, wanted);
         }
-#pragma unroll
-        for (int r = 0; r < R; r++)
-            if (low + r * S::kGroups + group < high)
-                kr[r] = ra_ld16_stream(from_k + offset[r]);
-#pragma unroll
-        for (int r = 0; r < R; r++)
-            if (low + r * S::kGroups + group < high)
-                vr[r] = ra_ld16_stream(from_v + offset[r]);
     }
 
     /* Which query head and row of the turn kept value i is of. */
@@ -216,12 +221,12 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
         return x;
     }
 
-    __device__ __forceinline__ void logits_of(const uint4 (&kr)[R], float (&s)[S::kValues]) const
+    __device__ __forceinline__ void logits_of(const uint4 *slot, float (&s)[S::kValues]) const
     {
 #pragma unroll
         for (int r = 0; r < R; r++) {
             float x[S::kVec];
-            ra_unpack(kr[r], x, T());
+            ra_unpack(slot[r * 32], x, T());
 #pragma unroll
             for (int g = 0; g < S::kHeads; g++) {
                 float dot = 0;
@@ -266,12 +271,12 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
         }
     }
 
-    __device__ __forceinline__ void add_values(const uint4 (&vr)[R], const float (&s)[S::kValues])
+    __device__ __forceinline__ void add_values(const uint4 *slot, const float (&s)[S::kValues])
     {
 #pragma unroll
         for (int r = 0; r < R; r++) {
             float x[S::kVec];
-            ra_unpack(vr[r], x, T());
+            ra_unpack(slot[r * 32], x, T());
 #pragma unroll
             for (int g = 0; g < G; g++) {
                 float weight = ra_shfl(s[g % S::kKept], keeper(r, g));
@@ -282,25 +287,61 @@ template <class T, int D, int G, int R, bool kLogits, bool kGather> struct ra_de
         }
     }
 
-    /* The warp's share of the split; split 0 has self besides, as a turn of one key. */
-    __device__ __forceinline__ void run()
+    /* The warp's turns: every fourth of its split's, and in split 0 one more of self alone. */
+    __device__ __forceinline__ void plan_turns()
     {
-        int32_t low = first + (int32_t)blockIdx.x * chunk, high = low + chunk < n ? low + chunk : n;
-        bool self_due = has_self && blockIdx.x == 0 && warp == 0;
-        for (low += warp * S::kTurn; low < high || self_due; low += S::kStride) {
-            bool is_self = low >= high;
-            if (is_self) {
-                low = n;
-                high = n + 1;
-                self_due = false;
-            }
-            uint4 kr[R], vr[R];
+        low = first + (int32_t)blockIdx.x * chunk;
+        high = low + chunk < n ? low + chunk : n;
+        low += warp * S::kTurn;
+        turns = low < high ? (high - low + S::kStride - 1) / S::kStride : 0;
+        all_turns = turns + (has_self && blockIdx.x == 0 && warp == 0);
+    }
+    __device__ __forceinline__ int32_t low_of(int32_t turn) const
+    {
+        return turn < turns ? low + turn * S::kStride : n;
+    }
+    __device__ __forceinline__ int32_t high_of(int32_t turn) const
+    {
+        return turn < turns ? high : n + 1;
+    }
+    __device__ __forceinline__ int32_t look_up_turn(int32_t turn) const
+    {
+        return kGather && turn < turns ? look_up(low_of(turn), high) : 0;
+    }
+    __device__ __forceinline__ void ask_turn(uint4 *ring, int32_t turn, int32_t found) const
+    {
+        if (turn < all_turns)
+            ask(ring + turn % kStages * 2 * R * 32, low_of(turn), high_of(turn), found);
+        ra_cp_async_commit();
+    }
+
+    /* Before q is here: keys and values of the first turns are on their way. */
+    __device__ __forceinline__ void start(uint4 *ring)
+    {
+        plan_turns();
+        int32_t found[kStages];
+#pragma unroll
+        for (int turn = 0; turn < kStages; turn++)
+            found[turn] = look_up_turn(turn);
+#pragma unroll
+        for (int turn = 0; turn < kStages - 1; turn++)
+            ask_turn(ring, turn, found[turn]);
+        next = found[kStages - 1];
+    }
+
+    __device__ __forceinline__ void run(uint4 *ring)
+    {
+        for (int32_t turn = 0; turn < all_turns; turn++) {
+            const uint4 *slot = ring + turn % kStages * 2 * R * 32;
             float s[S::kValues];
-            load(low, high, is_self, kr, vr);
-            logits_of(kr, s);
-            weigh(low, high, s);
-            add_values(vr, s);
+            ra_cp_async_wait<kStages - 2>();
+            ask_turn(ring, turn + kStages - 1, next);
+            next = look_up_turn(turn + kStages);
+            logits_of(slot, s);
+            weigh(low_of(turn), high_of(turn), s);
+            add_values(slot + R * 32, s);
         }
+        ra_cp_async_wait<0>();
     }
 
     /* q through shared memory: each element is read once for the CTA. */
@@ -445,24 +486,44 @@ template <int G> constexpr int ra_decode_ctas()
     return G <= 3 ? 4 : G <= 4 ? 3 : 2;
 }
 
+/* Rows a lane asks for in a turn, and turns under way or in use: enough bytes for the memory's
+ * latency, few enough registers. */
+template <int G> constexpr int ra_decode_rows()
+{
+    return G == 1 ? 8 : 4;
+}
+template <int R> constexpr int ra_decode_stages()
+{
+    return R == 8 ? 2 : 3;
+}
+
+/* Bytes of dynamic shared memory. */
+template <int R, int kStages> constexpr size_t ra_decode_shared()
+{
+    return (size_t)kStages * 2 * R * RA_DECODE_THREADS * 16;
+}
+
 /*
  * Launch with grid (splits, Hkv * parts, B): splits <= RA_DECODE_MAX_SPLITS, parts = heads / G
  * rounded up. The number of splits may be fixed for a bucket of lengths: those beyond the keys
  * exit. Keys are found through index and pages where kGather, which are ignored otherwise.
  */
-template <class T, int D, int G, int R, bool kLogits, bool kGather>
-__global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
-    decode_split(ra_decode_args args)
+template <class T, int D, int G, int R, bool kLogits, bool kGather,
+          int kStages = ra_decode_stages<R>(), int kCtas = ra_decode_ctas<G>()>
+__global__ void __launch_bounds__(RA_DECODE_THREADS, kCtas) decode_split(ra_decode_args args)
 {
+    RA_DYN(uint4, rings);
     RA_SHARED(float4, rows, (RA_DECODE_WARPS * G * D / 4));
     RA_SHARED(float, tops, (RA_DECODE_WARPS * G));
     RA_SHARED(float, sums, (RA_DECODE_WARPS * G));
     RA_SHARED(uint32_t, arrived, 1);
-    ra_decode<T, D, G, R, kLogits, kGather> split(args);
+    ra_decode<T, D, G, R, kStages, kLogits, kGather> split(args);
     if (!split.locate())
         return;
+    uint4 *ring = rings + split.warp * kStages * 2 * R * 32 + split.lane;
+    split.start(ring);
     split.load_query(rows);
-    split.run();
+    split.run(ring);
     split.publish((float *)rows, tops, sums);
     split.merge_warps(rows, tops, sums);
     if (split.live == 1)
@@ -479,12 +540,6 @@ __global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
         ra_st(args.ticket + split.place(), 0u);
     split.weigh_splits((float *)rows);
     split.merge_splits((const float *)rows);
-}
-
-/* Rows a lane has in flight: enough bytes for the memory's latency, few enough registers. */
-template <int G> constexpr int ra_decode_rows()
-{
-    return G == 1 ? 8 : 4;
 }
 
 #endif

@@ -210,9 +210,12 @@ results<T, D> launch(const problem<T, D> &p, test_case &test)
     a.scale = kScale;
     dim3 grid((unsigned)s.splits, (unsigned)(s.Hkv * parts), (unsigned)s.B);
     constexpr int R = ra_decode_rows<G>();
+    constexpr size_t shared = ra_decode_shared<R, ra_decode_stages<R>()>();
+    cudaFuncSetAttribute(decode_split<T, D, G, R, kLogits, kGather>,
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     start_counting();
-    test.launched(
-        ra_launch(decode_split<T, D, G, R, kLogits, kGather>, grid, RA_DECODE_THREADS, 0, 0, a));
+    test.launched(ra_launch(decode_split<T, D, G, R, kLogits, kGather>, grid, RA_DECODE_THREADS,
+                            shared, 0, a));
     if (!s.closed)
         test.moved("decode_split", floor_bytes<T, D, G, R>(p, kLogits));
     return {out.read(), lse.read(), logits.read(), ticket.read()};
