@@ -79,7 +79,7 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
     int n_heads;         /* of G that exist */
     int32_t n, first, live, chunk;
     bool has_self;
-    int32_t low, high, turns, all_turns; /* of this warp: its first key, the end of the split's */
+    int32_t from, end, turns, all_turns; /* of this warp: its first key, the end of the split's */
     int32_t next;                        /* what look_up found for the turn to ask for next */
     const char *k, *v;                   /* row 0 of the KV head */
 
@@ -290,23 +290,23 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
     /* The warp's turns: every fourth of its split's, and in split 0 one more of self alone. */
     __device__ __forceinline__ void plan_turns()
     {
-        low = first + (int32_t)blockIdx.x * chunk;
-        high = low + chunk < n ? low + chunk : n;
-        low += warp * S::kTurn;
-        turns = low < high ? (high - low + S::kStride - 1) / S::kStride : 0;
+        from = first + (int32_t)blockIdx.x * chunk;
+        end = from + chunk < n ? from + chunk : n;
+        from += warp * S::kTurn;
+        turns = from < end ? (end - from + S::kStride - 1) / S::kStride : 0;
         all_turns = turns + (has_self && blockIdx.x == 0 && warp == 0);
     }
     __device__ __forceinline__ int32_t low_of(int32_t turn) const
     {
-        return turn < turns ? low + turn * S::kStride : n;
+        return turn < turns ? from + turn * S::kStride : n;
     }
     __device__ __forceinline__ int32_t high_of(int32_t turn) const
     {
-        return turn < turns ? high : n + 1;
+        return turn < turns ? end : n + 1;
     }
     __device__ __forceinline__ int32_t look_up_turn(int32_t turn) const
     {
-        return kGather && turn < turns ? look_up(low_of(turn), high) : 0;
+        return kGather && turn < turns ? look_up(low_of(turn), end) : 0;
     }
     __device__ __forceinline__ void ask_turn(uint4 *ring, int32_t turn, int32_t found) const
     {

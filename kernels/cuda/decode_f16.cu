@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* decode_split over keys and values in f16; another head dimension is one line here. */
-#include "kernels/cuda/decode_all.cuh"
-
-RA_DECODE_ALL(__half, 64)
-RA_DECODE_ALL(__half, 128)
-RA_DECODE_ALL(__half, 256)
