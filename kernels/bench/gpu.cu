@@ -33,7 +33,8 @@ void *gpu_library(const char *name)
 /* NVML's functions and numbers: nvmlClockType_t 1 is SM, 2 memory. */
 std::string gpu_state()
 {
-    void *nvml = gpu_library("libnvidia-ml.so.1"), *device = nullptr;
+    static void *const nvml = gpu_library("libnvidia-ml.so.1");
+    void *device = nullptr;
     if (!nvml)
         return "";
     auto start = (int (*)())dlsym(nvml, "nvmlInit_v2");
