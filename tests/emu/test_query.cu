@@ -90,20 +90,22 @@ static void run(const shape &s)
                            update};
         start_counting();
         test.launched(ra_launch(query_cosine, ctas, RA_QUERY_THREADS, 0, 0, a));
+        std::vector<double> cosines = cosine.read(), references = reference.read();
+        std::vector<int32_t> fired = fires.read();
         for (int row = 0; row < s.rows; row++) {
-            double want = w.cosine(row), got = cosine.get()[row];
+            double want = w.cosine(row), got = cosines[row];
             bool want_fires = !(want > s.sim);
             if (isnan(want) ? !isnan(got) : !(fabs(got - want) <= 1e-14) || fabs(got) > 1)
                 test.complain("step %d row %d: expected %.17g, got %.17g", step, row, want, got);
-            if (fires.get()[row] != want_fires)
-                test.complain("step %d row %d: fires %d", step, row, fires.get()[row]);
+            if (fired[row] != want_fires)
+                test.complain("step %d row %d: fires %d", step, row, fired[row]);
             compared += w.has_reference[row];
             if (update == RA_QUERY_SET || (update == RA_QUERY_FIRED && want_fires)) {
                 w.take(row);
                 taken++;
             }
             for (int d = 0; d < s.D; d++)
-                if (!(reference.get()[(size_t)row * s.D + d] == w.reference[(size_t)row * s.D + d]))
+                if (!(references[(size_t)row * s.D + d] == w.reference[(size_t)row * s.D + d]))
                     test.complain("step %d row %d: reference %d differs", step, row, d);
         }
         test.moved("query_cosine", 4.0 * s.rows * s.Hq * s.D + 8 * s.D * (compared + taken));

@@ -39,7 +39,7 @@ struct world {
 
     explicit world(const shape &of)
         : s(of), cap(s.K + 2), max_rows(s.L + 40), max_pages(max_rows / PAGE + 1), want(s.rows),
-          pages(shuffled_pages()), full_k(full_bytes()), full_v(full_bytes()),
+          pages(shuffled_pages()), full_k(full_rows(0)), full_v(full_rows(1)),
           to_k((size_t)s.rows * cap * s.row_bytes), to_v((size_t)s.rows * cap * s.row_bytes),
           n(std::vector<int32_t>(s.rows)), slot_pos((size_t)s.rows * cap),
           queue((size_t)s.rows * cap), queue_first(std::vector<int32_t>(s.rows)),
@@ -47,17 +47,17 @@ struct world {
           page_table(pages), cache{n.get(),           slot_pos.get(), queue.get(),
                                    queue_first.get(), queue_n.get(),  cap}
     {
-        for (int row = 0; row < s.rows; row++)
-            for (int position = 0; position < s.L; position++)
-                for (int i = 0; i < s.row_bytes; i++) {
-                    full_k.get()[offset(row, position) + i] = byte_of(0, row, position, i);
-                    full_v.get()[offset(row, position) + i] = byte_of(1, row, position, i);
-                }
     }
 
-    size_t full_bytes() const
+    /* C_f of K or V; what holds no position is all ones. */
+    std::vector<uint8_t> full_rows(int which) const
     {
-        return (size_t)s.rows * (max_pages * PAGE) * s.row_bytes;
+        std::vector<uint8_t> bytes((size_t)s.rows * (max_pages * PAGE) * s.row_bytes, 0xff);
+        for (int row = 0; row < s.rows; row++)
+            for (int position = 0; position < s.L; position++)
+                for (int i = 0; i < s.row_bytes; i++)
+                    bytes[offset(row, position) + i] = byte_of(which, row, position, i);
+        return bytes;
     }
     std::vector<int32_t> shuffled_pages() const
     {
@@ -84,33 +84,36 @@ struct world {
 
     void check_lists(test_case &test) const
     {
+        std::vector<int32_t> slots = slot_pos.read(), queues = queue.read(), held = n.read(),
+                             first = queue_first.read(), queued = queue_n.read();
         for (int row = 0; row < s.rows; row++) {
-            int held = n.get()[row], queued = queue_n.get()[row];
-            const int32_t *slot = slot_pos.get() + (size_t)row * cap;
-            std::vector<int> set(slot, slot + held), order;
+            const int32_t *slot = &slots[(size_t)row * cap];
+            std::vector<int> set(slot, slot + held[row]), order;
             std::sort(set.begin(), set.end());
             if (set != want[row].set)
-                test.complain("row %d: holds %d positions, expected %zu, or others", row, held,
+                test.complain("row %d: holds %d positions, expected %zu, or others", row, held[row],
                               want[row].set.size());
-            for (int i = 0; i < queued; i++) {
-                int at = queue.get()[(size_t)row * cap + (queue_first.get()[row] + i) % cap];
-                order.push_back(at >= 0 && at < held ? slot[at] : -1);
+            for (int i = 0; i < queued[row]; i++) {
+                int at = queues[(size_t)row * cap + (first[row] + i) % cap];
+                order.push_back(at >= 0 && at < held[row] ? slot[at] : -1);
             }
             if (order != want[row].queue)
                 test.complain("row %d: %d are queued, expected %zu, or in another order", row,
-                              queued, want[row].queue.size());
+                              queued[row], want[row].queue.size());
         }
     }
 
     void check_rows(test_case &test) const
     {
+        std::vector<uint8_t> k = to_k.read(), v = to_v.read();
+        std::vector<int32_t> slots = slot_pos.read(), held = n.read();
         for (int row = 0; row < s.rows && !s.in_place; row++)
-            for (int slot = 0; slot < n.get()[row]; slot++) {
-                int position = slot_pos.get()[(size_t)row * cap + slot];
+            for (int slot = 0; slot < held[row]; slot++) {
+                int position = slots[(size_t)row * cap + slot];
                 size_t at = ((size_t)row * cap + slot) * s.row_bytes;
                 for (int i = 0; i < s.row_bytes; i++)
-                    if (to_k.get()[at + i] != byte_of(0, row, position, i) ||
-                        to_v.get()[at + i] != byte_of(1, row, position, i)) {
+                    if (k[at + i] != byte_of(0, row, position, i) ||
+                        v[at + i] != byte_of(1, row, position, i)) {
                         test.complain("row %d: slot %d is not position %d", row, slot, position);
                         break;
                     }
@@ -161,9 +164,11 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
     std::vector<int32_t> chosen((size_t)s.rows * s.K, -1), order = chosen;
     std::vector<model> before = w.want;
     std::vector<std::vector<int>> slots;
-    for (int row = 0; row < s.rows; row++)
-        slots.emplace_back(w.slot_pos.get() + (size_t)row * w.cap,
-                           w.slot_pos.get() + (size_t)row * w.cap + w.n.get()[row]);
+    std::vector<int32_t> all_slots = w.slot_pos.read(), held = w.n.read();
+    for (int row = 0; row < s.rows; row++) {
+        const int32_t *slot = &all_slots[(size_t)row * w.cap];
+        slots.emplace_back(slot, slot + held[row]);
+    }
     choose(w, L, count, share, chosen, order);
     device_array<int32_t> d_chosen(chosen), d_order(order),
         n_chosen(std::vector<int32_t>(s.rows, count)), n_moves(s.rows);
@@ -182,6 +187,7 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
                       : s.row_bytes == 256 ? move<256>(w, args)
                                            : move<512>(w, args));
     double planned = 0, moved = 0;
+    std::vector<int32_t> counts = n_moves.read();
     for (int row = 0; row < s.rows; row++) {
         /* New, or in a slot that is no more. */
         int fresh = 0, old = (int)slots[row].size();
@@ -190,8 +196,8 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
                 std::find(slots[row].begin(), slots[row].end(), position) - slots[row].begin();
             fresh += at >= std::min(old, count);
         }
-        if (n_moves.get()[row] != fresh)
-            test.complain("row %d: expected %d moves, got %d", row, fresh, n_moves.get()[row]);
+        if (counts[row] != fresh)
+            test.complain("row %d: expected %d moves, got %d", row, fresh, counts[row]);
         planned +=
             4.0 * (count + std::min(old, count) + 2 * w.want[row].queue.size()) + 12.0 * fresh;
         moved += fresh * (4.0 * s.row_bytes + 8 + (s.paged ? 4 : 0));
@@ -249,13 +255,15 @@ static void insert(world &w, int position, bool appends, test_case &test)
     start_counting();
     test.launched(ra_launch(insert_evict, ctas, RA_INSERT_THREADS, 0, 0, a));
     test.moved("insert_evict", 2.0 * s.rows * s.row_bytes * (1 + !s.in_place + appends));
+    std::vector<uint8_t> full_k = w.full_k.read(), full_v = w.full_v.read();
+    std::vector<int32_t> went = evicted.read();
     for (int row = 0; row < s.rows; row++) {
         int victim = insert_expected(w.want[row], position, s.K);
-        if (evicted.get()[row] != victim)
-            test.complain("row %d: expected %d to go, got %d", row, victim, evicted.get()[row]);
+        if (went[row] != victim)
+            test.complain("row %d: expected %d to go, got %d", row, victim, went[row]);
         for (int i = 0; i < s.row_bytes && appends; i++)
-            if (w.full_k.get()[w.offset(row, position) + i] != byte_of(0, row, position, i) ||
-                w.full_v.get()[w.offset(row, position) + i] != byte_of(1, row, position, i)) {
+            if (full_k[w.offset(row, position) + i] != byte_of(0, row, position, i) ||
+                full_v[w.offset(row, position) + i] != byte_of(1, row, position, i)) {
                 test.complain("row %d: position %d of C_f is not self", row, position);
                 break;
             }

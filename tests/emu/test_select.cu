@@ -42,6 +42,12 @@ struct answer {
                 if (j >= 0 && j < n && raw[j] > pooled[i])
                     pooled[i] = raw[j];
         }
+        choose(s, n);
+    }
+
+    /* Of the scores as they are now. */
+    void choose(const shape &s, int n)
+    {
         bool protects = s.current == RA_CURRENT_SNAPKV;
         int m = s.current == RA_CURRENT_PSEUDO ? n : n - 1;
         chosen = sorted_by(pooled, m);
@@ -53,6 +59,15 @@ struct answer {
             chosen.push_back(n - 1);
             order.push_back(n - 1);
         }
+    }
+
+    void choose_by(const shape &s, const uint32_t *keys, const uint32_t *raw_keys)
+    {
+        int n = (int)pooled.size();
+        pooled.assign(keys, keys + n);
+        if (raw_keys)
+            raw.assign(raw_keys, raw_keys + n);
+        choose(s, n);
     }
 
     /* Higher score first, then lower position. */
@@ -168,18 +183,36 @@ static void compare(const char *what, int row, const std::vector<int> &want, con
     }
 }
 
-/* Back from the key to the logarithm of the score. */
+/* The logarithm of the score that the key is of. */
+static float score_of(uint32_t key)
+{
+    uint32_t bits = key >> 31 ? key & 0x7fffffffu : ~key;
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
 static void compare_keys(const char *what, int row, const std::vector<double> &score,
                          const uint32_t *key, test_case &test)
 {
     for (size_t i = 0; i < score.size(); i++) {
-        uint32_t bits = key[i] >> 31 ? key[i] & 0x7fffffffu : ~key[i];
-        float got;
-        memcpy(&got, &bits, sizeof got);
+        float got = score_of(key[i]);
         if (!(fabs(got - log(score[i])) <= 4e-6))
             test.complain("row %d: %s key %zu is of %.9g, expected %.9g", row, what, i, got,
                           log(score[i]));
     }
+}
+
+/* A card's exp2f and logf may bring two scores that f64 barely tells apart to the other order than
+ * the host's. Then the choice must be that of the keys, which were compared. */
+static bool rounds_as_it_likes(const shape &s)
+{
+#ifdef __CUDACC__
+    return s.agg == RA_AGG_MEAN || s.agg == RA_AGG_SUM;
+#else
+    (void)s;
+    return false;
+#endif
 }
 
 static void run(const shape &s, bool staged = true)
@@ -201,6 +234,9 @@ static void run(const shape &s, bool staged = true)
         compare_keys("pooled", row, want.pooled, &got.keys[(size_t)row * s.n], test);
         if (s.raw)
             compare_keys("raw", row, want.raw, &got.raw_keys[(size_t)row * s.n], test);
+        if (rounds_as_it_likes(s))
+            want.choose_by(s, &got.keys[(size_t)row * s.n],
+                           s.raw ? &got.raw_keys[(size_t)row * s.n] : nullptr);
         compare("chosen", row, want.chosen, &got.chosen[(size_t)row * s.K], s.K, test);
         compare("order", row, want.order, &got.order[(size_t)row * s.K], s.K, test);
     }
