@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Programs for a card: build/gpu/DIR/X.o is DIR/X.cu through nvcc, build/gpu/kernels.a all of
+# kernels/cuda, build/gpu/X a program; cudart and the C++ library are within it, so that it runs
+# where only the driver is.
+GPU_ARCH  ?= 90
+# Kernels that are templates are launched from other sources than those that hold them.
+GPU_FLAGS = -std=c++17 -O3 -lineinfo -gencode arch=compute_$(GPU_ARCH),code=sm_$(GPU_ARCH) \
+            -static-global-template-stub=false -I.
+GPU_LINK  = $(NVCC) -gencode arch=compute_$(GPU_ARCH),code=sm_$(GPU_ARCH) -cudart static \
+            -Xcompiler -static-libstdc++,-static-libgcc,-pthread -o $@ $(filter %.o,$^) $(filter %.a,$^)
+GPU_TESTS := $(patsubst %.cu,build/gpu/%,$(notdir $(filter-out tests/emu/test_kernels.cu tests/emu/test_runtime.cu,\
+             $(sort $(wildcard tests/emu/test_*.cu tests/gpu/test_*.cu)))))
+CFILES    += $(sort $(wildcard tests/gpu/*.cu tests/gpu/*.h))
+
+build/gpu/%.o: %.cu
+	@echo "  NVCC  $<"
+	$(Q)mkdir -p $(@D) && $(NVCC) $(GPU_FLAGS) -MMD -c -o $@ $<
+build/gpu/kernels.a: $(EMU_CU:%.cu=build/gpu/%.o)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+build/gpu/test_%: build/gpu/tests/emu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a
+	$(Q)$(GPU_LINK)
+build/gpu/test_%: build/gpu/tests/gpu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a
+	$(Q)$(GPU_LINK)
+build/gpu/card: build/gpu/tests/gpu/card.o
+	$(Q)$(GPU_LINK)
+
+.PHONY: build-gpu test-gpu need-nvcc
+need-nvcc:
+	$(if $(NVCC),@:,@echo "programs for a card need nvcc in PATH"; exit 1)
+build-gpu: need-nvcc build/gpu/card $(GPU_TESTS) ## test programs for a card of GPU_ARCH: build/gpu
+test-gpu: build-gpu ## CUDA kernels on a card; the last line counts
+	$(Q)tests/gpu/run.sh
+-include $(shell find build/gpu -name '*.d' 2>/dev/null)
