@@ -3,6 +3,11 @@
  * The choice of a recycled cache from logits, for any number of rows (KV heads of any layer and
  * sequence) at once: scores as integers in their order, the exact K best of them, the order in
  * which those will be evicted. Ties go to the lower position, in every schedule of threads.
+ *
+ * Two launches choose. aggregate_scores turns logits into keys and counts the keys of each row by
+ * bin of score, which tells the bin in which the K-th is. select_topk reads the keys once and lists
+ * those of that bin and above, little more than K; the CTA of a row that ends last picks among
+ * them.
  */
 #ifndef RA_KERNELS_CUDA_SELECT_CUH
 #define RA_KERNELS_CUDA_SELECT_CUH
@@ -11,57 +16,67 @@
 #include "sim/step.h"
 
 enum {
-    RA_AGGREGATE_THREADS = 256,
-    RA_AGGREGATE_TILE = 2048, /* positions of a CTA */
-    RA_AGGREGATE_HEADS = 32,  /* query heads of a row, at most */
+    RA_AGGREGATE_THREADS = 512,
+    RA_AGGREGATE_READ = 4 * RA_AGGREGATE_THREADS, /* positions that a CTA reads */
+    RA_AGGREGATE_HEADS = 32,                      /* query heads of a row, at most */
+    RA_AGGREGATE_POOL = 1023,                     /* positions pooled, at most */
     RA_SELECT_THREADS = 512,
     RA_SELECT_WARPS = RA_SELECT_THREADS / 32,
-    RA_SELECT_BITS = 11, /* of a digit */
-    RA_SELECT_BINS = 1 << RA_SELECT_BITS,
-    RA_SELECT_STAGED = 48 * 1024, /* keys that shared memory holds */
-    RA_ORDER_THREADS = 512
+    RA_SELECT_BINS = 2048,
+    RA_SELECT_SLICE = 128 * RA_SELECT_WARPS, /* a CTA's keys are a multiple of it, and */
+    RA_SELECT_MOST = RA_SELECT_SLICE << 10,  /* at most this */
+    RA_SELECT_PARTS = 32,                    /* CTAs of a row, at most */
+    RA_SELECT_STAGED = 8 * 1024,             /* listed keys that shared memory holds */
+    RA_ORDER_EACH = 8,                       /* entries of a thread */
+    RA_ORDER_LEAST = 32 * RA_ORDER_EACH,
+    RA_ORDER_MOST = 1024 * RA_ORDER_EACH
 };
 
-struct ra_aggregate_args {
+/* What is launched for `rows` rows of at most `n` positions. */
+struct ra_select_plan {
+    int32_t rows, n;
+    int32_t parts, slice; /* CTAs of a row, and the positions of each, in select_topk */
+};
+
+/* Logits, keys and raw_keys are aligned to 16 bytes, the first two strides multiples of 4. Of the
+ * keys' last 4 of a row, those beyond n are written, with 0. */
+struct ra_select_args {
     const float *logits; /* [rows][G][logit_stride] */
     const float *lse;    /* [rows][G] */
-    const int32_t *n;    /* [rows] positions */
+    const int32_t *n;    /* [rows] positions; the last is current */
     uint32_t *keys;      /* [rows][key_stride] of pooled scores */
     uint32_t *raw_keys;  /* the same unpooled; NULL: unwanted */
-    int64_t logit_stride, key_stride;
-    int32_t G, pool; /* pool: odd */
-    enum ra_agg agg;
-};
-
-/* Grid (tiles, rows); dynamic shared memory: RA_AGGREGATE_TILE + pool - 1 floats. */
-__global__ void aggregate_scores(ra_aggregate_args a);
-
-struct ra_select_args {
-    const uint32_t *keys; /* [rows][key_stride] */
-    const int32_t *n;     /* [rows] positions; the last is current */
-    int32_t *chosen;      /* [rows][chosen_stride] positions, ascending */
-    int32_t *n_chosen;    /* [rows] */
-    int64_t key_stride, chosen_stride;
+    int32_t *chosen;     /* [rows][chosen_stride] positions, ascending */
+    int32_t *n_chosen;   /* [rows] */
+    uint32_t *scratch;   /* ra_select_scratch bytes of this plan alone; see there */
+    int64_t logit_stride, key_stride, chosen_stride;
+    int32_t G, pool; /* pool: odd, at most RA_AGGREGATE_POOL */
     int32_t K;
+    enum ra_agg agg;
     enum ra_current current;
 };
 
-/*
- * Grid (rows). kStaged: n <= RA_SELECT_STAGED and n words of dynamic shared memory; otherwise keys
- * are read again from the L2. Selection of many rows at once fills the card with one CTA each.
- */
-template <bool kStaged> __global__ void select_topk(ra_select_args a);
+struct ra_select_plan ra_plan_select(int n_sms, int rows, int n);
+
+/* Bytes of scratch, aligned to 16. The first ra_select_zeros of them are zero before the first
+ * launch, and again after each. */
+size_t ra_select_scratch(const struct ra_select_plan &plan);
+size_t ra_select_zeros(const struct ra_select_plan &plan);
+
+/* Both launches. cudaErrorInvalidValue where `args` break the rules above. */
+cudaError_t ra_launch_select(const ra_select_plan &plan, const ra_select_args &args,
+                             cudaStream_t stream);
 
 struct ra_order_args {
-    const int32_t *chosen, *n_chosen; /* of select_topk */
+    const int32_t *chosen, *n_chosen; /* of ra_launch_select */
     const uint32_t *keys;             /* [rows][key_stride] by which entries are evicted */
     int32_t *order;                   /* [rows][chosen_stride] first to be evicted first */
     int64_t key_stride, chosen_stride;
-    int32_t n_sorted; /* power of two, not below any n_chosen; words of 8 bytes in shared memory */
-    bool protects;    /* the last chosen is current and goes last */
+    bool protects; /* the last chosen is current and goes last */
 };
 
-/* Grid (rows): ascending by key, of equal keys the higher position first. */
-__global__ void order_evictions(ra_order_args a);
+/* Ascending by key, of equal keys the higher position first. `most`: not below any n_chosen, not
+ * above RA_ORDER_MOST, otherwise cudaErrorInvalidValue. */
+cudaError_t ra_launch_order(int rows, int most, const ra_order_args &args, cudaStream_t stream);
 
 #endif

@@ -28,23 +28,27 @@ template <class T> __device__ __forceinline__ T ra_ld_warp(const T *p)
     return ra_shfl(x, 0);
 }
 
+/* Sum of x over the lanes of the warp up to this one. */
+__device__ __forceinline__ uint32_t ra_sum_lanes(uint32_t x)
+{
+    int lane = (int)threadIdx.x % 32;
+    for (int offset = 1; offset < 32; offset *= 2) {
+        uint32_t below = __shfl_up_sync(kWarp, x, (unsigned)offset);
+        x += lane >= offset ? below : 0;
+    }
+    return x;
+}
+
 /* Sum of x over the threads of the block below this one; totals: a word of shared memory for each
  * warp. Called by all, and again only after a barrier. */
 __device__ __forceinline__ uint32_t ra_sum_below(uint32_t x, uint32_t *totals)
 {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    uint32_t up_to = x;
-    for (int offset = 1; offset < 32; offset *= 2) {
-        uint32_t below = __shfl_up_sync(kWarp, up_to, (unsigned)offset);
-        up_to += lane >= offset ? below : 0;
-    }
+    uint32_t up_to = ra_sum_lanes(x);
     if (lane == 31)
         totals[warp] = up_to;
     __syncthreads();
-    uint32_t before = up_to - x;
-    for (int w = 0; w < warp; w++)
-        before += totals[w];
-    return before;
+    return up_to - x + __reduce_add_sync(kWarp, lane < warp ? totals[lane] : 0u);
 }
 
 /* e^x, x <= 0; an ordinary number for any finite x. */

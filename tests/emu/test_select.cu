@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aggregate_scores, select_topk and order_evictions against the rule in f64, written plainly here:
- * every aggregation, pooling and treatment of the current position, rows of different length in one
- * launch, scores full of ties.
+ * Selection and the order of eviction against the rule in f64, written plainly here: every
+ * aggregation, pooling and treatment of the current position, rows of different length in one
+ * launch, one CTA or several for a row, scores full of ties or out of the usual range.
  */
 #include <float.h>
 
@@ -17,6 +17,13 @@ struct shape {
     ra_current current;
     bool raw;    /* evict by unpooled scores */
     int plateau; /* logits take this many values; 0: any */
+    int n_sms;   /* 1: one CTA for a row */
+    float sink;  /* logarithm of what lies outside the row */
+
+    size_t stride() const
+    {
+        return (size_t)(n + 3) / 4 * 4;
+    }
 };
 
 /* The rule, by the definition, on probabilities in f64. */
@@ -101,7 +108,7 @@ struct problem {
     {
         for (int row = 0; row < s.rows; row++)
             n.push_back(row % 3 == 1 && s.n > 5 ? s.n - 5 : s.n);
-        for (int i = 0; i < s.rows * s.G * s.n; i++) {
+        for (size_t i = 0; i < s.rows * s.G * s.stride(); i++) {
             /* Distinct values stand so far apart that f32 orders them as f64 does. */
             int value = s.plateau ? random_below(s.plateau) : (int)(random_bits() >> 8);
             logits.push_back(s.plateau ? (float)value / 4 : (float)value * 0x1p-20f - 4);
@@ -109,68 +116,78 @@ struct problem {
         for (int head = 0; head < s.rows * s.G; head++) {
             double sum = 0;
             for (int i = 0; i < n[head / s.G]; i++)
-                sum += exp(logits[(size_t)head * s.n + i]);
+                sum += exp(logits[head * s.stride() + i]);
             /* The rule is of the logits and of this sum, as the kernel is given it. */
-            lse.push_back((float)log(sum));
+            lse.push_back((float)log(sum) + s.sink);
             exact_lse.push_back(lse.back());
         }
     }
 };
 
-static void select(const problem &p, const ra_aggregate_args &scores, ra_select_args &a, int staged,
-                   test_case &test)
+/* Logits and, as keys, scores move once; the halo of a tile is read twice. */
+static void check_bytes(const problem &p, const ra_select_plan &plan, test_case &test)
 {
     const shape &s = p.s;
-    size_t shared = (RA_AGGREGATE_TILE + (size_t)s.pool - 1) * 4;
-    dim3 tiles((unsigned)((s.n + RA_AGGREGATE_TILE - 1) / RA_AGGREGATE_TILE), (unsigned)s.rows);
-    test.launched(ra_launch(aggregate_scores, tiles, RA_AGGREGATE_THREADS, shared, 0, scores));
-    if (staged)
-        test.launched(
-            ra_launch(select_topk<true>, s.rows, RA_SELECT_THREADS, (size_t)s.n * 4, 0, a));
-    else
-        test.launched(ra_launch(select_topk<false>, s.rows, RA_SELECT_THREADS, 0, 0, a));
-}
-
-/* Keys are written and, staged, read once; the halo of a tile is read twice. */
-static void check_bytes(const problem &p, bool staged, test_case &test)
-{
-    const shape &s = p.s;
-    double aggregated = 0, selected = 0, ordered = 0;
+    double aggregated = 0, keys = 0, counts = 0, ordered = 0;
     for (int row = 0; row < s.rows; row++) {
         int n = p.n[row], m = s.current == RA_CURRENT_PSEUDO ? n : n - 1;
         int wanted = std::min(m, s.K - (s.current == RA_CURRENT_SNAPKV));
         aggregated += 4.0 * n * ((s.agg == RA_AGG_FIRST ? 1 : s.G) + 1 + s.raw);
-        selected += 4.0 * m * (staged ? 1 : 5) + 4.0 * wanted;
+        keys += 4.0 * m;
+        counts += (plan.parts + 1) * (4.0 * RA_SELECT_BINS + 256);
         ordered += 12.0 * wanted;
     }
     test.moved("aggregate_scores", aggregated);
-    test.moved("select_topk", selected);
     test.moved("order_evictions", ordered);
+    struct ra_emu_traffic select;
+    if (!ra_emu_get_traffic("select_topk", &select))
+        test.complain("select_topk: no traffic counted");
+    double got = (double)select.load_bytes + (double)select.store_bytes;
+    /* Apart from ties and short rows, few are listed beside the chosen. */
+    if (!(got >= keys) || (!s.plateau && s.n >= 5000 && !(got <= 2 * keys + counts)))
+        test.complain("select_topk: %.0f bytes of keys, %.0f of counts, %.0f moved", keys, counts,
+                      got);
 }
 
-static results launch(const problem &p, bool staged, test_case &test)
+static void check_zeros(const device_array<uint32_t> &scratch, const ra_select_plan &plan,
+                        test_case &test)
+{
+    std::vector<uint32_t> words = scratch.read();
+    for (size_t i = 0; i < ra_select_zeros(plan) / 4; i++)
+        if (words[i])
+            test.complain("word %zu of scratch is left as %#x", i, words[i]);
+}
+
+/* Twice from the same scratch, as a graph would. */
+static results launch(const problem &p, test_case &test)
 {
     const shape &s = p.s;
+    size_t n_keys = s.rows * s.stride(), n_chosen = (size_t)s.rows * s.K;
     device_array<float> logits(p.logits), lse(p.lse);
-    device_array<int32_t> n(p.n), chosen((size_t)s.rows * s.K), n_chosen(s.rows),
-        order((size_t)s.rows * s.K);
-    device_array<uint32_t> keys((size_t)s.rows * s.n), raw_keys((size_t)s.rows * s.n);
-    uint32_t *raw = s.raw ? raw_keys.get() : nullptr;
-    ra_aggregate_args scores = {logits.get(), lse.get(), n.get(), keys.get(), raw,
-                                s.n,          s.n,       s.G,     s.pool,     s.agg};
-    ra_select_args a = {keys.get(), n.get(), chosen.get(), n_chosen.get(),
-                        s.n,        s.K,     s.K,          s.current};
+    device_array<int32_t> n(p.n), chosen(n_chosen), counts(s.rows), order(n_chosen);
+    device_array<uint32_t> keys(n_keys), raw_keys(n_keys);
+    ra_select_plan plan = ra_plan_select(s.n_sms, s.rows, s.n);
+    device_array<uint32_t> scratch(ra_select_scratch(plan) / 4);
+    cudaMemset(scratch.get(), 0, ra_select_zeros(plan));
+    int64_t stride = (int64_t)s.stride();
+    ra_select_args a = {};
+    a.logits = logits.get(), a.lse = lse.get(), a.n = n.get(), a.keys = keys.get();
+    a.raw_keys = s.raw ? raw_keys.get() : nullptr;
+    a.chosen = chosen.get(), a.n_chosen = counts.get(), a.scratch = scratch.get();
+    a.logit_stride = stride, a.key_stride = stride, a.chosen_stride = s.K;
+    a.G = s.G, a.pool = s.pool, a.K = s.K, a.agg = s.agg, a.current = s.current;
+    test.launched(ra_launch_select(plan, a, 0));
+    check_zeros(scratch, plan, test);
+    cudaMemset(chosen.get(), 0xff, n_chosen * 4);
+    cudaMemset(counts.get(), 0xff, (size_t)s.rows * 4);
     start_counting();
-    select(p, scores, a, staged, test);
-    int sorted = 1;
-    while (sorted < s.K && sorted < s.n)
-        sorted *= 2;
-    ra_order_args o = {
-        chosen.get(), n_chosen.get(), raw ? raw : keys.get(),        order.get(), s.n,
-        s.K,          sorted,         s.current == RA_CURRENT_SNAPKV};
-    test.launched(ra_launch(order_evictions, s.rows, RA_ORDER_THREADS, (size_t)sorted * 8, 0, o));
-    check_bytes(p, staged, test);
-    return {keys.read(), raw_keys.read(), chosen.read(), n_chosen.read(), order.read()};
+    test.launched(ra_launch_select(plan, a, 0));
+    ra_order_args o = {a.chosen, a.n_chosen, s.raw ? a.raw_keys : a.keys,   order.get(),
+                       stride,   s.K,        s.current == RA_CURRENT_SNAPKV};
+    test.launched(ra_launch_order(s.rows, std::min(s.K, s.n), o, 0));
+    check_bytes(p, plan, test);
+    check_zeros(scratch, plan, test);
+    return {keys.read(), raw_keys.read(), chosen.read(), counts.read(), order.read()};
 }
 
 static void compare(const char *what, int row, const std::vector<int> &want, const int32_t *got,
@@ -197,7 +214,7 @@ static void compare_keys(const char *what, int row, const std::vector<double> &s
 {
     for (size_t i = 0; i < score.size(); i++) {
         float got = score_of(key[i]);
-        if (!(fabs(got - log(score[i])) <= 4e-6))
+        if (!(fabs(got - log(score[i])) <= 4e-6 * (1 + fabs(got) / 16)))
             test.complain("row %d: %s key %zu is of %.9g, expected %.9g", row, what, i, got,
                           log(score[i]));
     }
@@ -215,35 +232,36 @@ static bool rounds_as_it_likes(const shape &s)
 #endif
 }
 
-static void run(const shape &s, bool staged = true)
+static void run(const shape &s)
 {
     if (is_left_out())
         return;
     static const char *const agg[] = {"max", "mean", "first", "sum"};
     static const char *const current[] = {"pseudo", "snapkv", "drop"};
-    test_case test("select rows=%d G=%d n=%d K=%d pool=%d %s %s%s plateau=%d%s", s.rows, s.G, s.n,
-                   s.K, s.pool, agg[s.agg], current[s.current], s.raw ? " raw" : "", s.plateau,
-                   staged ? "" : " from memory");
+    test_case test("select rows=%d G=%d n=%d K=%d pool=%d %s %s%s plateau=%d sms=%d sink=%g",
+                   s.rows, s.G, s.n, s.K, s.pool, agg[s.agg], current[s.current],
+                   s.raw ? " raw" : "", s.plateau, s.n_sms, s.sink);
     problem p(s);
-    results got = launch(p, staged, test);
+    results got = launch(p, test);
     for (int row = 0; row < s.rows; row++) {
-        answer want(s, &p.logits[(size_t)row * s.G * s.n], s.n, &p.exact_lse[row * s.G], p.n[row]);
+        answer want(s, &p.logits[row * s.G * s.stride()], s.stride(), &p.exact_lse[row * s.G],
+                    p.n[row]);
         if (got.n_chosen[row] != (int)want.chosen.size())
             test.complain("row %d: expected %zu chosen, got %d", row, want.chosen.size(),
                           got.n_chosen[row]);
-        compare_keys("pooled", row, want.pooled, &got.keys[(size_t)row * s.n], test);
+        compare_keys("pooled", row, want.pooled, &got.keys[row * s.stride()], test);
         if (s.raw)
-            compare_keys("raw", row, want.raw, &got.raw_keys[(size_t)row * s.n], test);
+            compare_keys("raw", row, want.raw, &got.raw_keys[row * s.stride()], test);
         if (rounds_as_it_likes(s))
-            want.choose_by(s, &got.keys[(size_t)row * s.n],
-                           s.raw ? &got.raw_keys[(size_t)row * s.n] : nullptr);
+            want.choose_by(s, &got.keys[row * s.stride()],
+                           s.raw ? &got.raw_keys[row * s.stride()] : nullptr);
         compare("chosen", row, want.chosen, &got.chosen[(size_t)row * s.K], s.K, test);
         compare("order", row, want.order, &got.order[(size_t)row * s.K], s.K, test);
     }
     if (!s.raw)
         return;
     another_order shuffled;
-    results again = launch(p, staged, test);
+    results again = launch(p, test);
     if (again.chosen != got.chosen || again.order != got.order)
         test.complain("the order of threads changes the choice");
 }
@@ -251,44 +269,99 @@ static void run(const shape &s, bool staged = true)
 /* Keys order as numbers do. */
 static void run_keys()
 {
-    const float value[] = {NAN,   -INFINITY, -FLT_MAX, -1, -FLT_MIN,
-                           -0.0f, 0.0f,      1e-40f,   1,  INFINITY};
-    const int n = sizeof value / sizeof *value;
+    const float value[] = {NAN,   -INFINITY, -FLT_MAX, -100, -1,       -FLT_MIN,
+                           -0.0f, 0.0f,      1e-40f,   1,    INFINITY, NAN};
+    const int n = sizeof value / sizeof *value, K = n - 1, zero = 6;
     test_case test("keys of special values");
     device_array<float> logits(std::vector<float>(value, value + n)), lse(std::vector<float>{0});
-    device_array<int32_t> length(std::vector<int32_t>{n});
+    device_array<int32_t> length(std::vector<int32_t>{n}), chosen(K), n_chosen(1);
     device_array<uint32_t> keys(n);
-    ra_aggregate_args a = {logits.get(), lse.get(), length.get(), keys.get(), nullptr, n, n, 1, 1,
-                           RA_AGG_MAX};
-    test.launched(
-        ra_launch(aggregate_scores, 1, RA_AGGREGATE_THREADS, RA_AGGREGATE_TILE * 4, 0, a));
+    ra_select_plan plan = ra_plan_select(1, 1, n);
+    device_array<uint32_t> scratch(ra_select_scratch(plan) / 4);
+    cudaMemset(scratch.get(), 0, ra_select_zeros(plan));
+    ra_select_args a = {logits.get(),
+                        lse.get(),
+                        length.get(),
+                        keys.get(),
+                        nullptr,
+                        chosen.get(),
+                        n_chosen.get(),
+                        scratch.get(),
+                        n,
+                        n,
+                        K,
+                        1,
+                        1,
+                        K,
+                        RA_AGG_MAX,
+                        RA_CURRENT_PSEUDO};
+    test.launched(ra_launch_select(plan, a, 0));
     std::vector<uint32_t> got = keys.read();
-    for (int i = 1; i < n; i++)
-        if (i == 6 ? got[i] != got[i - 1] : got[i] <= got[i - 1])
+    for (int i = 1; i < n - 1; i++)
+        if (i == zero + 1 ? got[i] != got[i - 1] : got[i] <= got[i - 1])
             test.complain("keys of %g and %g: %#x and %#x", value[i - 1], value[i], got[i - 1],
                           got[i]);
+    std::vector<int> all_but_last;
+    for (int i = 0; i < K; i++)
+        all_but_last.push_back(i);
+    compare("chosen", 0, all_but_last, chosen.read().data(), K, test);
+}
+
+/* What can't be done is refused. */
+static void run_refused()
+{
+    test_case test("what is refused");
+    ra_select_plan plan = ra_plan_select(132, 1, 64);
+    ra_select_args good = {};
+    good.logit_stride = good.key_stride = 64, good.G = 1, good.pool = 1;
+    const auto refuses = [&](const char *what, void (*spoil)(ra_select_args &)) {
+        ra_select_args a = good;
+        spoil(a);
+        if (ra_launch_select(plan, a, 0) != cudaErrorInvalidValue)
+            test.complain("%s isn't refused", what);
+    };
+    refuses("an odd stride of logits", [](ra_select_args &a) { a.logit_stride = 65; });
+    refuses("a short stride of keys", [](ra_select_args &a) { a.key_stride = 60; });
+    refuses("keys between 16 bytes", [](ra_select_args &a) { a.keys = (uint32_t *)4; });
+    refuses("an even pool", [](ra_select_args &a) { a.pool = 2; });
+    refuses("too many heads", [](ra_select_args &a) { a.G = RA_AGGREGATE_HEADS + 1; });
+    if (ra_launch_order(1, RA_ORDER_MOST + 1, {}, 0) != cudaErrorInvalidValue)
+        test.complain("too many to be ordered aren't refused");
 }
 
 int main()
 {
     setvbuf(stdout, nullptr, _IOLBF, 0);
     run_keys();
+    run_refused();
     for (int n : {1, 2, 31, 33, 513})
         for (int K : {1, 2, n - 1, n, n + 1, 40})
             if (K > 0)
-                run({2, 4, n, K, 7, RA_AGG_MAX, RA_CURRENT_PSEUDO, false, 0});
+                run({2, 4, n, K, 7, RA_AGG_MAX, RA_CURRENT_PSEUDO, false, 0, 132, 0});
     for (ra_agg agg : {RA_AGG_MAX, RA_AGG_MEAN, RA_AGG_FIRST, RA_AGG_SUM})
         for (int G : {1, 3, 4, 8})
             for (int pool : {1, 3, 7, 31})
-                run({3, G, 300, 50, pool, agg, RA_CURRENT_PSEUDO, pool == 3, G == 1 ? 5 : 0});
+                run({3, G, 300, 50, pool, agg, RA_CURRENT_PSEUDO, pool == 3, G == 1 ? 5 : 0, 132,
+                     0});
     for (ra_current current : {RA_CURRENT_PSEUDO, RA_CURRENT_SNAPKV, RA_CURRENT_DROP})
         for (int K : {1, 64, 199, 201})
             for (int plateau : {0, 3})
                 for (bool raw : {false, true})
-                    run({2, 2, 200, K, 5, RA_AGG_MAX, current, raw, plateau});
-    /* Tiles of the aggregation, stretches of the compaction. */
-    for (int n : {0 + RA_AGGREGATE_TILE - 1, 0 + RA_AGGREGATE_TILE, 1 + RA_AGGREGATE_TILE, 5000})
-        for (bool staged : {false, true})
-            run({2, 2, n, 600, 7, RA_AGG_MAX, RA_CURRENT_PSEUDO, false, staged ? 0 : 40}, staged);
+                    run({2, 2, 200, K, 5, RA_AGG_MAX, current, raw, plateau, 132, 0});
+    /* Tiles of the aggregation, slices of a row, everything in one bin. */
+    const int slice = RA_SELECT_SLICE;
+    for (int n : {slice - 1, 0 + slice, slice + 1, 2 * slice - 1, 2 * slice, 2 * slice + 1, 5000})
+        for (int plateau : {0, 40})
+            run({2, 2, n, 600, 7, RA_AGG_MAX, RA_CURRENT_SNAPKV, false, plateau, 132, 0});
+    for (int n : {200, 5000})
+        for (float sink : {20.0f, 128.0f})
+            for (int K : {1, 64, n - 1, n + 1})
+                run({2, 2, n, K, 1, RA_AGG_MAX, RA_CURRENT_DROP, false, 40, 132, sink});
+    for (int K : {1, 3000, 8000})
+        for (int n_sms : {1, 132})
+            for (int plateau : {1, 2})
+                run({1, 1, RA_SELECT_STAGED + 900, K, 1, RA_AGG_MAX, RA_CURRENT_PSEUDO, false,
+                     plateau, n_sms, 5});
+    run({8, 4, 20000, 1000, 7, RA_AGG_MAX, RA_CURRENT_PSEUDO, false, 0, 132, 0});
     return finish();
 }
