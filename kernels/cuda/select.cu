@@ -89,10 +89,8 @@ struct ra_group_scores {
     }
     __device__ __forceinline__ void start(const float4 &logit, float lse)
     {
-        top[0] = logit.x - lse;
-        top[1] = logit.y - lse;
-        top[2] = logit.z - lse;
-        top[3] = logit.w - lse;
+        const float x[4] = {logit.x - lse, logit.y - lse, logit.z - lse, logit.w - lse};
+        memcpy(top, x, sizeof x);
         sum[0] = sum[1] = sum[2] = sum[3] = 1;
     }
 };
@@ -566,18 +564,14 @@ size_t ra_select_zeros(const ra_select_plan &plan)
     return ra_select_parts(plan).counts * sizeof(uint32_t);
 }
 
-static bool is_aligned(const void *p)
-{
-    return (uintptr_t)p % 16 == 0;
-}
-
 static bool can_select(const ra_select_plan &plan, const ra_select_args &a)
 {
-    return plan.rows > 0 && plan.n > 0 && plan.parts <= RA_SELECT_PARTS &&
-           a.logit_stride >= plan.n && a.key_stride >= plan.n && a.logit_stride % 4 == 0 &&
-           a.key_stride % 4 == 0 && is_aligned(a.logits) && is_aligned(a.keys) &&
-           is_aligned(a.raw_keys) && is_aligned(a.scratch) && a.G > 0 &&
-           a.G <= RA_AGGREGATE_HEADS && a.pool % 2 == 1 && a.pool > 0 &&
+    uintptr_t places = (uintptr_t)a.logits | (uintptr_t)a.keys | (uintptr_t)a.raw_keys |
+                       (uintptr_t)a.scratch | (uintptr_t)(a.logit_stride * 4) |
+                       (uintptr_t)(a.key_stride * 4);
+    return places % 16 == 0 && plan.rows > 0 && plan.n > 0 && plan.parts <= RA_SELECT_PARTS &&
+           a.logit_stride >= plan.n && a.key_stride >= plan.n && a.G > 0 &&
+           a.G <= RA_AGGREGATE_HEADS && a.pool > 0 && a.pool % 2 == 1 &&
            a.pool <= RA_AGGREGATE_POOL;
 }
 
