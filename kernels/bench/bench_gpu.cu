@@ -183,18 +183,12 @@ static void add_selection(run &r, gpu_bed &bed, sides &to)
     double of_layer = s.B * s.Hkv, error = bed.check_selection();
     if (!passed(r, s, "select", error, 1e-4))
         return;
-    int rows = s.B * s.Hkv;
-    double aggregate = of_layer * s.L * 4.0 * (s.heads + 1);
-    double select = of_layer * (4.0 * s.L + 4.0 * s.K);
-    to.add("aggregate deferred", s.layers, aggregate, error,
-           [&](cudaStream_t stream) { bed.aggregate(stream, 0, s.rows()); });
-    to.add("select deferred", s.layers, select, error,
-           [&](cudaStream_t stream) { bed.select(stream, 0, s.rows()); });
-    to.add("select inline", s.layers, aggregate + select, error, [&](cudaStream_t stream) {
-        for (int layer = 0; layer < s.layers; layer++) {
-            bed.aggregate(stream, layer * rows, rows);
-            bed.select(stream, layer * rows, rows);
-        }
+    double bytes = of_layer * (4.0 * s.L * (s.heads + 2) + 4.0 * s.K);
+    to.add("select deferred", s.layers, bytes, error,
+           [&](cudaStream_t stream) { bed.select(stream, -1); });
+    to.add("select inline", s.layers, bytes, error, [&](cudaStream_t stream) {
+        for (int layer = 0; layer < s.layers; layer++)
+            bed.select(stream, layer);
     });
     to.add("order", s.layers, of_layer * 12.0 * s.K, NAN,
            [&](cudaStream_t stream) { bed.order(stream); });
@@ -235,8 +229,7 @@ static void add_cycle(gpu_bed &bed, sides &to)
     to.add("refresh step", 2 * s.layers, s.full_bytes(), NAN, [&](cudaStream_t stream) {
         for (int to_set : {0, set}) {
             bed.attend_all(stream, GPU_FULL, true);
-            bed.aggregate(stream, 0, s.rows());
-            bed.select(stream, 0, s.rows());
+            bed.select(stream, -1);
             bed.order(stream);
             bed.plan(stream, to_set);
             bed.move(stream);

@@ -160,6 +160,12 @@ gpu_bed::gpu_bed(const gpu_shape &shape, const gpu_card &card) : s(shape)
     cosines = gpu_array<double>(n_queries);
     has_reference = gpu_array<int32_t>(std::vector<int32_t>(n_queries, 0));
     fires = gpu_array<int32_t>(n_queries);
+    select_plan = ra_plan_select(card.n_sms, s.rows(), s.L);
+    layer_plan = ra_plan_select(card.n_sms, of_layer, s.L);
+    select_scratch = gpu_array<uint32_t>(ra_select_scratch(select_plan) / 4 + 4);
+    layer_scratch = gpu_array<uint32_t>(ra_select_scratch(layer_plan) / 4 + 4);
+    select_scratch.zero();
+    layer_scratch.zero();
     GPU(cudaDeviceSynchronize());
 }
 
@@ -203,41 +209,25 @@ void gpu_bed::attend_all(cudaStream_t stream, enum gpu_keys by, bool with_logits
         attend(stream, layer, by, with_logits);
 }
 
-void gpu_bed::aggregate(cudaStream_t stream, int first, int n_rows) const
+void gpu_bed::select(cudaStream_t stream, int layer) const
 {
-    ra_aggregate_args a = {};
-    a.logits = logits.get() + (int64_t)first * s.heads * s.L;
-    a.lse = lse.get() + (int64_t)first * s.heads;
+    int64_t first = layer < 0 ? 0 : (int64_t)layer * s.B * s.Hkv;
+    ra_select_args a = {};
+    a.logits = logits.get() + first * s.heads * s.L;
+    a.lse = lse.get() + first * s.heads;
     a.n = n_full.get() + first;
-    a.keys = keys.get() + (int64_t)first * s.L;
+    a.keys = keys.get() + first * s.L;
+    a.chosen = chosen.get() + first * s.K;
+    a.n_chosen = n_chosen.get() + first;
+    a.scratch = (layer < 0 ? select_scratch : layer_scratch).get();
     a.logit_stride = a.key_stride = s.L;
+    a.chosen_stride = s.K;
     a.G = s.heads;
     a.pool = 7;
-    a.agg = RA_AGG_MAX;
-    dim3 grid((unsigned)((s.L + RA_AGGREGATE_TILE - 1) / RA_AGGREGATE_TILE), (unsigned)n_rows);
-    GPU(ra_launch(aggregate_scores, grid, RA_AGGREGATE_THREADS,
-                  (RA_AGGREGATE_TILE + 6) * sizeof(float), stream, a));
-}
-
-void gpu_bed::select(cudaStream_t stream, int first, int n_rows) const
-{
-    ra_select_args a = {};
-    a.keys = keys.get() + (int64_t)first * s.L;
-    a.n = n_full.get() + first;
-    a.chosen = chosen.get() + (int64_t)first * s.K;
-    a.n_chosen = n_chosen.get() + first;
-    a.key_stride = s.L;
-    a.chosen_stride = s.K;
     a.K = s.K;
+    a.agg = RA_AGG_MAX;
     a.current = RA_CURRENT_PSEUDO;
-    size_t shared = (size_t)s.L * sizeof(uint32_t);
-    if (s.L > RA_SELECT_STAGED) {
-        GPU(ra_launch(select_topk<false>, (unsigned)n_rows, RA_SELECT_THREADS, 0, stream, a));
-        return;
-    }
-    GPU(cudaFuncSetAttribute(select_topk<true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             RA_SELECT_STAGED * 4));
-    GPU(ra_launch(select_topk<true>, (unsigned)n_rows, RA_SELECT_THREADS, shared, stream, a));
+    GPU(ra_launch_select(layer < 0 ? select_plan : layer_plan, a, stream));
 }
 
 void gpu_bed::order(cudaStream_t stream) const
@@ -249,11 +239,7 @@ void gpu_bed::order(cudaStream_t stream) const
     a.order = order_of.get();
     a.key_stride = s.L;
     a.chosen_stride = s.K;
-    a.n_sorted = ra_power_of_two_from(s.K);
-    size_t shared = (size_t)a.n_sorted * sizeof(uint64_t);
-    GPU(cudaFuncSetAttribute(order_evictions, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             (int)shared));
-    GPU(ra_launch(order_evictions, (unsigned)s.rows(), RA_ORDER_THREADS, shared, stream, a));
+    GPU(ra_launch_order(s.rows(), s.K, a, stream));
 }
 
 int gpu_bed::make_set(double changed)

@@ -52,9 +52,9 @@ class gpu_bed
     void attend(cudaStream_t stream, int layer, enum gpu_keys keys, bool logits) const;
     void attend_all(cudaStream_t stream, enum gpu_keys keys, bool logits) const;
 
-    /* From logits of rows first..first+n_rows-1 to the chosen positions and their order. */
-    void aggregate(cudaStream_t stream, int first, int n_rows) const;
-    void select(cudaStream_t stream, int first, int n_rows) const;
+    /* From the logits of a layer, or of all where it is -1, to the chosen positions; their order.
+     */
+    void select(cudaStream_t stream, int layer) const;
     void order(cudaStream_t stream) const;
 
     /* A set of positions for each row that differs from set 0 in a share `changed`; its number. */
@@ -105,7 +105,8 @@ class gpu_bed
     gpu_array<int32_t> cache_n, slot_pos, queue, queue_first, queue_n, n_moves, position;
     std::vector<gpu_array<int32_t>> sets;
     gpu_array<int2> moves;
-    gpu_array<uint32_t> ticket, keys;
+    ra_select_plan select_plan, layer_plan;
+    gpu_array<uint32_t> ticket, keys, select_scratch, layer_scratch;
     gpu_array<double> reference, cosines;
     gpu_array<int32_t> has_reference, fires;
     std::vector<int32_t> host_index, host_pages;

@@ -192,8 +192,7 @@ double gpu_bed::check_selection()
     chosen.poison();
     n_chosen.poison();
     attend_all(0, GPU_FULL, true);
-    aggregate(0, 0, s.rows());
-    select(0, 0, s.rows());
+    select(0, -1);
     GPU(cudaDeviceSynchronize());
     int n_checked = std::min(s.rows(), 16);
     std::vector<double> off(n_checked, NAN);

@@ -24,10 +24,18 @@ build/gpu/test_%: build/gpu/tests/gpu/test_%.o build/gpu/tests/gpu/on_card.o bui
 build/gpu/card: build/gpu/tests/gpu/card.o
 	$(Q)$(GPU_LINK)
 
+# What they need of level 0 is C.
+build/gpu/c/%.o: %.c
+	$(Q)mkdir -p $(@D) && $(CC) -std=c17 -O2 -D_GNU_SOURCE -I. -c -o $@ $<
+build/gpu/base.a: build/gpu/c/sim/model.o build/gpu/c/sim/base/error.o build/gpu/c/sim/base/half.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,bench_gpu gpu gpu_bed gpu_check) build/gpu/kernels.a build/gpu/base.a
+	$(Q)$(GPU_LINK) -ldl
+
 .PHONY: build-gpu test-gpu need-nvcc
 need-nvcc:
 	$(if $(NVCC),@:,@echo "programs for a card need nvcc in PATH"; exit 1)
-build-gpu: need-nvcc build/gpu/card $(GPU_TESTS) ## test programs for a card of GPU_ARCH: build/gpu
+build-gpu: need-nvcc build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) ## tests and benchmark for a card: build/gpu
 test-gpu: build-gpu ## CUDA kernels on a card; the last line counts
 	$(Q)tests/gpu/run.sh
 -include $(shell find build/gpu -name '*.d' 2>/dev/null)

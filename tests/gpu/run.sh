@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs the programs of build/gpu on a card, then again under memcheck and racecheck of
-# compute-sanitizer, each for at most TOOL_SECONDS. What a part says is in $OUT/PART.txt, by default below build/gpu/out. Last line:
-# N passed, N failed, N skipped. Without a card: status 3. DRY=1: the same programs as the emulation
-# runs them, from the build folder $B.
+# compute-sanitizer, each for at most TOOL_SECONDS. What a part says is in $OUT/PART.txt, by default
+# below build/gpu/out. Last line: N passed, N failed, N skipped. Without a card: status 3. DRY=1: the
+# same programs as the emulation runs them, from the build folder $B.
 set -u
 passed=0 failed=0 skipped=0
 OUT=${OUT:-build/gpu/out}
