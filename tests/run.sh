@@ -129,7 +129,11 @@ for suite in "$@"; do
             failed=$((failed + 1))
         fi
         ;;
-    tools) run_counted traces/tools/selftest.py $python traces/tools/selftest.py ;;
+    tools)
+        for t in traces/tools/selftest.py tests/bench/test_rivals.py; do
+            run_counted "$t" $python "$t"
+        done
+        ;;
     emu) run_counted emu tests/emu/run.sh ;;
     audit) for t in tests/audit/audit_*.py; do run_counted "$t" $python "$t"; done ;;
     *) run_check "$suite" ;;
