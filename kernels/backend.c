@@ -4,15 +4,20 @@
 
 #include <string.h>
 
+/* One that is not linked has the address NULL, which ends the table. */
 #define RA_BACKEND(id) extern const struct ra_backend_ops ra_backend_##id;
+#define RA_BACKEND_OPTIONAL(id) RA_BACKEND(id __attribute__((weak)))
 #include "kernels/backends.def"
 #undef RA_BACKEND
+#undef RA_BACKEND_OPTIONAL
 
 #define RA_BACKEND(id) &ra_backend_##id,
+#define RA_BACKEND_OPTIONAL(id) RA_BACKEND(id)
 const struct ra_backend_ops *const ra_backends[] = {
 #include "kernels/backends.def"
     NULL};
 #undef RA_BACKEND
+#undef RA_BACKEND_OPTIONAL
 
 const struct ra_backend_ops *ra_backend_find(const char *name)
 {

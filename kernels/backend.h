@@ -17,8 +17,9 @@ extern "C" {
 #endif
 
 enum ra_backend_caps {
-    RA_CAP_EXACT = 1, /* outputs are attention, to the bound of ra_kernel_err_bound */
-    RA_CAP_TIMED = 2  /* times of its operations mean something */
+    RA_CAP_EXACT = 1,     /* outputs are attention, to the bound of ra_kernel_err_bound */
+    RA_CAP_TIMED = 2,     /* times of its operations mean something */
+    RA_CAP_OWN_MEMORY = 4 /* what `memory` counts is the device's, not the host's */
 };
 
 enum ra_cache_mode { RA_CACHE_COMPACT, RA_CACHE_GATHER };
@@ -55,6 +56,10 @@ struct ra_backend_ops {
 
     /* Bytes that open will take for this configuration, computed before anything is allocated. */
     size_t (*memory)(const struct ra_backend_config *config);
+
+    /* RA_EUSAGE for what it cannot run, RA_ENOMEM for what its memory does not hold; the reason
+     * starts with the backend's name. Optional: anything that `open` finds memory for. */
+    enum ra_status (*fits)(const struct ra_backend_config *config, struct ra_error *err);
 
     enum ra_status (*open)(void **self, const struct ra_backend_config *config,
                            struct ra_error *err);
@@ -127,7 +132,7 @@ struct ra_backend_ops {
     void (*close)(void *self); /* accepts NULL */
 };
 
-/* cpu, null and, when built, cuda; NULL-terminated. */
+/* cpu, null and, where it is linked, cuda; NULL-terminated. */
 extern const struct ra_backend_ops *const ra_backends[];
 
 /* NULL when there is none of that name. */

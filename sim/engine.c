@@ -224,7 +224,13 @@ static enum ra_status add_up(const struct ra_replay_config *config, const struct
     for (int p = 0; p < config->n_policies; p++) {
         struct ra_backend_config backend =
             ra_engine_backend_config(config, shape, config->specs[p], windows);
-        uint64_t bytes = decode + (uint64_t)config->backend->memory(&backend);
+        enum ra_status st = config->backend->fits ? config->backend->fits(&backend, err) : RA_OK;
+        if (st != RA_OK) {
+            free(windows);
+            return st;
+        }
+        bool on_host = !(config->backend->caps & RA_CAP_OWN_MEMORY);
+        uint64_t bytes = decode + (on_host ? (uint64_t)config->backend->memory(&backend) : 0);
         needs->memory_bytes = bytes > needs->memory_bytes ? bytes : needs->memory_bytes;
         add_files(config, shape, p, needs);
     }

@@ -166,7 +166,7 @@ static enum ra_status pick_backend(const char *name, const struct ra_backend_ops
     if (*backend)
         return (*backend)->probe(err);
     if (strcmp(name, "cuda") == 0)
-        return ra_fail(err, RA_ENODEV, "cuda: this version has no cuda backend; use --backend cpu");
+        return ra_fail(err, RA_ENODEV, "cuda: not in this build, which found no nvcc; use --backend cpu");
     for (; n < 16 && ra_backends[n]; n++)
         names[n] = ra_backends[n]->name;
     struct ra_span span = ra_span_of(name);

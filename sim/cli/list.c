@@ -168,8 +168,8 @@ enum ra_status ra_list_backends(json_t *rows, const char *db, struct ra_error *e
         return RA_OK;
     return append(rows,
                   json_pack("{s:s, s:s, s:b, s:n, s:s, s:b, s:b}", "name", "cuda", "summary",
-                            "kernels on an NVIDIA GPU", "available", 0, "device", "reason",
-                            "cuda: not in this version", "exact", 1, "timed", 1),
+                            "one NVIDIA GPU; D = Dv of 64, 128 or 256", "available", 0, "device", "reason",
+                            "cuda: not in this build, which found no nvcc", "exact", 1, "timed", 0),
                   err);
 }
 

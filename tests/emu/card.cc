@@ -13,8 +13,15 @@
 namespace
 {
 enum { N_SMS = 8, MAX_THREADS = 1024, THREADS_PER_SM = 2048, L2_BYTES = 4 << 20 };
-size_t memory_bytes = (size_t)4 << 30;
-int n_sms = N_SMS;
+/* Decimal, from the environment: a product cannot call what tests can. */
+long long setting(const char *name, long long fallback)
+{
+    const char *text = getenv(name);
+    return text ? atoll(text) : fallback;
+}
+
+size_t memory_bytes = (size_t)setting("RA_EMU_MEMORY", 4LL << 30);
+int n_sms = (int)setting("RA_EMU_SMS", N_SMS);
 long calls_until_failure;
 cudaError_t failure;
 thread_local cudaError_t last_error;

@@ -16,7 +16,7 @@ extern "C" {
  * RA_EMU_SEED is what it starts from. */
 void ra_emu_seed(uint64_t seed);
 
-/* The fake card: memory in bytes, number of SMs. */
+/* The fake card: memory in bytes, number of SMs; at first RA_EMU_MEMORY and RA_EMU_SMS. */
 void ra_emu_set_card(size_t memory_bytes, int n_sms);
 
 /* The n-th runtime call from now on (1: the next) fails with `error` and does nothing; 0: none. */

@@ -12,7 +12,7 @@ EMU_TSAN  := $(filter thread,$(SANITIZE))
 # A barrier costs TSan threads squared: the backend's own kernels would take it minutes.
 EMU_WITH  := $(if $(EMU_TSAN),,$(EMU_CU:%=$(B)/emu/%.o))
 EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),tests/emu/test_kernels.cu tests/emu/test_runtime.cu,\
-             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults
+             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend)
 EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
 CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(OPT) -g -ffp-contract=off \
              -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
@@ -29,10 +29,21 @@ $(B)/emu/%.cu.o: %.cu $(FLAGSTAMP)
 EMU_LINK = $(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.cu.o,$^) $(LIB) $(LDLIBS) $(TESTLIBS)
 $(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cu.o $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	$(Q)$(EMU_LINK)
+# A backend's test is C, with the support of those of the cpu backend.
+$(B)/emu/test_backend: $(B)/tests/emu/test_backend.o $(SUPO) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS) $(TESTLIBS)
 $(B)/emu/faults: $(B)/emu/tests/emu/faults/faults.cu.o $(EMU_OBJ) $(LIB)
 	$(Q)$(EMU_LINK)
-.PHONY: test-emu build-emu nvcc-tests nvcc-check
-build-emu: need-cmocka $(EMU_TESTS)
+# The product, whose cuda backend runs on the host.
+$(B)/emu/rattn-sim: $(CLIO) $(EMU_CU:%=$(B)/emu/%.o) $(EMU_OBJ) $(LIB)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) $(LDFLAGS) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS)
+build/emu/rattn-sim: $(B)/emu/rattn-sim
+	$(Q)mkdir -p $(@D) && cp -f $< $@
+.PHONY: emu test-emu build-emu nvcc-tests nvcc-check
+emu: build/emu/rattn-sim ## build/emu/rattn-sim: its cuda backend runs on the host
+build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim)
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 

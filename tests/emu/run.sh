@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The host's run of CUDA sources: each test program in several schedules, each planted fault with what
-# should show it, the sources through nvcc. Last line: N passed, N failed, N skipped. $B is the build
-# folder.
+# The host's run of CUDA sources: each test program in several schedules, the product with them as its
+# backend, each planted fault with what should show it, the sources through nvcc. Last line: N passed,
+# N failed, N skipped. $B is the build folder.
 set -u
 ulimit -c 0 # faults abort
 passed=0 failed=0 skipped=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 mode=$("$B/emu/faults" mode) || exit 1
-tests=$(basename -s .cu tests/emu/test_*.cu)
+tests=$(basename -a tests/emu/test_*.cu tests/emu/test_*.c | sed 's/\..*//')
 case $mode in
 plain) seeds="0 1" ;;
 address) seeds=1 ;;
@@ -40,6 +40,25 @@ run_test() { # NAME SEED
 for name in $tests; do
     for seed in $seeds; do run_test "$name" "$seed"; done
 done
+
+# --- the product, its cuda backend on the host -------------------------------------------------------
+# Whole recordings where no sanitizer watches: it would take minutes.
+case $mode in
+plain) only=. ;;
+address) only='integer|what a full step|room' ;;
+*) only= ;;
+esac
+if [ -n "$only" ] && ! command -v bats >/dev/null; then
+    echo "the product's tests need bats: run ./bootstrap"
+    failed=$((failed + 1))
+elif [ -n "$only" ]; then
+    RATTN_EMU="$B/emu/rattn-sim" bats --tap -f "$only" tests/emu/product.bats >"$log" 2>&1
+    passed=$((passed + $(grep -c '^ok ' "$log"))) f=$(grep -c '^not ok ' "$log")
+    if [ "$f" -gt 0 ] || ! grep -q '^ok ' "$log"; then
+        cat "$log"
+        failed=$((failed + (f > 0 ? f : 1)))
+    fi
+fi
 
 # --- faults ----------------------------------------------------------------------------------------
 # What a run says: right, wrong (NaN is), or the words of a report.

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cuda backend's table; the complete cache C_f and the layers' reference queries.
+ */
+#include "kernels/cuda/backend.cuh"
+
+#include <math.h>
+#include <new>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cuda/append.cuh"
+#include "kernels/cuda/query.cuh"
+
+enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error *err)
+{
+    if (error == cudaSuccess)
+        return RA_OK;
+    return ra_fail(err, RA_EDEVICE, "cuda: %s: %s (%s)", what, cudaGetErrorString(error),
+                   cudaGetErrorName(error));
+}
+
+enum ra_status ra_cuda_begin(struct ra_cuda *cuda, struct ra_error *err)
+{
+    return ra_cuda_done(cudaEventRecord(cuda->before, cuda->stream), "mark a start", err);
+}
+
+enum ra_status ra_cuda_end(struct ra_cuda *cuda, struct ra_error *err)
+{
+    return ra_cuda_done(cudaEventRecord(cuda->after, cuda->stream), "mark an end", err);
+}
+
+enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err)
+{
+    return ra_cuda_done(cudaStreamSynchronize(cuda->stream), operation, err);
+}
+
+/* --- what it can run -------------------------------------------------------------------------- */
+
+static enum ra_status cuda_probe(struct ra_error *err)
+{
+    int n = 0;
+    cudaError_t error = cudaGetDeviceCount(&n);
+    (void)cudaGetLastError();
+    if (error == cudaSuccess && n > 0)
+        return RA_OK;
+    if (error == cudaErrorNoDevice || error == cudaSuccess)
+        return ra_fail(
+            err, RA_ENODEV,
+            "cuda: no GPU found: expected at least one NVIDIA device; use --backend cpu");
+    return ra_fail(err, RA_ENODEV, "cuda: no NVIDIA driver found (%s); use --backend cpu",
+                   cudaGetErrorString(error));
+}
+
+static void cuda_device(char *text, size_t size)
+{
+    struct cudaDeviceProp card;
+    if (cudaGetDeviceProperties(&card, 0) != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(text, size, "no device");
+        return;
+    }
+    snprintf(text, size, "%s, sm_%d%d, %d SMs", card.name, card.major, card.minor,
+             card.multiProcessorCount);
+}
+
+/* A refresh keeps bitmaps over all positions in a CTA's shared memory. */
+static enum ra_status check_shared(const struct ra_backend_config *config, struct ra_error *err)
+{
+    int most = 0;
+    size_t needed = ra_plan_shared(config->max_rows, config->max_retained);
+    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
+                        "ask for shared memory", err));
+    if (needed > (size_t)most)
+        return ra_fail(err, RA_EUSAGE,
+                       "cuda: a refresh over %d positions with k = %d needs %zu bytes of shared "
+                       "memory, this card has %d; use --backend cpu",
+                       (int)config->max_rows, (int)config->max_retained, needed, most);
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err)
+{
+    const struct ra_model *m = config->model;
+    RA_TRY(ra_model_check(m, err));
+    if (m->Dv != m->D || !ra_decode_exists(m->dtype, m->D))
+        return ra_fail(err, RA_EUSAGE,
+                       "cuda: expected head dimensions D = Dv of 64, 128 or 256 (f32: 64 or 128), "
+                       "got D = %d, Dv = %d in %s; use --backend cpu",
+                       m->D, m->Dv, ra_dtype_name(m->dtype));
+    if (m->G > RA_AGGREGATE_HEADS)
+        return ra_fail(err, RA_EUSAGE,
+                       "cuda: expected at most %d query heads of a KV head, got %d; use --backend "
+                       "cpu",
+                       (int)RA_AGGREGATE_HEADS, m->G);
+    if (config->max_retained > RA_ORDER_MOST)
+        return ra_fail(err, RA_EUSAGE,
+                       "cuda: expected k below %d, got %d entries; use --backend cpu",
+                       (int)RA_ORDER_MOST, (int)config->max_retained);
+    return config->max_retained > 0 ? check_shared(config, err) : RA_OK;
+}
+
+static enum ra_status cuda_fits(const struct ra_backend_config *config, struct ra_error *err)
+{
+    RA_TRY(ra_cuda_check(config, err));
+    size_t needed = ra_cuda_memory(config), free_bytes = 0, total = 0;
+    RA_TRY(ra_cuda_done(cudaMemGetInfo(&free_bytes, &total), "ask for free memory", err));
+    if (needed > free_bytes)
+        return ra_fail(err, RA_ENOMEM,
+                       "cuda: the replay needs %.2f GiB of the card's memory, %.2f GiB are free; "
+                       "replay fewer layers (--layers) or steps (--steps)",
+                       (double)needed / 0x1p30, (double)free_bytes / 0x1p30);
+    return RA_OK;
+}
+
+/* --- opening and closing ---------------------------------------------------------------------- */
+
+static void cuda_close(void *self)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    if (!cuda)
+        return;
+    if (cuda->after)
+        cudaEventDestroy(cuda->after);
+    if (cuda->before)
+        cudaEventDestroy(cuda->before);
+    if (cuda->stream)
+        cudaStreamDestroy(cuda->stream);
+    ra_cuda_release(cuda);
+    delete cuda;
+}
+
+static void reset_layer(struct ra_cuda *cuda, struct ra_cuda_layer *layer)
+{
+    layer->rows = 0;
+    for (int head = 0; head < cuda->model.Hkv && layer->held; head++) {
+        layer->held[head] = layer->queued[head] = 0;
+        layer->has_self[head] = false;
+        layer->next_n[head] = -1;
+    }
+}
+
+static enum ra_status clear_layer(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
+                                  struct ra_error *err)
+{
+    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    const struct ra_recycled *c = &layer->recycled;
+    int32_t *cleared[] = {layer->n, c->n, c->queue_first, c->queue_n};
+    for (int32_t *piece : cleared)
+        if (piece)
+            RA_TRY(ra_cuda_done(cudaMemsetAsync(piece, 0, counts, cuda->stream), "reset", err));
+    return ra_cuda_done(cudaMemsetAsync(layer->has_reference, 0, sizeof(int32_t), cuda->stream),
+                        "reset", err);
+}
+
+/* A card that fails here fails at the next operation too, which can say so. */
+static void cuda_reset(void *self)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    struct ra_error unsaid;
+    cuda->scores_layer = -1;
+    for (int i = 0; i < cuda->config.n_layers; i++) {
+        reset_layer(cuda, &cuda->layers[i]);
+        if (clear_layer(cuda, &cuda->layers[i], &unsaid))
+            return;
+    }
+    (void)ra_cuda_wait(cuda, "reset", &unsaid);
+}
+
+static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
+{
+    RA_TRY(ra_cuda_done(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
+                        "open a stream", err));
+    RA_TRY(ra_cuda_done(cudaEventCreate(&cuda->before), "make an event", err));
+    RA_TRY(ra_cuda_done(cudaEventCreate(&cuda->after), "make an event", err));
+    size_t shared = ra_plan_shared(cuda->config.max_rows, cuda->cap);
+    return ra_cuda_done(cudaFuncSetAttribute(plan_refresh,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(cuda->cap > 0 ? shared : 0)),
+                        "reserve shared memory", err);
+}
+
+static enum ra_status cuda_open(void **self, const struct ra_backend_config *config,
+                                struct ra_error *err)
+{
+    *self = NULL;
+    RA_BUG_ON(config->n_layers < 1 || config->max_rows < 1 || config->max_retained < 0);
+    RA_TRY(cuda_probe(err));
+    RA_TRY(ra_cuda_check(config, err));
+    struct ra_cuda *cuda = new (std::nothrow) struct ra_cuda();
+    if (!cuda)
+        return ra_fail(err, RA_ENOMEM, "cuda: no memory for a backend");
+    cuda->config = *config;
+    enum ra_status st = ra_cuda_allocate(cuda, err);
+    if (st == RA_OK)
+        st = open_stream(cuda, err);
+    if (st != RA_OK) {
+        cuda_close(cuda);
+        return st;
+    }
+    cuda_reset(cuda);
+    *self = cuda;
+    return RA_OK;
+}
+
+/* --- C_f ---------------------------------------------------------------------------------------
+ */
+
+static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_rows *rows,
+                                struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    struct ra_cuda_layer *to = &cuda->layers[layer];
+    size_t row = cuda->row_bytes, bytes = (size_t)rows->P * row;
+    if (rows->P < 0 || rows->P > cuda->config.max_rows)
+        return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got %d", layer,
+                       (int)cuda->config.max_rows, (int)rows->P);
+    for (size_t head = 0; head < (size_t)cuda->model.Hkv; head++) {
+        size_t at = head * (size_t)cuda->config.max_rows * row;
+        const char *k = static_cast<const char *>(rows->k) + head * rows->k_stride;
+        const char *v = static_cast<const char *>(rows->v) + head * rows->v_stride;
+        RA_TRY(ra_cuda_done(cudaMemcpy(to->k + at, k, bytes, cudaMemcpyHostToDevice),
+                            "load prompt rows", err));
+        RA_TRY(ra_cuda_done(cudaMemcpy(to->v + at, v, bytes, cudaMemcpyHostToDevice),
+                            "load prompt rows", err));
+        cuda->flags.host[head] = rows->P;
+    }
+    to->rows = rows->P;
+    return ra_cuda_done(cudaMemcpy(to->n, cuda->flags.host,
+                                   (size_t)cuda->model.Hkv * sizeof(int32_t),
+                                   cudaMemcpyHostToDevice),
+                        "load prompt rows", err);
+}
+
+static enum ra_status cuda_append(void *self, int layer, const void *k, const void *v,
+                                  struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    struct ra_cuda_layer *to = &cuda->layers[layer];
+    size_t bytes = (size_t)cuda->model.Hkv * cuda->row_bytes;
+    if (to->rows >= cuda->config.max_rows)
+        return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got one more",
+                       layer, (int)cuda->config.max_rows);
+    memcpy(cuda->self.host, k, bytes);
+    memcpy(cuda->self.host + bytes, v, bytes);
+    ra_cuda_pair<char> self_k = {cuda->self.host, to->self_k};
+    ra_cuda_pair<char> self_v = {cuda->self.host + bytes, to->self_v};
+    RA_TRY(ra_cuda_send(cuda, self_k, bytes, err));
+    RA_TRY(ra_cuda_send(cuda, self_v, bytes, err));
+    ra_append_args a = {};
+    a.self_k = to->self_k;
+    a.self_v = to->self_v;
+    a.full_k = to->k;
+    a.full_v = to->v;
+    a.n = to->n;
+    a.row_stride = cuda->config.max_rows;
+    a.n_rows = cuda->model.Hkv;
+    a.row_bytes = (int32_t)cuda->row_bytes;
+    RA_TRY(ra_cuda_begin(cuda, err));
+    RA_TRY(ra_cuda_done(ra_launch_append(a, cuda->stream), "append", err));
+    RA_TRY(ra_cuda_end(cuda, err));
+    to->rows++;
+    for (int head = 0; head < cuda->model.Hkv && to->has_self; head++)
+        to->has_self[head] = false;
+    if (cuda->scores_layer == layer)
+        cuda->scores_layer = -1;
+    return ra_cuda_wait(cuda, "append", err);
+}
+
+/* --- the layer's reference query ----------------------------------------------------------------
+ */
+
+static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
+                              enum ra_query_update update, struct ra_error *err)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[layer];
+    size_t n = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    memcpy(cuda->q.host, q, n * sizeof *q);
+    RA_TRY(ra_cuda_send(cuda, cuda->q, n, err));
+    ra_query_args a = {};
+    a.q = cuda->q.card;
+    a.reference = of->reference;
+    a.has_reference = of->has_reference;
+    a.cosine = cuda->cosine.card;
+    a.fires = cuda->fires;
+    a.n_rows = 1;
+    a.Hq = cuda->model.Hq;
+    a.D = cuda->model.D;
+    a.update = update;
+    RA_TRY(ra_cuda_begin(cuda, err));
+    RA_TRY(ra_cuda_done(ra_launch(query_cosine, 1, RA_QUERY_THREADS, 0, cuda->stream, a), "cosine",
+                        err));
+    RA_TRY(ra_cuda_end(cuda, err));
+    RA_TRY(ra_cuda_fetch(cuda, cuda->cosine, 1, err));
+    return ra_cuda_wait(cuda, "cosine", err);
+}
+
+static enum ra_status cuda_cosine(void *self, int layer, const float *q, double *cosine,
+                                  struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    RA_TRY(compare(cuda, layer, q, RA_QUERY_COMPARE, err));
+    *cosine = *cuda->cosine.host;
+    return RA_OK;
+}
+
+static enum ra_status cuda_set_reference(void *self, int layer, const float *q,
+                                         struct ra_error *err)
+{
+    return compare(static_cast<struct ra_cuda *>(self), layer, q, RA_QUERY_SET, err);
+}
+
+extern "C" const struct ra_backend_ops ra_backend_cuda;
+const struct ra_backend_ops ra_backend_cuda = {
+    "cuda",
+    "one NVIDIA GPU; D = Dv of 64, 128 or 256",
+    RA_CAP_EXACT | RA_CAP_OWN_MEMORY,
+    cuda_probe,
+    cuda_device,
+    ra_cuda_memory,
+    cuda_fits,
+    cuda_open,
+    cuda_reset,
+    cuda_load,
+    cuda_append,
+    ra_cuda_attend_full,
+    ra_cuda_score,
+    ra_cuda_select,
+    ra_cuda_adopt,
+    ra_cuda_refresh,
+    ra_cuda_attend_recycled,
+    ra_cuda_insert_evict,
+    ra_cuda_attend_sets,
+    cuda_cosine,
+    cuda_set_reference,
+    ra_cuda_accumulate,
+    cuda_close,
+};

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state of the cuda backend, and its operations by file: backend_memory.cu sizes and places the
+ * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f and the
+ * reference queries, backend_attend.cu attends and scores, backend_cache.cu chooses and keeps C_r.
+ *
+ * An operation copies what it is given to the card, launches between two events, copies back what
+ * it returns, and waits: the events enclose launches alone.
+ */
+#ifndef RA_KERNELS_CUDA_BACKEND_CUH
+#define RA_KERNELS_CUDA_BACKEND_CUH
+
+#include "kernels/backend.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/refresh.cuh"
+#include "kernels/cuda/select.cuh"
+
+struct ra_cuda_layer {
+    int32_t rows;                /* of C_f; the last is self */
+    int32_t window;              /* 0: full attention */
+    char *k, *v;                 /* [Hkv][max_rows][D] */
+    int32_t *n;                  /* [Hkv] rows, as the card knows them */
+    char *self_k, *self_v;       /* [Hkv][D] the row last appended */
+    double *reference;           /* [D] mean query */
+    int32_t *has_reference;      /* [1] */
+    struct ra_recycled recycled; /* of cap 0 where there is no C_r */
+    char *r_k, *r_v;             /* [Hkv][cap][D] rows of C_r; NULL when gathering */
+
+    /* What the host knows of C_r. */
+    int32_t *held, *queued; /* [Hkv] entries, and those that may be evicted */
+    bool *has_self;         /* [Hkv] */
+    int32_t *next, *order;  /* [Hkv][cap] adopted: ascending, and first to be evicted first */
+    int32_t *next_n;        /* [Hkv]; -1: nothing adopted */
+    int32_t next_pinned;
+};
+
+/* Pieces of one size on both sides: the host's is what is sent or what came back. */
+template <class T> struct ra_cuda_pair {
+    T *host, *card;
+};
+
+struct ra_cuda {
+    struct ra_backend_config config;
+    struct ra_model model;
+    int32_t cap; /* entries of a C_r */
+    int n_sms;
+    char *card_block, *host_block;
+    cudaStream_t stream;
+    cudaEvent_t before, after;
+    struct ra_cuda_layer *layers;
+    size_t row_bytes;
+
+    struct ra_cuda_pair<float> q, out; /* [Hq][D] */
+    struct ra_cuda_pair<char> self;    /* [2][Hkv][D]: K, V */
+    float *logits;                     /* [Hq][logit_stride] of one layer at a time */
+    float *lse;                        /* [Hq] */
+    int64_t logit_stride;
+    int scores_layer; /* whose logits those are; -1: nobody's */
+    float *partial, *partial_sums;
+    uint32_t *ticket;
+    struct ra_cuda_pair<int32_t> index;   /* [Hq][max_rows] sets from outside */
+    struct ra_cuda_pair<int32_t> index_n; /* [Hq] */
+    struct ra_cuda_pair<int32_t> flags;   /* [Hkv] is self in C_r? */
+
+    struct ra_select_plan select_plan;
+    uint32_t *keys, *raw_keys, *select_scratch;
+    int32_t *chosen;                      /* [Hkv][cap] ascending */
+    struct ra_cuda_pair<int32_t> ranked;  /* [Hkv][cap] in order of eviction */
+    struct ra_cuda_pair<int32_t> counted; /* [Hkv] chosen; entries moved; who was evicted */
+    struct ra_cuda_pair<int32_t> set, order, set_n; /* what a refresh installs */
+    struct ra_cuda_pair<int32_t> position;          /* [Hkv] of self */
+    int2 *moves;
+    struct ra_cuda_pair<double> cosine; /* [1] */
+    int32_t *fires;                     /* [1] */
+};
+
+/* What cuda cannot run: RA_EUSAGE, the reason in `err`. */
+enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err);
+
+/* Bytes of the card's block and of the host's; SIZE_MAX when they cannot be counted. */
+size_t ra_cuda_memory(const struct ra_backend_config *config);
+size_t ra_cuda_host_memory(const struct ra_backend_config *config);
+
+/* Zeroed blocks with every piece in its place. RA_ENOMEM, with bytes needed and free. */
+enum ra_status ra_cuda_allocate(struct ra_cuda *cuda, struct ra_error *err);
+void ra_cuda_release(struct ra_cuda *cuda);
+
+/* RA_EDEVICE naming what was done, unless it went well. */
+enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error *err);
+
+/* A transfer of n elements. */
+template <class T>
+enum ra_status ra_cuda_send(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
+                            struct ra_error *err)
+{
+    return ra_cuda_done(
+        cudaMemcpyAsync(pair.card, pair.host, n * sizeof(T), cudaMemcpyHostToDevice, cuda->stream),
+        "copy to the card", err);
+}
+template <class T>
+enum ra_status ra_cuda_fetch(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
+                             struct ra_error *err)
+{
+    return ra_cuda_done(
+        cudaMemcpyAsync(pair.host, pair.card, n * sizeof(T), cudaMemcpyDeviceToHost, cuda->stream),
+        "copy from the card", err);
+}
+
+/* Enclose the launches of an operation; then what it returns is fetched, and waited for. */
+enum ra_status ra_cuda_begin(struct ra_cuda *cuda, struct ra_error *err);
+enum ra_status ra_cuda_end(struct ra_cuda *cuda, struct ra_error *err);
+enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err);
+
+/* Operations of struct ra_backend_ops. */
+enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
+                                   float *out, struct ra_error *err);
+enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err);
+enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bool want_scores,
+                                       float *out, struct ra_error *err);
+enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
+                                   const struct ra_positions *sets, int n_sets, float *out,
+                                   struct ra_error *err);
+enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule *rule,
+                              struct ra_positions *order, struct ra_error *err);
+void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained *retained);
+enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err);
+enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
+                                    struct ra_error *err);
+enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
+                                  const float **scores, struct ra_error *err);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention and scores: each operation is one launch of decode_split over the rows it names.
+ */
+#include "kernels/cuda/backend.cuh"
+
+#include <string.h>
+
+static size_t query_floats(const struct ra_cuda *cuda)
+{
+    return (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+}
+
+static enum ra_status send_query(struct ra_cuda *cuda, const float *q, struct ra_error *err)
+{
+    memcpy(cuda->q.host, q, query_floats(cuda) * sizeof *q);
+    return ra_cuda_send(cuda, cuda->q, query_floats(cuda), err);
+}
+
+/* All rows of C_f. */
+static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[layer];
+    ra_decode_args a = {};
+    a.q = cuda->q.card;
+    a.k = of->k;
+    a.v = of->v;
+    a.n = of->n;
+    a.out = cuda->out.card;
+    a.partial = cuda->partial;
+    a.partial_sums = cuda->partial_sums;
+    a.ticket = cuda->ticket;
+    a.row_stride = cuda->config.max_rows;
+    a.logit_stride = cuda->logit_stride;
+    a.window = of->window;
+    a.Hkv = cuda->model.Hkv;
+    a.heads = cuda->model.G;
+    a.scale = (float)cuda->model.attn_scale;
+    return a;
+}
+
+struct launch {
+    const char *name;
+    int32_t n; /* keys of the longest row */
+    bool logits, gather;
+};
+
+static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &how,
+                          struct ra_error *err)
+{
+    int rows = a.Hkv * ra_decode_parts(a.heads);
+    ra_decode_plan plan = {};
+    plan.dtype = cuda->model.dtype;
+    plan.D = cuda->model.D;
+    plan.B = 1;
+    plan.splits = ra_decode_splits(cuda->n_sms, rows, how.n);
+    plan.logits = how.logits;
+    plan.gather = how.gather;
+    if (how.logits) { /* otherwise those of an earlier pass stay */
+        a.lse = cuda->lse;
+        a.logits = cuda->logits;
+    }
+    RA_TRY(ra_cuda_begin(cuda, err));
+    RA_TRY(ra_cuda_done(ra_launch_decode(plan, a, cuda->stream), how.name, err));
+    return ra_cuda_end(cuda, err);
+}
+
+static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,
+                                struct ra_error *err)
+{
+    RA_TRY(ra_cuda_fetch(cuda, cuda->out, query_floats(cuda), err));
+    RA_TRY(ra_cuda_wait(cuda, name, err));
+    memcpy(out, cuda->out.host, query_floats(cuda) * sizeof *out);
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
+                                   float *out, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    bool fused = want_scores && cuda->config.scores == RA_SCORES_FUSED;
+    launch how = {"attend to everything", cuda->layers[layer].rows, fused, false};
+    RA_BUG_ON(cuda->layers[layer].rows < 1);
+    RA_TRY(send_query(cuda, q, err));
+    RA_TRY(run(cuda, over_all(cuda, layer), how, err));
+    if (fused)
+        cuda->scores_layer = layer;
+    return fetch_out(cuda, out, how.name, err);
+}
+
+enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    launch how = {"score", cuda->layers[layer].rows, true, false};
+    RA_BUG_ON(cuda->layers[layer].rows < 1);
+    RA_TRY(send_query(cuda, q, err));
+    RA_TRY(run(cuda, over_all(cuda, layer), how, err));
+    cuda->scores_layer = layer;
+    return ra_cuda_wait(cuda, how.name, err);
+}
+
+enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bool want_scores,
+                                       float *out, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    const struct ra_cuda_layer *of = &cuda->layers[layer];
+    bool gathers = !of->r_k;
+    launch how = {"attend to the recycled cache", cuda->cap, false, gathers};
+    RA_BUG_ON(!of->held || of->rows < 1);
+    if (want_scores)
+        return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
+    for (int head = 0; head < cuda->model.Hkv; head++)
+        cuda->flags.host[head] = of->has_self[head];
+    RA_TRY(ra_cuda_send(cuda, cuda->flags, (size_t)cuda->model.Hkv, err));
+    RA_TRY(send_query(cuda, q, err));
+    ra_decode_args a = over_all(cuda, layer);
+    a.n = of->recycled.n;
+    a.self_k = of->self_k;
+    a.self_v = of->self_v;
+    a.self_in = cuda->flags.card;
+    if (gathers) {
+        a.index = of->recycled.slot_pos;
+        a.index_stride = cuda->cap;
+    } else {
+        a.k = of->r_k;
+        a.v = of->r_v;
+        a.row_stride = cuda->cap;
+    }
+    RA_TRY(run(cuda, a, how, err));
+    return fetch_out(cuda, out, how.name, err);
+}
+
+static enum ra_status check_set(const struct ra_positions *set, int32_t rows, struct ra_error *err)
+{
+    for (int32_t i = 0; i < set->n; i++)
+        if (set->pos[i] < 0 || set->pos[i] >= rows - 1)
+            return ra_fail(err, RA_ERANGE, "cuda: set: expected positions 0 to %d, got %d",
+                           (int)rows - 2, (int)set->pos[i]);
+    return RA_OK;
+}
+
+/* The sets, with self at the end, as numbers of rows of C_f of all KV heads together: so that any
+ * number of sets may share one. */
+static enum ra_status list_rows(struct ra_cuda *cuda, int layer, const struct ra_positions *sets,
+                                int n_sets, int32_t *stride, struct ra_error *err)
+{
+    int32_t rows = cuda->layers[layer].rows, longest = 0;
+    for (int i = 0; i < n_sets; i++) {
+        RA_TRY(check_set(&sets[i], rows, err));
+        longest = sets[i].n + 1 > longest ? sets[i].n + 1 : longest;
+    }
+    RA_BUG_ON(longest > cuda->config.max_rows);
+    *stride = longest;
+    for (int i = 0; i < n_sets; i++) {
+        int32_t *to = cuda->index.host + (size_t)i * (size_t)longest;
+        int32_t first = i / (n_sets / cuda->model.Hkv) * cuda->config.max_rows;
+        for (int32_t j = 0; j < sets[i].n; j++)
+            to[j] = first + sets[i].pos[j];
+        to[sets[i].n] = first + rows - 1;
+        cuda->index_n.host[i] = sets[i].n + 1;
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
+                                   const struct ra_positions *sets, int n_sets, float *out,
+                                   struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    RA_BUG_ON(n_sets != cuda->model.Hkv && n_sets != cuda->model.Hq);
+    int32_t longest;
+    RA_TRY(list_rows(cuda, layer, sets, n_sets, &longest, err));
+    launch how = {"attend to sets", longest, false, true};
+    RA_TRY(ra_cuda_send(cuda, cuda->index, (size_t)n_sets * (size_t)longest, err));
+    RA_TRY(ra_cuda_send(cuda, cuda->index_n, (size_t)n_sets, err));
+    RA_TRY(send_query(cuda, q, err));
+    ra_decode_args a = over_all(cuda, layer);
+    a.n = cuda->index_n.card;
+    a.index = cuda->index.card;
+    a.index_stride = longest;
+    a.row_stride = 0;
+    a.Hkv = n_sets;
+    a.heads = cuda->model.Hq / n_sets;
+    RA_TRY(run(cuda, a, how, err));
+    return fetch_out(cuda, out, how.name, err);
+}

@@ -1,0 +1,76 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# The product's cuda backend, run on the host: the same sets, counts and checks as the cpu backend's.
+# A fingerprint is over every set and count, and a replay fails where an output, a selection, a
+# refresh or an eviction is not the reference's.
+
+load ../cli/common
+
+emu() { # ARGUMENTS of replay: by the emulated card
+    "$emulated" replay "$@" --backend cuda --repeat 1 -q
+}
+
+setup_file() {
+    emulated=$(realpath "${RATTN_EMU:-$BATS_TEST_DIRNAME/../../build/emu/rattn-sim}")
+    export emulated
+}
+
+same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
+    "$emulated" replay "$@" --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$@" --format json --check cpu.json >cuda.json
+    json 'all(x["backend"] == "cuda" and x["near_ties"] == 0 and x["kernel_err"]["max"] <= 1e-5
+          for x in (d if isinstance(d, list) else [d]))' <cuda.json | grep -qx True
+}
+
+@test "the embedded recording, whole, under every kind of schedule" {
+    same "$sample" -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 \
+        -p streaming:k=256 -p oracle:k=256
+}
+
+@test "integer-valued scores: every option of a selection, no tie decided otherwise" {
+    local trace=synth:case=integer,D=64,P=96,N=24 policies=() agg current evict
+    for agg in max mean first sum; do
+        for current in pseudo snapkv drop; do
+            for evict in pooled raw; do
+                policies+=(-p "recycled:k=12,stride=4,pool=3,agg=$agg,current=$current,evict=$evict")
+            done
+        done
+    done
+    same "$trace" "${policies[@]}"
+    same "$trace" "${policies[@]:0:8}" --cache gather --scores recompute
+}
+
+@test "what a full step does: before or after attending, refreshed by turns, never" {
+    local trace=synth:case=drift,D=64,P=128,N=24
+    same "$trace" -p recycled:k=16,stride=4,attend=after -p recycled:k=16,stride=4,stagger=1 \
+        -p recycled:k=16,stride=1 -p recycled:k=16,stride=100 -p recycled:k=1,stride=4 \
+        -p recycled:k=500,stride=4 -p recycled:k=16,stride=4,sim=0.9 \
+        -p recycled:k=16,stride=4,sim=0.9,query=post -p streaming:k=16,stride=4 \
+        -p streaming:k=8
+}
+
+@test "a card without room, and a head it has no kernel for, are refused before anything runs" {
+    run -1 --separate-stderr env RA_EMU_MEMORY=100000 "$emulated" replay "$sample" -p full \
+        --backend cuda
+    [[ $stderr == *"cuda: the replay needs "*" GiB of the card's memory, 0.00 GiB are free"* ]]
+    run -2 --separate-stderr "$emulated" replay synth:case=flat,D=32 -p full --backend cuda
+    [[ $stderr == *"cuda: expected head dimensions"*"got D = 32"* ]]
+    run -2 --separate-stderr "$emulated" replay synth:case=flat,D=64,P=9000,N=4 \
+        -p recycled:k=9000,stride=4 --backend cuda
+    [[ $stderr == *"cuda: expected k below 8192, got 9001 entries"* ]]
+}
+
+@test "no card: exit 3 and what to do" {
+    run -3 --separate-stderr env RA_EMU_SMS=0 "$emulated" replay "$sample" -p full --backend cuda
+    [[ $stderr == *"cuda: no GPU found"*"use --backend cpu" ]]
+    RA_EMU_SMS=0 "$emulated" list backends | grep -A 1 '^cuda *unavailable'
+}
+
+@test "the store says which backend ran, and that nothing was timed" {
+    emu synth:case=needle,D=64,P=64,N=8 -p full -p recycled:k=8,stride=4 --db s.db >/dev/null
+    run -0 sqlite3 s.db "select group_concat(distinct backend), count(*) from run"
+    [ "$output" = "cuda|2" ]
+    run -0 "$emulated" list runs s.db --format json
+    json 'all(x["method"] is None and x["device"].startswith("emulated on the host") for x in d)' \
+        <<<"$output" | grep -qx True
+}
