@@ -225,15 +225,15 @@ traces-8k: ## all layers, 7936 + 256 tokens, in build/traces
 	$(Q)traces/tools/make_traces.sh 8k
 # What goes where below PREFIX, as Debian lays it out; the licence is "copyright" there.
 INSTALLED := bin/rattn-sim share/man/man1/rattn-sim.1 share/bash-completion/completions/rattn-sim \
-             $(addprefix share/doc/rattn-sim/,README.md FORMAT.md copyright)
+             $(addprefix share/doc/rattn-sim/,README.md FORMAT.md copyright) $(CUDA_LIB:build/%=lib/rattn-sim/%)
 install uninstall: private export TO = $(DESTDIR)$(PREFIX)
 install: all ## honours DESTDIR and PREFIX
-	set -- build/rattn-sim build/rattn-sim.1 build/rattn-sim.bash README.md traces/FORMAT.md LICENSE; \
+	set -- build/rattn-sim build/rattn-sim.1 build/rattn-sim.bash README.md traces/FORMAT.md LICENSE $(CUDA_LIB); \
 	for to in $(INSTALLED); do \
 	  install -D -m $$(test "$$to" = bin/rattn-sim && echo 755 || echo 644) "$$1" "$$TO/$$to" || exit 1; shift; done
 uninstall: ## removes what install put there
 	for to in $(INSTALLED); do rm -f "$$TO/$$to" || exit 1; done
-	if [ -d "$$TO/share/doc/rattn-sim" ]; then rmdir "$$TO/share/doc/rattn-sim"; fi
+	for of in share/doc lib; do if [ -d "$$TO/$$of/rattn-sim" ]; then rmdir "$$TO/$$of/rattn-sim"; fi; done
 
 # --- about ---------------------------------------------------------------------------------------
 .PHONY: clean help config
@@ -245,6 +245,6 @@ config: ## what was found, and what its absence switches off
 	@echo "cmocka       $(if $(CMOCKA),found,missing: libcmocka-dev (make test needs it))"
 	@echo "AArch64      $(if $(shell command -v $(ARM)gcc),$(if $(shell command -v qemu-aarch64),tested by $(ARM)gcc and qemu-aarch64,not tested: no qemu-aarch64),not tested: no $(ARM)gcc)"
 	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
-	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),no nvcc in PATH) (unused: no cuda backend)"
+	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),missing: no nvcc in PATH (no cuda backend))"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile tests/emu/emu.mk tests/gpu/gpu.mk

@@ -135,8 +135,18 @@ struct ra_backend_ops {
 /* cpu, null and, where it is linked, cuda; NULL-terminated. */
 extern const struct ra_backend_ops *const ra_backends[];
 
-/* NULL when there is none of that name. */
+/* NULL when there is none of that name in the table. */
 const struct ra_backend_ops *ra_backend_find(const char *name);
+
+/* The same; where cuda is not linked it comes from librattn_cuda.so, beside the program or in
+ * ../lib/rattn-sim. RA_ENODEV when that cannot be; RA_OK and *ops NULL for a name that is none. */
+RA_MUST_CHECK enum ra_status ra_backend_load(const char *name, const struct ra_backend_ops **ops,
+                                             struct ra_error *err);
+
+/* What a library and the program must agree on: it has a uint64_t ra_backend_abi of this value. */
+#define RA_BACKEND_ABI                                                                             \
+    ((uint64_t)sizeof(struct ra_backend_ops) << 32 |                                               \
+     (uint64_t)sizeof(struct ra_backend_config) << 16 | (uint64_t)sizeof(struct ra_model))
 
 /*
  * Largest ||o_backend - o||/||o|| that rounding explains: 1e-5 + 8 * 2^-24 * the largest over keys

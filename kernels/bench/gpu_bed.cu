@@ -280,11 +280,7 @@ void gpu_bed::move(cudaStream_t stream) const
     a.row_stride = s.L;
     a.cap = s.K;
     a.Hkv = s.Hkv;
-    int row_bytes = s.D * (int)ra_dtype_bytes(s.dtype), each = RA_MOVE_THREADS * 16 / row_bytes;
-    dim3 grid((unsigned)((s.K + each - 1) / each), (unsigned)s.rows());
-    GPU(row_bytes == 128   ? ra_launch(move_rows<128>, grid, RA_MOVE_THREADS, 0, stream, a)
-        : row_bytes == 256 ? ra_launch(move_rows<256>, grid, RA_MOVE_THREADS, 0, stream, a)
-                           : ra_launch(move_rows<512>, grid, RA_MOVE_THREADS, 0, stream, a));
+    GPU(ra_launch_move(s.rows(), s.D * (int)ra_dtype_bytes(s.dtype), a, stream));
 }
 
 void gpu_bed::insert(cudaStream_t stream) const

@@ -37,6 +37,29 @@ enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct 
 
 /* --- what it can run -------------------------------------------------------------------------- */
 
+/* Numbers of the toolkit's errors, not all of which every toolkit names. */
+enum {
+    STUB_LIBRARY = 34,
+    INSUFFICIENT_DRIVER = 35,
+    DRIVER_MISMATCH = 803,
+    COMPAT_UNSUPPORTED = 804
+};
+
+static enum ra_status no_driver(struct ra_error *err)
+{
+    int driver = 0, needed = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&needed);
+    if (driver == 0)
+        return ra_fail(err, RA_ENODEV,
+                       "cuda: no NVIDIA driver found (libcuda.so.1 does not load); "
+                       "use --backend cpu");
+    return ra_fail(err, RA_ENODEV,
+                   "cuda: the NVIDIA driver is for CUDA %d.%d, expected %d.%d or newer; use "
+                   "--backend cpu",
+                   driver / 1000, driver % 1000 / 10, needed / 1000, needed % 1000 / 10);
+}
+
 static enum ra_status cuda_probe(struct ra_error *err)
 {
     int n = 0;
@@ -44,12 +67,28 @@ static enum ra_status cuda_probe(struct ra_error *err)
     (void)cudaGetLastError();
     if (error == cudaSuccess && n > 0)
         return RA_OK;
-    if (error == cudaErrorNoDevice || error == cudaSuccess)
+    switch ((int)error) {
+    case cudaSuccess:
+    case cudaErrorNoDevice:
         return ra_fail(
             err, RA_ENODEV,
             "cuda: no GPU found: expected at least one NVIDIA device; use --backend cpu");
-    return ra_fail(err, RA_ENODEV, "cuda: no NVIDIA driver found (%s); use --backend cpu",
-                   cudaGetErrorString(error));
+    case STUB_LIBRARY:
+        return ra_fail(err, RA_ENODEV,
+                       "cuda: libcuda.so.1 is the toolkit's stub, expected the driver's; use "
+                       "--backend cpu");
+    case DRIVER_MISMATCH:
+    case COMPAT_UNSUPPORTED:
+        return ra_fail(
+            err, RA_ENODEV,
+            "cuda: the NVIDIA driver and its libraries are of different versions; restart "
+            "the machine or install them anew");
+    case INSUFFICIENT_DRIVER:
+        return no_driver(err);
+    default:
+        return ra_fail(err, RA_ENODEV, "cuda: no GPU to be had: %s; use --backend cpu",
+                       cudaGetErrorString(error));
+    }
 }
 
 static void cuda_device(char *text, size_t size)
@@ -310,7 +349,12 @@ static enum ra_status cuda_set_reference(void *self, int layer, const float *q,
     return compare(static_cast<struct ra_cuda *>(self), layer, q, RA_QUERY_SET, err);
 }
 
-extern "C" const struct ra_backend_ops ra_backend_cuda;
+/* The two names of the library that are visible. */
+extern "C" {
+extern const struct ra_backend_ops ra_backend_cuda __attribute__((visibility("default")));
+extern const uint64_t ra_backend_abi __attribute__((visibility("default")));
+}
+const uint64_t ra_backend_abi = RA_BACKEND_ABI;
 const struct ra_backend_ops ra_backend_cuda = {
     "cuda",
     "one NVIDIA GPU; D = Dv of 64, 128 or 256",

@@ -127,14 +127,8 @@ static enum ra_status move(struct ra_cuda *cuda, const struct ra_cuda_layer *of,
     a.row_stride = cuda->config.max_rows;
     a.cap = cuda->cap;
     a.Hkv = cuda->model.Hkv;
-    unsigned each = RA_MOVE_THREADS * 16 / (unsigned)cuda->row_bytes;
-    dim3 grid(((unsigned)cuda->cap + each - 1) / each, (unsigned)cuda->model.Hkv);
-    cudaError_t error = cuda->row_bytes == 128
-                            ? ra_launch(move_rows<128>, grid, RA_MOVE_THREADS, 0, cuda->stream, a)
-                        : cuda->row_bytes == 256
-                            ? ra_launch(move_rows<256>, grid, RA_MOVE_THREADS, 0, cuda->stream, a)
-                            : ra_launch(move_rows<512>, grid, RA_MOVE_THREADS, 0, cuda->stream, a);
-    return ra_cuda_done(error, "move rows", err);
+    return ra_cuda_done(ra_launch_move(cuda->model.Hkv, (int)cuda->row_bytes, a, cuda->stream),
+                        "move rows", err);
 }
 
 enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err)

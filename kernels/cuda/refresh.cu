@@ -189,6 +189,22 @@ template __global__ void move_rows<128>(ra_move_args);
 template __global__ void move_rows<256>(ra_move_args);
 template __global__ void move_rows<512>(ra_move_args);
 
+template <int kRowBytes>
+static cudaError_t launch_move(int rows, const ra_move_args &args, cudaStream_t stream)
+{
+    const int kEach = RA_MOVE_THREADS * 16 / kRowBytes;
+    dim3 grid((unsigned)((args.cap + kEach - 1) / kEach), (unsigned)rows);
+    return ra_launch(move_rows<kRowBytes>, grid, RA_MOVE_THREADS, 0, stream, args);
+}
+
+cudaError_t ra_launch_move(int rows, int row_bytes, const ra_move_args &args, cudaStream_t stream)
+{
+    return row_bytes == 128   ? launch_move<128>(rows, args, stream)
+           : row_bytes == 256 ? launch_move<256>(rows, args, stream)
+           : row_bytes == 512 ? launch_move<512>(rows, args, stream)
+                              : cudaErrorInvalidValue;
+}
+
 /* One lane: a slot for self, whose place in the lists it takes. */
 __device__ __forceinline__ int32_t ra_take_slot(const ra_insert_args &a, int64_t row,
                                                 int32_t position)

@@ -57,6 +57,9 @@ struct ra_move_args {
 /* Grid (cap rows at RA_MOVE_THREADS * 16 / kRowBytes a CTA, rows); surplus CTAs exit. */
 template <int kRowBytes> __global__ void move_rows(ra_move_args a);
 
+/* move_rows over `rows` rows of 128, 256 or 512 bytes; cudaErrorInvalidValue for others. */
+cudaError_t ra_launch_move(int rows, int row_bytes, const ra_move_args &args, cudaStream_t stream);
+
 struct ra_insert_args {
     struct ra_recycled cache;
     const void *self_k, *self_v; /* [rows][D] the new token */

@@ -44,7 +44,7 @@ static void check_host(json_t *rows)
     add(rows, "memory", true, text, NULL);
     add(rows, "NVIDIA driver", *host.nvidia_driver,
         *host.nvidia_driver ? host.nvidia_driver : "no /proc/driver/nvidia/version",
-        "only needed by the cuda backend, which this version does not have");
+        "only needed by the cuda backend: install the driver of your GPU");
 }
 
 static void check_libraries(json_t *rows)
@@ -57,7 +57,7 @@ static void check_libraries(json_t *rows)
     bool has_toolkit = sizeof RA_CUDA_TOOLKIT > 1;
     add(rows, "CUDA toolkit", has_toolkit,
         has_toolkit ? RA_CUDA_TOOLKIT " when this was built" : "no nvcc when this was built",
-        "only needed by the cuda backend, which this version does not have");
+        "only needed by the cuda backend: install CUDA 12.4 or newer, build again");
 }
 
 /* A program by name in PATH, as a shell would find it. */

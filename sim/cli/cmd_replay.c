@@ -162,11 +162,9 @@ static enum ra_status pick_backend(const char *name, const struct ra_backend_ops
     const char *names[16];
     char hint[RA_HINT_MAX];
     size_t n = 0;
-    *backend = ra_backend_find(name);
+    RA_TRY(ra_backend_load(name, backend, err));
     if (*backend)
         return (*backend)->probe(err);
-    if (strcmp(name, "cuda") == 0)
-        return ra_fail(err, RA_ENODEV, "cuda: not in this build, which found no nvcc; use --backend cpu");
     for (; n < 16 && ra_backends[n]; n++)
         names[n] = ra_backends[n]->name;
     struct ra_span span = ra_span_of(name);

@@ -146,30 +146,38 @@ void ra_list_print_policies(const json_t *rows, int verbosity)
 /* --- backends and devices ----------------------------------------------------------------------
  */
 
+static enum ra_status append_backend(json_t *rows, const struct ra_backend_ops *ops,
+                                     struct ra_error *err)
+{
+    struct ra_error why = {RA_OK, ""};
+    char device[128] = "";
+    bool is_there = ops->probe(&why) == RA_OK;
+    if (is_there && ops->device)
+        ops->device(device, sizeof device);
+    return append(rows,
+                  json_pack("{s:s, s:s, s:b, s:s?, s:s?, s:b, s:b}", "name", ops->name, "summary",
+                            ops->summary, "available", is_there, "device", *device ? device : NULL,
+                            "reason", is_there ? NULL : why.msg, "exact",
+                            (ops->caps & RA_CAP_EXACT) != 0, "timed",
+                            (ops->caps & RA_CAP_TIMED) != 0),
+                  err);
+}
+
 enum ra_status ra_list_backends(json_t *rows, const char *db, struct ra_error *err)
 {
     (void)db;
-    for (size_t i = 0; ra_backends[i]; i++) {
-        const struct ra_backend_ops *ops = ra_backends[i];
-        struct ra_error why = {RA_OK, ""};
-        char device[128] = "";
-        bool is_there = ops->probe(&why) == RA_OK;
-        if (is_there && ops->device)
-            ops->device(device, sizeof device);
-        RA_TRY(append(rows,
-                      json_pack("{s:s, s:s, s:b, s:s?, s:s?, s:b, s:b}", "name", ops->name,
-                                "summary", ops->summary, "available", is_there, "device",
-                                *device ? device : NULL, "reason", is_there ? NULL : why.msg,
-                                "exact", (ops->caps & RA_CAP_EXACT) != 0, "timed",
-                                (ops->caps & RA_CAP_TIMED) != 0),
-                      err));
-    }
+    const struct ra_backend_ops *cuda = NULL;
+    struct ra_error why = {RA_OK, ""};
+    for (size_t i = 0; ra_backends[i]; i++)
+        RA_TRY(append_backend(rows, ra_backends[i], err));
     if (ra_backend_find("cuda"))
         return RA_OK;
+    if (ra_backend_load("cuda", &cuda, &why) == RA_OK)
+        return append_backend(rows, cuda, err);
     return append(rows,
                   json_pack("{s:s, s:s, s:b, s:n, s:s, s:b, s:b}", "name", "cuda", "summary",
-                            "one NVIDIA GPU; D = Dv of 64, 128 or 256", "available", 0, "device", "reason",
-                            "cuda: not in this build, which found no nvcc", "exact", 1, "timed", 0),
+                            "one NVIDIA GPU; D = Dv of 64, 128 or 256", "available", 0, "device",
+                            "reason", why.msg, "exact", 1, "timed", 0),
                   err);
 }
 

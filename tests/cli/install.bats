@@ -20,8 +20,11 @@ install_to() { # TARGET WORD...
     to="$PWD/a \$place of 'mine'"
     install_to install DESTDIR="${to//\$/\$\$}" PREFIX=/usr
     run -0 find "$to" -type f -printf '%m %P\n'
+    # shellcheck disable=SC2012 # the library is there where nvcc was
+    library=$(ls "$TREE/build/librattn_cuda.so" 2>/dev/null | sed 's/.*/644 usr\/lib\/rattn-sim\/librattn_cuda.so/')
     diff <(echo "$output" | sort) - <<-END
-	644 usr/share/bash-completion/completions/rattn-sim
+	${library:+$library
+	}644 usr/share/bash-completion/completions/rattn-sim
 	644 usr/share/doc/rattn-sim/FORMAT.md
 	644 usr/share/doc/rattn-sim/README.md
 	644 usr/share/doc/rattn-sim/copyright

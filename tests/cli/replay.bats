@@ -43,6 +43,20 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *cuda* ]]
 }
 
+@test "the cuda backend's library: missing, broken, of another version" {
+    cp "$rattn" rattn
+    run -3 --separate-stderr ./rattn replay "$sample" -p full --backend cuda
+    [[ $stderr == *"cuda: librattn_cuda.so is not beside this program; building it needs nvcc"* ]]
+    echo "no library" >librattn_cuda.so
+    run -3 --separate-stderr ./rattn replay "$sample" -p full --backend cuda
+    [[ $stderr == "rattn-sim: cuda: "*"librattn_cuda.so: "* ]]
+    echo 'const unsigned long ra_backend_abi = 1; int ra_backend_cuda;' |
+        gcc -shared -x c -o librattn_cuda.so -
+    run -3 --separate-stderr ./rattn replay "$sample" -p full --backend cuda
+    [[ $stderr == *"librattn_cuda.so is of another version of rattn-sim; build both anew"* ]]
+    ./rattn list backends | tr -s " \n" " " | grep -q "cuda unavailable .*is of another version"
+}
+
 @test "steps and layers outside the recording are usage errors that name the range" {
     run -2 --separate-stderr "$rattn" replay "$sample" -p full --steps 0..192
     [[ $stderr == *0..191* ]]

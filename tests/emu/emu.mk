@@ -48,10 +48,29 @@ test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 
 # For the cards that are meant; needs no GPU. The tests use all that the one header offers.
-build/nvcc/%.o: %.cu
+CUDA_ARCH ?= 80 90
+NVCC_OBJ  := $(EMU_CU:%.cu=build/nvcc/%.o)
+NVCC_STAMP := build/nvcc/arch
+$(NVCC_STAMP): FORCE
+	$(Q)mkdir -p $(@D); echo '$(CUDA_ARCH) $(CUDA_VER)' | cmp -s - $@ || echo '$(CUDA_ARCH) $(CUDA_VER)' >$@
+build/nvcc/%.o: %.cu $(NVCC_STAMP)
 	@echo "  NVCC  $<"
-	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -lineinfo -Werror all-warnings -I. -MMD \
-	  -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden -I. -MMD \
+	  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+	  -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) -c -o $@ $<
+# The cuda backend, with what it needs of level 0 and with cudart; only the driver is looked for when it
+# is loaded.
+CUDA_C   := $(patsubst %,build/nvcc/%.o,sim/model sim/base/error sim/base/half)
+build/nvcc/sim/%.o: sim/%.c
+	$(Q)mkdir -p $(@D) && $(CC) -std=c17 -O2 -fPIC -fvisibility=hidden -D_GNU_SOURCE -I. -c -o $@ $<
+build/librattn_cuda.so: $(NVCC_OBJ) $(CUDA_C)
+	@echo "  LD    $@"
+	$(Q)$(CXX) -shared -o $@ $^ -L$(dir $(NVCC))../lib64 -lcudart_static -static-libstdc++ -static-libgcc \
+	  -Wl,--exclude-libs,ALL -ldl -lrt -lm -pthread
+.PHONY: cuda
+cuda: need-nvcc build/librattn_cuda.so ## build/librattn_cuda.so: the cuda backend
+all: $(if $(NVCC),build/librattn_cuda.so)
+CUDA_LIB := $(if $(NVCC),build/librattn_cuda.so,$(wildcard build/librattn_cuda.so))
 nvcc-tests: build/nvcc/tests/emu/test_kernels.o build/nvcc/tests/emu/test_runtime.o build/nvcc/tests/emu/faults/faults.o
-nvcc-check: nvcc-tests $(EMU_CU:%.cu=build/nvcc/%.o) ## every CUDA source for sm_80 and sm_90
+nvcc-check: nvcc-tests $(NVCC_OBJ) ## every CUDA source for sm_80 and sm_90
 -include $(shell find build/nvcc -name '*.d' 2>/dev/null)

@@ -462,7 +462,7 @@ static enum ra_status everything(struct ra_case *c, struct ra_error *err)
 static void test_every_call_may_fail(void **state)
 {
     (void)state;
-    int said = 0, unsaid = 0;
+    int said = 0;
     for (long n = 1; n < 400; n++) {
         struct ra_case c;
         struct ra_error err = {0};
@@ -477,11 +477,9 @@ static void test_every_call_may_fail(void **state)
             assert_memory_equal(err.msg, "cuda: ", 6);
         }
         said += st != RA_OK;
-        unsaid += st == RA_OK;
         ra_case_fini(&c);
         assert_int_equal(ra_emu_allocated(), 0);
     }
-    print_message("%d failures said, %d calls beyond the last or without effect\n", said, unsaid);
     assert_true(said > 60);
 }
 
