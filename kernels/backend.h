@@ -18,8 +18,7 @@ extern "C" {
 
 enum ra_backend_caps {
     RA_CAP_EXACT = 1,     /* outputs are attention, to the bound of ra_kernel_err_bound */
-    RA_CAP_TIMED = 2,     /* times of its operations mean something */
-    RA_CAP_OWN_MEMORY = 4 /* what `memory` counts is the device's, not the host's */
+    RA_CAP_OWN_MEMORY = 2 /* what `memory` counts is the device's, not the host's */
 };
 
 enum ra_cache_mode { RA_CACHE_COMPACT, RA_CACHE_GATHER };
@@ -44,15 +43,27 @@ struct ra_prompt_rows {
     int32_t P;
 };
 
+/* One step of a recording that was played. */
+struct ra_step_time {
+    uint64_t begin_ns, end_ns; /* the host launched it, CLOCK_MONOTONIC */
+    uint64_t event_ns;         /* taken by the device */
+};
+
 struct ra_backend_ops {
     const char *name, *summary;
     unsigned caps;
+    const char *method; /* of its times: cpu-wall, cuda-event, synthetic; NULL: none are kept */
+    const char *launch_mode; /* what one launch covers: call, step-graph */
 
     /* RA_OK, or RA_ENODEV and the reason, which starts with the backend's name. */
     enum ra_status (*probe)(struct ra_error *err);
 
     /* One line naming the device, e.g. the processor's model name. Optional. */
     void (*device)(char *text, size_t size);
+
+    /* Bytes of the cache between its processors and the memory that holds KV. Optional: the host's
+     * last level. */
+    size_t (*cache_bytes)(void);
 
     /* Bytes that open will take for this configuration, computed before anything is allocated. */
     size_t (*memory)(const struct ra_backend_config *config);
@@ -128,6 +139,20 @@ struct ra_backend_ops {
      * own. scores [Hkv] in the ascending order of C_r with self last; borrowed. */
     enum ra_status (*accumulate)(void *self, int layer, enum ra_agg agg, bool keep,
                                  const float **scores, struct ra_error *err);
+
+    /*
+     * Steps timed apart from the calls that make them up. NULL: each call is timed from outside.
+     * After a checked run from reset to the last step, the same calls are made once more between
+     * record_begin and play: they do not run, return what they returned before where that decides
+     * anything (select), and are recorded as steps. record_step opens step t, -1 first. play runs
+     * all recorded steps from the state after `load`, without a copy or a wait between them:
+     * times [1 + n_steps] is filled, out [n_steps][n_layers][Hq][Dv] is borrowed until the next
+     * call.
+     */
+    enum ra_status (*record_begin)(void *self, struct ra_error *err);
+    enum ra_status (*record_step)(void *self, int32_t t, struct ra_error *err);
+    enum ra_status (*play)(void *self, struct ra_step_time *times, const float **out,
+                           struct ra_error *err);
 
     void (*close)(void *self); /* accepts NULL */
 };

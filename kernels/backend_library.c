@@ -37,9 +37,7 @@ static enum ra_status load(const char *file, const char *table, const struct ra_
 {
     char path[PATH_MAX + 64];
     if (!find_library(file, path, sizeof path))
-        return ra_fail(err, RA_ENODEV,
-                       "cuda: %s is not beside this program; building it needs nvcc (CUDA 12.4 or "
-                       "newer); use --backend cpu",
+        return ra_fail(err, RA_ENODEV, "cuda: no %s beside this program; building it needs nvcc",
                        file);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)

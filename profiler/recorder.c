@@ -50,17 +50,18 @@ uint64_t ra_recorder_begin(void)
     return ra_clock_ns();
 }
 
-enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint64_t begin_ns, int32_t step,
-                               int layer, enum ra_op op, struct ra_error *err)
+static enum ra_status keep(struct ra_recorder *recorder, const struct ra_op_time *time,
+                           struct ra_error *err)
 {
-    uint64_t end_ns = ra_clock_ns();
-    if (step >= 0 && step < recorder->first_step)
+    uint64_t ns = time->op == RA_OP_WHOLE_STEP ? time->event_ns : time->end_ns - time->start_ns;
+    if (time->step >= 0 && time->step < recorder->first_step)
         return RA_OK;
-    if (step < 0) {
-        recorder->prefill_ns += end_ns - begin_ns;
+    if (time->step < 0) {
+        recorder->prefill_ns += ns;
     } else {
-        recorder->op_ns[op] += end_ns - begin_ns;
-        recorder->step_ns[step - recorder->first_step] += end_ns - begin_ns;
+        if (time->op < RA_OP_COUNT)
+            recorder->op_ns[time->op] += ns;
+        recorder->step_ns[time->step - recorder->first_step] += ns;
     }
     if (recorder->n_ops == recorder->capacity) {
         size_t capacity = 2 * recorder->capacity;
@@ -71,7 +72,26 @@ enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint64_t begin_ns, 
         recorder->ops = ops;
         recorder->capacity = capacity;
     }
-    recorder->ops[recorder->n_ops++] = (struct ra_op_time){
-        .step = step, .layer = layer, .op = op, .start_ns = begin_ns, .end_ns = end_ns};
+    recorder->ops[recorder->n_ops++] = *time;
     return RA_OK;
+}
+
+enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint64_t begin_ns, int32_t step,
+                               int layer, enum ra_op op, struct ra_error *err)
+{
+    struct ra_op_time time = {
+        .step = step, .layer = layer, .op = op, .start_ns = begin_ns, .end_ns = ra_clock_ns()};
+    return keep(recorder, &time, err);
+}
+
+enum ra_status ra_recorder_step(struct ra_recorder *recorder, int32_t step, uint64_t begin_ns,
+                                uint64_t end_ns, uint64_t event_ns, struct ra_error *err)
+{
+    struct ra_op_time time = {.step = step,
+                              .layer = -1,
+                              .op = RA_OP_WHOLE_STEP,
+                              .start_ns = begin_ns,
+                              .end_ns = end_ns,
+                              .event_ns = event_ns};
+    return keep(recorder, &time, err);
 }

@@ -24,7 +24,8 @@ enum ra_op {
     RA_OP_REFRESH,
     RA_OP_EVICT,
     RA_OP_COSINE,
-    RA_OP_COUNT
+    RA_OP_COUNT,
+    RA_OP_WHOLE_STEP = RA_OP_COUNT /* of all layers, where operations are not told apart */
 };
 
 /* "append", "attend", ... */
@@ -34,7 +35,8 @@ struct ra_op_time {
     int32_t step;
     int layer; /* model layer number */
     enum ra_op op;
-    uint64_t start_ns, end_ns;
+    uint64_t start_ns, end_ns; /* of the host */
+    uint64_t event_ns;         /* of the device, where it is its time that counts; else 0 */
 };
 
 struct ra_recorder {
@@ -60,6 +62,12 @@ uint64_t ra_recorder_begin(void);
 RA_MUST_CHECK enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint64_t begin_ns,
                                              int32_t step, int layer, enum ra_op op,
                                              struct ra_error *err);
+
+/* A whole step whose time is a device's, in place of brackets round its operations; the host's
+ * stamps are of its launch. */
+RA_MUST_CHECK enum ra_status ra_recorder_step(struct ra_recorder *recorder, int32_t step,
+                                              uint64_t begin_ns, uint64_t end_ns, uint64_t event_ns,
+                                              struct ra_error *err);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 #include "profiler/store.h"
 
 #include <errno.h>
+#include <math.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
@@ -236,6 +237,7 @@ enum ra_status ra_store_scope_exec(struct ra_store *store, const struct ra_scope
     ra_row_int(&row, exec->scope_id);
     ra_row_u64(&row, exec->start_ns);
     ra_row_u64(&row, exec->end_ns);
+    ra_row_real(&row, exec->event_ns ? (double)exec->event_ns / 1e3 : NAN);
     ra_row_text(&row, exec->output_hash);
     return ra_row_write(&row, err);
 }

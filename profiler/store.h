@@ -124,7 +124,8 @@ RA_MUST_CHECK enum ra_status ra_store_scope(struct ra_store *store, const struct
 /* Host-side execution of a scope in a pass, ns of CLOCK_MONOTONIC. output_hash may be NULL. */
 struct ra_scope_exec_row {
     int64_t pass_id, scope_id;
-    uint64_t start_ns, end_ns;
+    uint64_t start_ns, end_ns; /* of the host */
+    uint64_t event_ns;         /* taken by the device, from its events; 0: not known */
     const char *output_hash;
 };
 RA_MUST_CHECK enum ra_status ra_store_scope_exec(struct ra_store *store,

@@ -52,7 +52,7 @@ static const char *const sql[RA_SQL_COUNT] = {
     [RA_SQL_SCOPE_ADD] = "INSERT INTO scope(run_id, kind, step, layer, name_id, parent_id)"
                          " VALUES(?,?,?,?,?,?)",
     [RA_SQL_SCOPE_EXEC] = "INSERT INTO scope_exec(pass_id, scope_id, host_start_ns, host_end_ns,"
-                          " output_hash) VALUES(?,?,?,?,?)",
+                          " event_us, output_hash) VALUES(?,?,?,?,?,?)",
     [RA_SQL_LAYER_STEP] = LAYER_STEP_INTO LAYER_STEP_MARKS,
     [RA_SQL_LAYER_STEPS] = LAYER_STEP_INTO FOUR(FOUR(FOUR(LAYER_STEP_MARKS))),
     [RA_SQL_RETAINED] = "INSERT INTO retained(run_id, layer, head, pos, first_step, last_step)"

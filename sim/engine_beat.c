@@ -38,6 +38,12 @@ static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t
     return ra_spool_get(b->track->spool, slot, b->record, err);
 }
 
+/* Does what the backend returns hold something to check? */
+static bool is_exact(const struct ra_beat *b)
+{
+    return (b->ops->caps & RA_CAP_EXACT) && !b->is_recording;
+}
+
 static void adopt_view(struct ra_beat *b)
 {
     for (int h = 0; h < b->shape->model->Hkv; h++) {
@@ -59,7 +65,7 @@ static enum ra_status refresh(struct ra_beat *b, struct ra_error *err)
         ra_policy_view(b->track->policy, b->step.layer, h, &view);
         expected += view.set.n - ra_kvset_common(view.set.pos, view.set.n, old->pos, old->n);
     }
-    if ((b->ops->caps & RA_CAP_EXACT) && moved != expected)
+    if (is_exact(b) && moved != expected)
         return ra_fail(err, RA_EDIVERGED,
                        "layer %d, step %d: the refresh moved %lld entries, expected %lld",
                        b->lane->id, b->step.t, (long long)moved, (long long)expected);
@@ -141,7 +147,7 @@ static enum ra_status compare_query(struct ra_beat *b, const struct ra_plan *pla
     const float *q = query_to_compare(b, plan);
     TIMED(b, RA_OP_COSINE, compare_on_device(b, plan, q, &cosine, err), err);
     /* Queries are un-rotated into f32, so the backend's value carries that rounding. */
-    if (plan->checks_query && (b->ops->caps & RA_CAP_EXACT) && plan->compared_step == b->step.t &&
+    if (plan->checks_query && is_exact(b) && plan->compared_step == b->step.t &&
         fabs(cosine - plan->query_cosine) > 1e-5)
         return ra_fail(err, RA_EDIVERGED,
                        "layer %d, step %d: query cosine %.9g on the backend, %.9g expected",
@@ -188,7 +194,7 @@ static enum ra_status insert_and_evict(struct ra_beat *b, struct ra_error *err)
     ra_policy_view(b->track->policy, b->step.layer, 0, &view);
     TIMED(b, RA_OP_EVICT, b->ops->insert_evict(b->dev, b->lane_number, view.set.n, b->evicted, err),
           err);
-    for (int h = 0; h < m->Hkv && (b->ops->caps & RA_CAP_EXACT); h++) {
+    for (int h = 0; h < m->Hkv && is_exact(b); h++) {
         const struct ra_positions *old = &b->track->before[h].set;
         ra_policy_view(b->track->policy, b->step.layer, h, &view);
         bool went = b->evicted[h] >= 0;
@@ -208,7 +214,7 @@ static enum ra_status check_output(struct ra_beat *b, struct ra_error *err)
 {
     const struct ra_model *m = b->shape->model;
     size_t n = (size_t)(m->Hq * m->Dv), n_bytes;
-    if (!ra_shape_counts(b->shape, b->step.t))
+    if (!ra_shape_counts(b->shape, b->step.t) || b->is_recording)
         return RA_OK;
     ra_sha256_bytes(&b->output, b->out, n * sizeof *b->out);
     if (!b->first_repeat)
@@ -361,6 +367,8 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
     for (int32_t t = -1; t < shape->run_steps; t++) {
         if (b->config->stop && b->config->stop())
             return ra_fail(err, RA_EINTERRUPTED, "interrupted before step %d", t);
+        if (b->is_recording)
+            RA_TRY(b->ops->record_step(b->dev, t, err));
         for (int l = 0; l < shape->n_lanes; l++)
             RA_TRY(lane_step(b, l, t, err));
         if (b->config->progress)

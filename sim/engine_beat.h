@@ -15,6 +15,7 @@ struct ra_beat {
     void *dev;
     struct ra_recorder *recorder;
     bool first_repeat;
+    bool is_recording; /* calls are recorded, not run: what they return means nothing */
 
     const struct ra_lane *lane;
     int lane_number;

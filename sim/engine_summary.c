@@ -150,7 +150,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
                       const struct ra_replay_result *r, const struct ra_replay_result *full)
 {
     double missing = r->is_timed ? 0 : NAN;
-    const char *method = r->is_timed ? "cpu-wall" : NULL;
+    const char *method = config->backend->method;
     json_object_set_new(object, "attention_ns",
                         json_pack("{s:o,s:o,s:o,s:o,s:o}", "total",
                                   number(r->attention_ns + missing), "per_step_mean",
@@ -174,7 +174,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     json_object_set_new(object, "tail_ratio",
                         r->is_timed ? ratio(r->step_p99_ns, r->step_mean_ns) : json_null());
     json_object_set_new(object, "repeats", json_integer(r->repeats));
-    json_object_set_new(object, "launch_mode", json_string("call"));
+    json_object_set_new(object, "launch_mode", json_string(config->backend->launch_mode));
     json_object_set_new(object, "cache_resident",
                         json_boolean(r->is_timed && r->is_cache_resident));
     json_object_set_new(object, "scores",

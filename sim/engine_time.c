@@ -124,8 +124,8 @@ static double class_mean(const struct ra_shape *shape, const struct ra_recorder 
 static double total_ns(const struct ra_recorder *recorder)
 {
     double total = 0;
-    for (int op = 0; op < RA_OP_COUNT; op++)
-        total += (double)recorder->op_ns[op];
+    for (int32_t s = 0; s < recorder->n_steps; s++)
+        total += (double)recorder->step_ns[s];
     return total;
 }
 
@@ -134,6 +134,7 @@ static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_r
                                  struct ra_error *err)
 {
     size_t n = (size_t)shape->n_steps;
+    bool whole = recorder->n_ops > 0 && recorder->ops[0].op == RA_OP_WHOLE_STEP;
     double *steps = malloc((n + 1) * sizeof *steps);
     if (!steps)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %zu steps", n);
@@ -149,7 +150,7 @@ static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_r
     result->recycled_step_mean_ns = class_mean(shape, recorder, full_lanes, 0);
     result->prefill_ns = (double)recorder->prefill_ns;
     for (int op = 0; op < RA_OP_COUNT; op++)
-        result->ops_ns[op] = (double)recorder->op_ns[op];
+        result->ops_ns[op] = whole ? NAN : (double)recorder->op_ns[op];
     free(steps);
     return RA_OK;
 }
@@ -171,6 +172,9 @@ static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
         if (op->step != step)
             RA_TRY(ra_store_scope(store, &row, &step_scope, err));
         step = op->step;
+        scopes[i] = step_scope;
+        if (op->op == RA_OP_WHOLE_STEP)
+            continue;
         row.parent_id = step_scope;
         row.kind = "op";
         row.layer = op->layer;
@@ -190,7 +194,8 @@ static enum ra_status store_pass(const struct ra_replay_config *config, int64_t 
         struct ra_scope_exec_row row = {.pass_id = pass_id,
                                         .scope_id = scopes[i],
                                         .start_ns = recorder->ops[i].start_ns,
-                                        .end_ns = recorder->ops[i].end_ns};
+                                        .end_ns = recorder->ops[i].end_ns,
+                                        .event_ns = recorder->ops[i].event_ns};
         RA_TRY(ra_store_scope_exec(config->store, &row, err));
     }
     return RA_OK;
@@ -203,41 +208,106 @@ struct passes {
     int64_t *scopes;                  /* of the first pass's brackets */
 };
 
-static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number, char *hash,
-                               struct ra_error *err)
+static enum ra_status end_pass(const struct ra_replay_config *config, int64_t pass_id,
+                               enum ra_status st, struct ra_error *err)
+{
+    if (!config->store)
+        return st;
+    enum ra_run_state state = st == RA_OK             ? RA_RUN_COMPLETE
+                              : st == RA_EINTERRUPTED ? RA_RUN_ABORTED
+                                                      : RA_RUN_FAILED;
+    enum ra_status ended =
+        ra_store_pass_end(config->store, pass_id, state, st == RA_OK ? err : NULL);
+    return st == RA_OK ? ended : st;
+}
+
+static enum ra_status keep_pass(struct ra_beat *b, struct passes *passes, int number,
+                                int64_t pass_id, struct ra_error *err)
 {
     const struct ra_replay_config *config = b->config;
-    int64_t run_id = config->store ? config->run_ids[b->track->number] : 0, pass_id = 0;
-    uint64_t per_pass = (uint64_t)b->shape->run_steps + 1;
-    uint64_t total = per_pass * (uint64_t)(config->repeats * config->n_policies);
-    uint64_t before = per_pass * (uint64_t)(config->repeats * b->track->number + number);
-    b->recorder = &passes->recorder;
+    if (config->store) {
+        if (number == 0)
+            passes->scopes = calloc(b->recorder->n_ops + 1, sizeof *passes->scopes);
+        if (!passes->scopes)
+            return ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
+        RA_TRY(store_pass(config, config->run_ids[b->track->number], pass_id, b->recorder,
+                          passes->scopes, number == 0, err));
+    }
+    return fill_times(b->shape, b->recorder, b->full_lanes, &passes->figures[number], err);
+}
+
+/* Steps that are called, each call timed or not: `number` of `of` such runs. */
+static enum ra_status call_steps(struct ra_beat *b, int number, int of, struct ra_error *err)
+{
+    uint64_t per_run = (uint64_t)b->shape->run_steps + 1;
+    uint64_t total = per_run * (uint64_t)(of * b->config->n_policies);
+    uint64_t before = per_run * (uint64_t)(of * b->track->number + number);
     ra_recorder_clear(b->recorder);
     b->first_repeat = number == 0;
     memset(b->full_lanes, 0, (size_t)b->shape->n_steps * sizeof *b->full_lanes);
-    if (config->store)
-        RA_TRY(ra_store_pass_begin(config->store, run_id, number, "bare", &pass_id, err));
-    enum ra_status st = ra_beat_repeat(b, before, total, err);
-    if (st == RA_OK && config->store) {
-        if (number == 0)
-            passes->scopes = calloc(b->recorder->n_ops + 1, sizeof *passes->scopes);
-        st = passes->scopes ? store_pass(config, run_id, pass_id, b->recorder, passes->scopes,
-                                         number == 0, err)
-                            : ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
-    }
+    return ra_beat_repeat(b, before, total, err);
+}
+
+static enum ra_status begin_pass(struct ra_beat *b, int number, int64_t *pass_id,
+                                 struct ra_error *err)
+{
+    const struct ra_replay_config *config = b->config;
+    *pass_id = 0;
+    return config->store ? ra_store_pass_begin(config->store, config->run_ids[b->track->number],
+                                               number, "bare", pass_id, err)
+                         : RA_OK;
+}
+
+static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number, char *hash,
+                               struct ra_error *err)
+{
+    int64_t pass_id;
+    RA_TRY(begin_pass(b, number, &pass_id, err));
+    enum ra_status st = call_steps(b, number, b->config->repeats, err);
     if (st == RA_OK)
-        st = fill_times(b->shape, b->recorder, b->full_lanes, &passes->figures[number], err);
+        st = keep_pass(b, passes, number, pass_id, err);
     if (st == RA_OK)
         ra_sha256_hex(&b->output, hash);
-    if (config->store) {
-        enum ra_run_state state = st == RA_OK             ? RA_RUN_COMPLETE
-                                  : st == RA_EINTERRUPTED ? RA_RUN_ABORTED
-                                                          : RA_RUN_FAILED;
-        enum ra_status ended =
-            ra_store_pass_end(config->store, pass_id, state, st == RA_OK ? err : NULL);
-        st = st == RA_OK ? ended : st;
+    return end_pass(b->config, pass_id, st, err);
+}
+
+/* Outputs of counted steps, [run_steps][n_lanes][Hq][Dv], as check_output hashes them. */
+static void hash_outputs(const struct ra_shape *shape, const float *out, char *hash)
+{
+    struct ra_sha256 sha;
+    size_t step = (size_t)shape->n_lanes * (size_t)(shape->model->Hq * shape->model->Dv);
+    ra_sha256_init(&sha);
+    for (int32_t t = 0; t < shape->run_steps; t++)
+        if (ra_shape_counts(shape, t))
+            ra_sha256_bytes(&sha, out + (size_t)t * step, step * sizeof *out);
+    ra_sha256_hex(&sha, hash);
+}
+
+static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, char *hash,
+                                 struct ra_error *err)
+{
+    const float *out = NULL;
+    if (b->config->stop && b->config->stop())
+        return ra_fail(err, RA_EINTERRUPTED, "interrupted before a timed repeat");
+    RA_TRY(b->ops->play(b->dev, times, &out, err));
+    ra_recorder_clear(b->recorder);
+    for (int32_t t = -1; t < b->shape->run_steps; t++) {
+        const struct ra_step_time *time = &times[t + 1];
+        RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
     }
-    return st;
+    hash_outputs(b->shape, out, hash);
+    return RA_OK;
+}
+
+static enum ra_status play_pass(struct ra_beat *b, struct passes *passes, int number,
+                                struct ra_step_time *times, char *hash, struct ra_error *err)
+{
+    int64_t pass_id;
+    RA_TRY(begin_pass(b, number, &pass_id, err));
+    enum ra_status st = play_steps(b, times, hash, err);
+    if (st == RA_OK)
+        st = keep_pass(b, passes, number, pass_id, err);
+    return end_pass(b->config, pass_id, st, err);
 }
 
 static int median_pass(const struct passes *passes, int repeats)
@@ -268,6 +338,55 @@ static void copy_times(const struct ra_replay_result *from, struct ra_replay_res
     memcpy(to->ops_ns, from->ops_ns, sizeof to->ops_ns);
 }
 
+static enum ra_status same_output(const struct ra_replay_result *result, int repeat,
+                                  const char *hash, struct ra_error *err)
+{
+    if (strcmp(hash, result->output_hash) == 0)
+        return RA_OK;
+    return ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s", repeat,
+                   hash, result->output_hash);
+}
+
+/* Every repeat calls the steps; the first is checked, and timed like the others. */
+static enum ra_status run_called(struct ra_beat *b, struct passes *passes,
+                                 struct ra_replay_result *result, struct ra_error *err)
+{
+    for (int r = 0; r < b->config->repeats; r++) {
+        char hash[RA_SHA256_HEX];
+        RA_TRY(run_pass(b, passes, r, hash, err));
+        if (r == 0)
+            memcpy(result->output_hash, hash, sizeof hash);
+        RA_TRY(same_output(result, r, hash, err));
+    }
+    return RA_OK;
+}
+
+/* The steps are called once, checked, and once more to be recorded; repeats play the recording. */
+static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
+                                 struct ra_replay_result *result, struct ra_error *err)
+{
+    struct ra_step_time *times = calloc((size_t)b->shape->run_steps + 1, sizeof *times);
+    if (!times)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %d steps",
+                       b->shape->run_steps);
+    enum ra_status st = call_steps(b, 0, 2, err);
+    ra_sha256_hex(&b->output, result->output_hash);
+    if (st == RA_OK)
+        st = b->ops->record_begin(b->dev, err);
+    b->is_recording = st == RA_OK;
+    if (st == RA_OK)
+        st = call_steps(b, 1, 2, err);
+    b->is_recording = false;
+    for (int r = 0; st == RA_OK && r < b->config->repeats; r++) {
+        char hash[RA_SHA256_HEX];
+        st = play_pass(b, passes, r, times, hash, err);
+        if (st == RA_OK)
+            st = same_output(result, r, hash, err);
+    }
+    free(times);
+    return st;
+}
+
 static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
                                  struct ra_replay_result *result, struct ra_error *err)
 {
@@ -275,21 +394,16 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
     const struct ra_shape *shape = b->shape;
     RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
                             (size_t)shape->n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
-    for (int r = 0; r < config->repeats; r++) {
-        char hash[RA_SHA256_HEX];
-        RA_TRY(run_pass(b, passes, r, hash, err));
-        if (r > 0 && strcmp(hash, result->output_hash) != 0)
-            return ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s",
-                           r, hash, result->output_hash);
-        memcpy(result->output_hash, hash, sizeof hash);
-    }
+    b->recorder = &passes->recorder;
+    RA_TRY(b->ops->play ? run_played(b, passes, result, err) : run_called(b, passes, result, err));
     result->kernel_err_max = config->quality && (b->ops->caps & RA_CAP_EXACT) ? b->worst_err : NAN;
     result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
-    result->is_timed = (b->ops->caps & RA_CAP_TIMED) != 0;
+    result->is_timed = b->ops->method != NULL;
     result->repeats = config->repeats;
     double kv = (double)shape->n_lanes * (double)(shape->P + shape->run_steps) *
                 (double)shape->model->Hkv * (double)ra_model_row_bytes(shape->model);
-    result->is_cache_resident = kv <= (double)ra_cache_bytes();
+    size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
+    result->is_cache_resident = kv <= (double)cache;
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
     return RA_OK;
 }

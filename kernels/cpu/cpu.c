@@ -262,7 +262,9 @@ static void cpu_device(char *text, size_t size)
 const struct ra_backend_ops ra_backend_cpu = {
     .name = "cpu",
     .summary = "C or SIMD, any shape, threads over KV heads and splits of the context",
-    .caps = RA_CAP_EXACT | RA_CAP_TIMED,
+    .caps = RA_CAP_EXACT,
+    .method = "cpu-wall",
+    .launch_mode = "call",
     .probe = cpu_probe,
     .device = cpu_device,
     .memory = ra_cpu_memory,

@@ -20,18 +20,10 @@ enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error
                    cudaGetErrorName(error));
 }
 
-enum ra_status ra_cuda_begin(struct ra_cuda *cuda, struct ra_error *err)
-{
-    return ra_cuda_done(cudaEventRecord(cuda->before, cuda->stream), "mark a start", err);
-}
-
-enum ra_status ra_cuda_end(struct ra_cuda *cuda, struct ra_error *err)
-{
-    return ra_cuda_done(cudaEventRecord(cuda->after, cuda->stream), "mark an end", err);
-}
-
 enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err)
 {
+    if (cuda->recording.is_capturing)
+        return RA_OK;
     return ra_cuda_done(cudaStreamSynchronize(cuda->stream), operation, err);
 }
 
@@ -51,9 +43,7 @@ static enum ra_status no_driver(struct ra_error *err)
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&needed);
     if (driver == 0)
-        return ra_fail(err, RA_ENODEV,
-                       "cuda: no NVIDIA driver found (libcuda.so.1 does not load); "
-                       "use --backend cpu");
+        return ra_fail(err, RA_ENODEV, "cuda: no NVIDIA driver found; use --backend cpu");
     return ra_fail(err, RA_ENODEV,
                    "cuda: the NVIDIA driver is for CUDA %d.%d, expected %d.%d or newer; use "
                    "--backend cpu",
@@ -70,9 +60,8 @@ static enum ra_status cuda_probe(struct ra_error *err)
     switch ((int)error) {
     case cudaSuccess:
     case cudaErrorNoDevice:
-        return ra_fail(
-            err, RA_ENODEV,
-            "cuda: no GPU found: expected at least one NVIDIA device; use --backend cpu");
+        return ra_fail(err, RA_ENODEV,
+                       "cuda: no GPU found, one NVIDIA device is needed; use --backend cpu");
     case STUB_LIBRARY:
         return ra_fail(err, RA_ENODEV,
                        "cuda: libcuda.so.1 is the toolkit's stub, expected the driver's; use "
@@ -101,6 +90,14 @@ static void cuda_device(char *text, size_t size)
     }
     snprintf(text, size, "%s, sm_%d%d, %d SMs", card.name, card.major, card.minor,
              card.multiProcessorCount);
+}
+
+static size_t cuda_cache_bytes()
+{
+    int bytes = 0;
+    if (cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, 0) != cudaSuccess)
+        (void)cudaGetLastError();
+    return bytes > 0 ? (size_t)bytes : 0;
 }
 
 /* A refresh keeps bitmaps over all positions in a CTA's shared memory. */
@@ -159,10 +156,7 @@ static void cuda_close(void *self)
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     if (!cuda)
         return;
-    if (cuda->after)
-        cudaEventDestroy(cuda->after);
-    if (cuda->before)
-        cudaEventDestroy(cuda->before);
+    ra_cuda_recording_close(cuda);
     if (cuda->stream)
         cudaStreamDestroy(cuda->stream);
     ra_cuda_release(cuda);
@@ -179,8 +173,8 @@ static void reset_layer(struct ra_cuda *cuda, struct ra_cuda_layer *layer)
     }
 }
 
-static enum ra_status clear_layer(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
-                                  struct ra_error *err)
+enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
+                             struct ra_error *err)
 {
     size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
     const struct ra_recycled *c = &layer->recycled;
@@ -198,9 +192,10 @@ static void cuda_reset(void *self)
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_error unsaid;
     cuda->scores_layer = -1;
+    ra_cuda_recording_reset(cuda);
     for (int i = 0; i < cuda->config.n_layers; i++) {
         reset_layer(cuda, &cuda->layers[i]);
-        if (clear_layer(cuda, &cuda->layers[i], &unsaid))
+        if (ra_cuda_clear(cuda, &cuda->layers[i], &unsaid))
             return;
     }
     (void)ra_cuda_wait(cuda, "reset", &unsaid);
@@ -210,8 +205,6 @@ static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
 {
     RA_TRY(ra_cuda_done(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
                         "open a stream", err));
-    RA_TRY(ra_cuda_done(cudaEventCreate(&cuda->before), "make an event", err));
-    RA_TRY(ra_cuda_done(cudaEventCreate(&cuda->after), "make an event", err));
     size_t shared = ra_plan_shared(cuda->config.max_rows, cuda->cap);
     return ra_cuda_done(cudaFuncSetAttribute(plan_refresh,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -265,10 +258,11 @@ static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_ro
         cuda->flags.host[head] = rows->P;
     }
     to->rows = rows->P;
-    return ra_cuda_done(cudaMemcpy(to->n, cuda->flags.host,
-                                   (size_t)cuda->model.Hkv * sizeof(int32_t),
-                                   cudaMemcpyHostToDevice),
-                        "load prompt rows", err);
+    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    for (int32_t *n : {to->n, to->n_prompt})
+        RA_TRY(ra_cuda_done(cudaMemcpy(n, cuda->flags.host, counts, cudaMemcpyHostToDevice),
+                            "load prompt rows", err));
+    return RA_OK;
 }
 
 static enum ra_status cuda_append(void *self, int layer, const void *k, const void *v,
@@ -284,20 +278,18 @@ static enum ra_status cuda_append(void *self, int layer, const void *k, const vo
     memcpy(cuda->self.host + bytes, v, bytes);
     ra_cuda_pair<char> self_k = {cuda->self.host, to->self_k};
     ra_cuda_pair<char> self_v = {cuda->self.host + bytes, to->self_v};
-    RA_TRY(ra_cuda_send(cuda, self_k, bytes, err));
-    RA_TRY(ra_cuda_send(cuda, self_v, bytes, err));
+    RA_TRY(ra_cuda_give(cuda, self_k, bytes, &to->at_k, err));
+    RA_TRY(ra_cuda_give(cuda, self_v, bytes, &to->at_v, err));
     ra_append_args a = {};
-    a.self_k = to->self_k;
-    a.self_v = to->self_v;
+    a.self_k = to->at_k;
+    a.self_v = to->at_v;
     a.full_k = to->k;
     a.full_v = to->v;
     a.n = to->n;
     a.row_stride = cuda->config.max_rows;
     a.n_rows = cuda->model.Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;
-    RA_TRY(ra_cuda_begin(cuda, err));
     RA_TRY(ra_cuda_done(ra_launch_append(a, cuda->stream), "append", err));
-    RA_TRY(ra_cuda_end(cuda, err));
     to->rows++;
     for (int head = 0; head < cuda->model.Hkv && to->has_self; head++)
         to->has_self[head] = false;
@@ -315,9 +307,8 @@ static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     size_t n = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
     memcpy(cuda->q.host, q, n * sizeof *q);
-    RA_TRY(ra_cuda_send(cuda, cuda->q, n, err));
     ra_query_args a = {};
-    a.q = cuda->q.card;
+    RA_TRY(ra_cuda_give(cuda, cuda->q, n, &a.q, err));
     a.reference = of->reference;
     a.has_reference = of->has_reference;
     a.cosine = cuda->cosine.card;
@@ -326,10 +317,8 @@ static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
     a.Hq = cuda->model.Hq;
     a.D = cuda->model.D;
     a.update = update;
-    RA_TRY(ra_cuda_begin(cuda, err));
     RA_TRY(ra_cuda_done(ra_launch(query_cosine, 1, RA_QUERY_THREADS, 0, cuda->stream, a), "cosine",
                         err));
-    RA_TRY(ra_cuda_end(cuda, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->cosine, 1, err));
     return ra_cuda_wait(cuda, "cosine", err);
 }
@@ -349,6 +338,13 @@ static enum ra_status cuda_set_reference(void *self, int layer, const float *q,
     return compare(static_cast<struct ra_cuda *>(self), layer, q, RA_QUERY_SET, err);
 }
 
+/* What runs on the host takes a time that says nothing of a card. */
+#ifdef __CUDACC__
+#define RA_CUDA_METHOD "cuda-event"
+#else
+#define RA_CUDA_METHOD "synthetic"
+#endif
+
 /* The two names of the library that are visible. */
 extern "C" {
 extern const struct ra_backend_ops ra_backend_cuda __attribute__((visibility("default")));
@@ -359,8 +355,11 @@ const struct ra_backend_ops ra_backend_cuda = {
     "cuda",
     "one NVIDIA GPU; D = Dv of 64, 128 or 256",
     RA_CAP_EXACT | RA_CAP_OWN_MEMORY,
+    RA_CUDA_METHOD,
+    "step-graph",
     cuda_probe,
     cuda_device,
+    cuda_cache_bytes,
     ra_cuda_memory,
     cuda_fits,
     cuda_open,
@@ -378,5 +377,8 @@ const struct ra_backend_ops ra_backend_cuda = {
     cuda_cosine,
     cuda_set_reference,
     ra_cuda_accumulate,
+    ra_cuda_record_begin,
+    ra_cuda_record_step,
+    ra_cuda_play,
     cuda_close,
 };

@@ -4,11 +4,15 @@
  * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f and the
  * reference queries, backend_attend.cu attends and scores, backend_cache.cu chooses and keeps C_r.
  *
- * An operation copies what it is given to the card, launches between two events, copies back what
- * it returns, and waits: the events enclose launches alone.
+ * An operation copies what it is given to the card, launches, copies back what it returns, and
+ * waits. For times, backend_record.cu records the launches of whole steps as graphs, with
+ * everything they are given already on the card.
  */
 #ifndef RA_KERNELS_CUDA_BACKEND_CUH
 #define RA_KERNELS_CUDA_BACKEND_CUH
+
+#include <deque>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/launch.cuh"
@@ -19,8 +23,9 @@ struct ra_cuda_layer {
     int32_t rows;                /* of C_f; the last is self */
     int32_t window;              /* 0: full attention */
     char *k, *v;                 /* [Hkv][max_rows][D] */
-    int32_t *n;                  /* [Hkv] rows, as the card knows them */
-    char *self_k, *self_v;       /* [Hkv][D] the row last appended */
+    int32_t *n, *n_prompt;       /* [Hkv] rows, as the card knows them; those of `load` */
+    char *self_k, *self_v;       /* [Hkv][D] room for the row last appended */
+    const char *at_k, *at_v;     /* where that row is: there, or among recorded operands */
     double *reference;           /* [D] mean query */
     int32_t *has_reference;      /* [1] */
     struct ra_recycled recycled; /* of cap 0 where there is no C_r */
@@ -39,6 +44,20 @@ template <class T> struct ra_cuda_pair {
     T *host, *card;
 };
 
+/* Steps as graphs, with all they read and produce. */
+struct ra_cuda_recording {
+    bool is_on, is_capturing;
+    size_t needed;     /* bytes of the operands of a run, counted while it is checked */
+    size_t size, used; /* of the room for them, in both places */
+    char *host, *card;
+    size_t n_outputs, outputs_of_run;
+    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
+    std::vector<cudaGraphExec_t> steps;
+    std::vector<cudaEvent_t> marks; /* before each step, and after the last */
+    std::deque<std::vector<int32_t>>
+        choices; /* of `select`: for each KV head a count, then so many */
+};
+
 struct ra_cuda {
     struct ra_backend_config config;
     struct ra_model model;
@@ -46,7 +65,6 @@ struct ra_cuda {
     int n_sms;
     char *card_block, *host_block;
     cudaStream_t stream;
-    cudaEvent_t before, after;
     struct ra_cuda_layer *layers;
     size_t row_bytes;
 
@@ -72,6 +90,8 @@ struct ra_cuda {
     int2 *moves;
     struct ra_cuda_pair<double> cosine; /* [1] */
     int32_t *fires;                     /* [1] */
+
+    struct ra_cuda_recording recording;
 };
 
 /* What cuda cannot run: RA_EUSAGE, the reason in `err`. */
@@ -88,28 +108,49 @@ void ra_cuda_release(struct ra_cuda *cuda);
 /* RA_EDEVICE naming what was done, unless it went well. */
 enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error *err);
 
-/* A transfer of n elements. */
+/* Room among the recorded operands, with a copy of this one; NULL, and counted, unless a recording
+ * is on. */
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes);
+
+/* Where the output of an attention goes. */
+float *ra_cuda_output(struct ra_cuda *cuda);
+
+/* Give n elements of the host's side to the launches to come: *at is where they find them. */
 template <class T>
-enum ra_status ra_cuda_send(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
-                            struct ra_error *err)
+enum ra_status ra_cuda_give(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
+                            const T **at, struct ra_error *err)
 {
+    *at = static_cast<const T *>(ra_cuda_keep(cuda, pair.host, n * sizeof(T)));
+    if (*at)
+        return RA_OK;
+    *at = pair.card;
     return ra_cuda_done(
         cudaMemcpyAsync(pair.card, pair.host, n * sizeof(T), cudaMemcpyHostToDevice, cuda->stream),
         "copy to the card", err);
 }
+
+/* Fetch n elements; while steps are recorded, nothing. */
 template <class T>
 enum ra_status ra_cuda_fetch(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
                              struct ra_error *err)
 {
+    if (cuda->recording.is_on)
+        return RA_OK;
     return ra_cuda_done(
         cudaMemcpyAsync(pair.host, pair.card, n * sizeof(T), cudaMemcpyDeviceToHost, cuda->stream),
         "copy from the card", err);
 }
 
-/* Enclose the launches of an operation; then what it returns is fetched, and waited for. */
-enum ra_status ra_cuda_begin(struct ra_cuda *cuda, struct ra_error *err);
-enum ra_status ra_cuda_end(struct ra_cuda *cuda, struct ra_error *err);
+/* Wait for what an operation launched and fetched; while steps are recorded, not. */
 enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err);
+
+/* Forget rows, C_r and reference of a layer, in the order of the stream. */
+enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
+                             struct ra_error *err);
+
+/* A run starts from nothing: count anew. And let go of everything recorded. */
+void ra_cuda_recording_reset(struct ra_cuda *cuda);
+void ra_cuda_recording_close(struct ra_cuda *cuda);
 
 /* Operations of struct ra_backend_ops. */
 enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
@@ -126,6 +167,10 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
 enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err);
 enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
                                     struct ra_error *err);
+enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err);
+enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err);
+enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
+                            struct ra_error *err);
 enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
                                   const float **scores, struct ra_error *err);
 

@@ -11,10 +11,11 @@ static size_t query_floats(const struct ra_cuda *cuda)
     return (size_t)cuda->model.Hq * (size_t)cuda->model.D;
 }
 
-static enum ra_status send_query(struct ra_cuda *cuda, const float *q, struct ra_error *err)
+static enum ra_status give_query(struct ra_cuda *cuda, const float *q, ra_decode_args *a,
+                                 struct ra_error *err)
 {
     memcpy(cuda->q.host, q, query_floats(cuda) * sizeof *q);
-    return ra_cuda_send(cuda, cuda->q, query_floats(cuda), err);
+    return ra_cuda_give(cuda, cuda->q, query_floats(cuda), &a->q, err);
 }
 
 /* All rows of C_f. */
@@ -22,11 +23,9 @@ static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
 {
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     ra_decode_args a = {};
-    a.q = cuda->q.card;
     a.k = of->k;
     a.v = of->v;
     a.n = of->n;
-    a.out = cuda->out.card;
     a.partial = cuda->partial;
     a.partial_sums = cuda->partial_sums;
     a.ticket = cuda->ticket;
@@ -60,9 +59,7 @@ static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &
         a.lse = cuda->lse;
         a.logits = cuda->logits;
     }
-    RA_TRY(ra_cuda_begin(cuda, err));
-    RA_TRY(ra_cuda_done(ra_launch_decode(plan, a, cuda->stream), how.name, err));
-    return ra_cuda_end(cuda, err);
+    return ra_cuda_done(ra_launch_decode(plan, a, cuda->stream), how.name, err);
 }
 
 static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,
@@ -70,6 +67,8 @@ static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *na
 {
     RA_TRY(ra_cuda_fetch(cuda, cuda->out, query_floats(cuda), err));
     RA_TRY(ra_cuda_wait(cuda, name, err));
+    if (cuda->recording.is_on)
+        return RA_OK;
     memcpy(out, cuda->out.host, query_floats(cuda) * sizeof *out);
     return RA_OK;
 }
@@ -81,8 +80,10 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
     bool fused = want_scores && cuda->config.scores == RA_SCORES_FUSED;
     launch how = {"attend to everything", cuda->layers[layer].rows, fused, false};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
-    RA_TRY(send_query(cuda, q, err));
-    RA_TRY(run(cuda, over_all(cuda, layer), how, err));
+    ra_decode_args a = over_all(cuda, layer);
+    a.out = ra_cuda_output(cuda);
+    RA_TRY(give_query(cuda, q, &a, err));
+    RA_TRY(run(cuda, a, how, err));
     if (fused)
         cuda->scores_layer = layer;
     return fetch_out(cuda, out, how.name, err);
@@ -93,8 +94,10 @@ enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_er
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     launch how = {"score", cuda->layers[layer].rows, true, false};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
-    RA_TRY(send_query(cuda, q, err));
-    RA_TRY(run(cuda, over_all(cuda, layer), how, err));
+    ra_decode_args a = over_all(cuda, layer);
+    a.out = cuda->out.card;
+    RA_TRY(give_query(cuda, q, &a, err));
+    RA_TRY(run(cuda, a, how, err));
     cuda->scores_layer = layer;
     return ra_cuda_wait(cuda, how.name, err);
 }
@@ -106,18 +109,18 @@ enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bo
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     bool gathers = !of->r_k;
     launch how = {"attend to the recycled cache", cuda->cap, false, gathers};
-    RA_BUG_ON(!of->held || of->rows < 1);
+    RA_BUG_ON(!of->held || of->rows < 1 || !of->at_k);
     if (want_scores)
         return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
     for (int head = 0; head < cuda->model.Hkv; head++)
         cuda->flags.host[head] = of->has_self[head];
-    RA_TRY(ra_cuda_send(cuda, cuda->flags, (size_t)cuda->model.Hkv, err));
-    RA_TRY(send_query(cuda, q, err));
     ra_decode_args a = over_all(cuda, layer);
+    a.out = ra_cuda_output(cuda);
+    RA_TRY(ra_cuda_give(cuda, cuda->flags, (size_t)cuda->model.Hkv, &a.self_in, err));
+    RA_TRY(give_query(cuda, q, &a, err));
     a.n = of->recycled.n;
-    a.self_k = of->self_k;
-    a.self_v = of->self_v;
-    a.self_in = cuda->flags.card;
+    a.self_k = of->at_k;
+    a.self_v = of->at_v;
     if (gathers) {
         a.index = of->recycled.slot_pos;
         a.index_stride = cuda->cap;
@@ -171,12 +174,11 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
     int32_t longest;
     RA_TRY(list_rows(cuda, layer, sets, n_sets, &longest, err));
     launch how = {"attend to sets", longest, false, true};
-    RA_TRY(ra_cuda_send(cuda, cuda->index, (size_t)n_sets * (size_t)longest, err));
-    RA_TRY(ra_cuda_send(cuda, cuda->index_n, (size_t)n_sets, err));
-    RA_TRY(send_query(cuda, q, err));
     ra_decode_args a = over_all(cuda, layer);
-    a.n = cuda->index_n.card;
-    a.index = cuda->index.card;
+    a.out = ra_cuda_output(cuda);
+    RA_TRY(ra_cuda_give(cuda, cuda->index, (size_t)n_sets * (size_t)longest, &a.index, err));
+    RA_TRY(ra_cuda_give(cuda, cuda->index_n, (size_t)n_sets, &a.n, err));
+    RA_TRY(give_query(cuda, q, &a, err));
     a.index_stride = longest;
     a.row_stride = 0;
     a.Hkv = n_sets;

@@ -41,6 +41,30 @@ static ra_order_args eviction(const struct ra_cuda *cuda, const struct ra_select
     return a;
 }
 
+/* What a checked run chose decides what it did next, and so what its recording must do. */
+static void remember_choice(struct ra_cuda *cuda)
+{
+    std::vector<int32_t> choice;
+    for (int head = 0; head < cuda->model.Hkv; head++) {
+        const int32_t *first = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
+        choice.push_back(cuda->counted.host[head]);
+        choice.insert(choice.end(), first, first + cuda->counted.host[head]);
+    }
+    cuda->recording.choices.push_back(choice);
+}
+
+static void recall_choice(struct ra_cuda *cuda)
+{
+    RA_BUG_ON(cuda->recording.choices.empty());
+    const int32_t *from = cuda->recording.choices.front().data();
+    for (int head = 0; head < cuda->model.Hkv; head++) {
+        int32_t n = cuda->counted.host[head] = *from++;
+        memcpy(cuda->ranked.host + (size_t)head * (size_t)cuda->cap, from, (size_t)n * sizeof n);
+        from += n;
+    }
+    cuda->recording.choices.pop_front();
+}
+
 enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule *rule,
                               struct ra_positions *order, struct ra_error *err)
 {
@@ -51,20 +75,22 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
     if (rule->pool > RA_AGGREGATE_POOL)
         return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
                        (int)RA_AGGREGATE_POOL, rule->pool);
-    RA_TRY(ra_cuda_begin(cuda, err));
     RA_TRY(
         ra_cuda_done(ra_launch_select(cuda->select_plan, choice(cuda, layer, rule), cuda->stream),
                      "select", err));
     RA_TRY(ra_cuda_done(ra_launch_order(Hkv, most, eviction(cuda, rule), cuda->stream),
                         "order evictions", err));
-    RA_TRY(ra_cuda_end(cuda, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->ranked, (size_t)Hkv * (size_t)cuda->cap, err));
     RA_TRY(ra_cuda_wait(cuda, "select", err));
+    if (cuda->recording.is_on)
+        recall_choice(cuda);
     for (int head = 0; head < Hkv; head++) {
         order[head].pos = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
         order[head].n = cuda->counted.host[head];
     }
+    if (!cuda->recording.is_on)
+        remember_choice(cuda);
     return RA_OK;
 }
 
@@ -82,26 +108,23 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
     to->next_pinned = retained->n_pinned;
 }
 
-static enum ra_status send_adopted(struct ra_cuda *cuda, struct ra_cuda_layer *of,
+static enum ra_status give_adopted(struct ra_cuda *cuda, struct ra_cuda_layer *of, ra_plan_args *a,
                                    struct ra_error *err)
 {
     size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
     memcpy(cuda->set.host, of->next, entries * sizeof(int32_t));
     memcpy(cuda->order.host, of->order, entries * sizeof(int32_t));
     memcpy(cuda->set_n.host, of->next_n, Hkv * sizeof(int32_t));
-    RA_TRY(ra_cuda_send(cuda, cuda->set, entries, err));
-    RA_TRY(ra_cuda_send(cuda, cuda->order, entries, err));
-    return ra_cuda_send(cuda, cuda->set_n, Hkv, err);
+    RA_TRY(ra_cuda_give(cuda, cuda->set, entries, &a->chosen, err));
+    RA_TRY(ra_cuda_give(cuda, cuda->order, entries, &a->order, err));
+    return ra_cuda_give(cuda, cuda->set_n, Hkv, &a->n_chosen, err);
 }
 
-static enum ra_status plan(struct ra_cuda *cuda, const struct ra_cuda_layer *of,
-                           struct ra_error *err)
+static enum ra_status plan(struct ra_cuda *cuda, struct ra_cuda_layer *of, struct ra_error *err)
 {
     ra_plan_args a = {};
+    RA_TRY(give_adopted(cuda, of, &a, err));
     a.cache = of->recycled;
-    a.chosen = cuda->set.card;
-    a.order = cuda->order.card;
-    a.n_chosen = cuda->set_n.card;
     a.moves = cuda->moves;
     a.n_moves = cuda->counted.card;
     a.stride = cuda->cap;
@@ -140,16 +163,13 @@ enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_
     *moved = 0;
     if (of->next_n[0] < 0)
         return RA_OK;
-    RA_TRY(send_adopted(cuda, of, err));
-    RA_TRY(ra_cuda_begin(cuda, err));
     RA_TRY(plan(cuda, of, err));
     RA_TRY(move(cuda, of, err));
-    RA_TRY(ra_cuda_end(cuda, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "refresh", err));
     for (int head = 0; head < Hkv; head++) {
         int32_t n = of->next_n[head], pinned = of->next_pinned < n ? of->next_pinned : n;
-        *moved += cuda->counted.host[head];
+        *moved += cuda->recording.is_on ? 0 : cuda->counted.host[head];
         of->held[head] = n;
         of->queued[head] = n - pinned;
         of->has_self[head] =
@@ -174,12 +194,11 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
                            layer, head, (int)K, (int)of->held[head]);
         cuda->position.host[head] = of->rows - 1;
     }
-    RA_TRY(ra_cuda_send(cuda, cuda->position, (size_t)Hkv, err));
     ra_insert_args a = {};
+    RA_TRY(ra_cuda_give(cuda, cuda->position, (size_t)Hkv, &a.position, err));
     a.cache = of->recycled;
-    a.self_k = of->self_k;
-    a.self_v = of->self_v;
-    a.position = cuda->position.card;
+    a.self_k = of->at_k;
+    a.self_v = of->at_v;
     a.to_k = of->r_k;
     a.to_v = of->r_v;
     a.evicted = cuda->counted.card;
@@ -188,11 +207,9 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
     a.row_bytes = (int32_t)cuda->row_bytes;
     a.K = K;
     unsigned each = RA_INSERT_THREADS / 32;
-    RA_TRY(ra_cuda_begin(cuda, err));
     RA_TRY(ra_cuda_done(ra_launch(insert_evict, ((unsigned)Hkv + each - 1) / each,
                                   RA_INSERT_THREADS, 0, cuda->stream, a),
                         "insert and evict", err));
-    RA_TRY(ra_cuda_end(cuda, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "insert and evict", err));
     for (int head = 0; head < Hkv; head++) {
@@ -201,7 +218,7 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
         of->queued[head] += !replaces;
         of->has_self[head] = true;
         if (evicted)
-            evicted[head] = cuda->counted.host[head];
+            evicted[head] = cuda->recording.is_on ? -1 : cuda->counted.host[head];
     }
     return RA_OK;
 }

@@ -71,6 +71,7 @@ static void lay_out_layer(const struct ra_cuda *cuda, int number, arenas &at)
     layer.k = at.card.take<char>(rows, cuda->row_bytes);
     layer.v = at.card.take<char>(rows, cuda->row_bytes);
     layer.n = at.card.take<int32_t>(Hkv);
+    layer.n_prompt = at.card.take<int32_t>(Hkv);
     layer.self_k = at.card.take<char>(Hkv, cuda->row_bytes);
     layer.self_v = at.card.take<char>(Hkv, cuda->row_bytes);
     layer.reference = at.card.take<double>((size_t)cuda->model.D);

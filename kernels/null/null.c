@@ -152,6 +152,7 @@ const struct ra_backend_ops ra_backend_null = {
     .name = "null",
     .summary = "does nothing; measures the tool itself",
     .caps = 0,
+    .launch_mode = "call",
     .probe = null_probe,
     .device = null_device,
     .memory = null_memory,

@@ -81,10 +81,9 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_INT,
      FIELD(repeat),
      .argument = "R",
-     .fallback = "3",
      .min = 1,
      .max = 1000,
-     .help = "timed repeats; times are of the median one"},
+     .help = "timed repeats, of which the median counts; default 3, 1 where emulated"},
     {.name = "threads",
      .letter = 'j',
      .kind = RA_OPTION_INT,
@@ -276,6 +275,9 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
     if (v->export_path && v->no_quality)
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
     RA_TRY(pick_backend(v->backend, &job->config.backend, err));
+    const char *method = job->config.backend->method;
+    if (v->repeat == 0)
+        job->config.repeats = method && strcmp(method, "synthetic") == 0 ? 1 : 3;
     RA_TRY(parse_policies(&v->policies, job, err));
     if (v->layers)
         RA_TRY(parse_layers(v->layers, job, err));

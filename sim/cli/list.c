@@ -158,8 +158,7 @@ static enum ra_status append_backend(json_t *rows, const struct ra_backend_ops *
                   json_pack("{s:s, s:s, s:b, s:s?, s:s?, s:b, s:b}", "name", ops->name, "summary",
                             ops->summary, "available", is_there, "device", *device ? device : NULL,
                             "reason", is_there ? NULL : why.msg, "exact",
-                            (ops->caps & RA_CAP_EXACT) != 0, "timed",
-                            (ops->caps & RA_CAP_TIMED) != 0),
+                            (ops->caps & RA_CAP_EXACT) != 0, "timed", ops->method != NULL),
                   err);
 }
 
@@ -177,7 +176,7 @@ enum ra_status ra_list_backends(json_t *rows, const char *db, struct ra_error *e
     return append(rows,
                   json_pack("{s:s, s:s, s:b, s:n, s:s, s:b, s:b}", "name", "cuda", "summary",
                             "one NVIDIA GPU; D = Dv of 64, 128 or 256", "available", 0, "device",
-                            "reason", why.msg, "exact", 1, "timed", 0),
+                            "reason", why.msg, "exact", 1, "timed", 1),
                   err);
 }
 

@@ -131,8 +131,8 @@ static enum ra_status begin_runs(struct session *s, struct ra_error *err)
                                  .cache = config->cache == RA_CACHE_COMPACT ? "compact" : "gather",
                                  .dtype = ra_dtype_name(info->model.dtype),
                                  .schedule_of_trace = info->seqs[config->seq].schedule,
-                                 .method = config->backend->caps & RA_CAP_TIMED ? "cpu-wall" : NULL,
-                                 .launch_mode = "call",
+                                 .method = config->backend->method,
+                                 .launch_mode = config->backend->launch_mode,
                                  .seed = s->job->cli->seed};
         st = params && !ra_json_starved()
                  ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)

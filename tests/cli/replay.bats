@@ -46,7 +46,7 @@ value() { # FILE EXPRESSION over d, the parsed JSON
 @test "the cuda backend's library: missing, broken, of another version" {
     cp "$rattn" rattn
     run -3 --separate-stderr ./rattn replay "$sample" -p full --backend cuda
-    [[ $stderr == *"cuda: librattn_cuda.so is not beside this program; building it needs nvcc"* ]]
+    [[ $stderr == *"cuda: no librattn_cuda.so beside this program; building it needs nvcc"* ]]
     echo "no library" >librattn_cuda.so
     run -3 --separate-stderr ./rattn replay "$sample" -p full --backend cuda
     [[ $stderr == "rattn-sim: cuda: "*"librattn_cuda.so: "* ]]

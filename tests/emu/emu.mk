@@ -12,7 +12,7 @@ EMU_TSAN  := $(filter thread,$(SANITIZE))
 # A barrier costs TSan threads squared: the backend's own kernels would take it minutes.
 EMU_WITH  := $(if $(EMU_TSAN),,$(EMU_CU:%=$(B)/emu/%.o))
 EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),tests/emu/test_kernels.cu tests/emu/test_runtime.cu,\
-             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend)
+             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend $(B)/emu/test_backend_record)
 EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
 CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(OPT) -g -ffp-contract=off \
              -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
@@ -30,7 +30,7 @@ EMU_LINK = $(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.cu.o,$^) 
 $(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cu.o $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	$(Q)$(EMU_LINK)
 # A backend's test is C, with the support of those of the cpu backend.
-$(B)/emu/test_backend: $(B)/tests/emu/test_backend.o $(SUPO) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+$(B)/emu/test_backend $(B)/emu/test_backend_record: $(B)/emu/%: $(B)/tests/emu/%.o $(SUPO) $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	@echo "  LD    $@"
 	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS) $(TESTLIBS)
 $(B)/emu/faults: $(B)/emu/tests/emu/faults/faults.cu.o $(EMU_OBJ) $(LIB)

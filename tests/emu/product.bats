@@ -22,9 +22,9 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
           for x in (d if isinstance(d, list) else [d]))' <cuda.json | grep -qx True
 }
 
-@test "the embedded recording, whole, under every kind of schedule" {
-    same "$sample" -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 \
-        -p streaming:k=256 -p oracle:k=256
+@test "the embedded recording, whole, under schedules; a part of it under those that read more" {
+    same "$sample" -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 -p streaming:k=256
+    same "$sample" -p full -p oracle:k=256 --layers 9 --steps 0..63
 }
 
 @test "integer-valued scores: every option of a selection, no tie decided otherwise" {
@@ -66,11 +66,35 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     RA_EMU_SMS=0 "$emulated" list backends | grep -A 1 '^cuda *unavailable'
 }
 
-@test "the store says which backend ran, and that nothing was timed" {
-    emu synth:case=needle,D=64,P=64,N=8 -p full -p recycled:k=8,stride=4 --db s.db >/dev/null
-    run -0 sqlite3 s.db "select group_concat(distinct backend), count(*) from run"
-    [ "$output" = "cuda|2" ]
+@test "times of the host are synthetic wherever they appear, a step's is one launch" {
+    local schedules=(-p full -p recycled:k=8,stride=4)
+    "$emulated" replay synth:case=needle,D=64,P=64,N=8 "${schedules[@]}" --backend cuda -q --db s.db \
+        --format json >r.json
+    json 'all(x["attention_ns"]["method"] == "synthetic" and x["launch_mode"] == "step-graph" and
+              x["attention_ns"]["total"] > 0 and x["ops_ns"]["attend"] is None and
+              x["repeats"] == 1 and x["backend"] == "cuda" for x in d)' <r.json | grep -qx True
+    run -0 sqlite3 s.db "select backend, method, launch_mode, count(*) from run group by 1, 2, 3"
+    [ "$output" = "cuda|synthetic|step-graph|2" ]
+    # the prefill and eight steps, each with a time
+    run -0 sqlite3 s.db "select kind, count(*), min(e.event_us > 0) from scope
+        join scope_exec e on e.scope_id = scope.id group by kind"
+    [ "$output" = "step|18|1" ]
+    "$emulated" report s.db | grep -q "time: synthetic per step"
+    if command -v gnuplot >/dev/null; then
+        "$emulated" plot s.db -o figures --figure traffic
+        grep -q "method: bytes counted, time synthetic of" figures/traffic.svg
+        run ! grep -q "of the time of" figures/traffic.svg # no finding is made of them
+    fi
+    "$emulated" replay synth:case=needle,D=64,P=64,N=8 "${schedules[@]}" --backend cpu -q --db s.db >/dev/null
     run -0 "$emulated" list runs s.db --format json
-    json 'all(x["method"] is None and x["device"].startswith("emulated on the host") for x in d)' \
-        <<<"$output" | grep -qx True
+    json 'sorted(x["method"] for x in d)' <<<"$output" |
+        grep -qx "\['cpu-wall', 'cpu-wall', 'synthetic', 'synthetic'\]"
+}
+
+@test "without quality the backend's own selections stand, timed as well" {
+    for backend in cpu cuda; do
+        "$emulated" replay synth:case=integer,D=64,P=64,N=12 -p recycled:k=8,stride=4 --no-quality \
+            --backend $backend --repeat 2 -q --format json >$backend.json
+    done
+    [ "$(json 'd["fingerprint"]' <cpu.json)" = "$(json 'd["fingerprint"]' <cuda.json)" ]
 }

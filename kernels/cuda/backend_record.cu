@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Steps as graphs. In the checked run every operand that comes from the host is counted; the same
+ * calls then find room for all of them, so that the recorded steps, played one after another, need
+ * nothing from the host: what a step reads is on the card before the first begins, and what steps
+ * produced is fetched after the last ended.
+ */
+#include "kernels/cuda/backend.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { OPERAND_ALIGNMENT = 256 };
+
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes)
+{
+    ra_cuda_recording &r = cuda->recording;
+    size_t room = (bytes + OPERAND_ALIGNMENT - 1) / OPERAND_ALIGNMENT * OPERAND_ALIGNMENT;
+    if (!r.is_on) {
+        r.needed += room;
+        return NULL;
+    }
+    RA_BUG_ON(room > r.size - r.used); /* not the calls of the checked run */
+    char *at = r.card + r.used;
+    memcpy(r.host + r.used, operand, bytes);
+    r.used += room;
+    return at;
+}
+
+float *ra_cuda_output(struct ra_cuda *cuda)
+{
+    ra_cuda_recording &r = cuda->recording;
+    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    r.n_outputs++;
+    if (!r.is_on)
+        return cuda->out.card;
+    RA_BUG_ON(r.n_outputs > r.outputs_of_run);
+    return r.outputs.card + (r.n_outputs - 1) * floats;
+}
+
+void ra_cuda_recording_reset(struct ra_cuda *cuda)
+{
+    ra_cuda_recording &r = cuda->recording;
+    if (r.is_on)
+        return;
+    r.needed = r.n_outputs = 0;
+    r.choices.clear();
+}
+
+void ra_cuda_recording_close(struct ra_cuda *cuda)
+{
+    ra_cuda_recording &r = cuda->recording;
+    for (cudaGraphExec_t step : r.steps)
+        cudaGraphExecDestroy(step);
+    for (cudaEvent_t mark : r.marks)
+        cudaEventDestroy(mark);
+    if (r.is_capturing) {
+        cudaGraph_t unfinished = NULL;
+        cudaStreamEndCapture(cuda->stream, &unfinished);
+        if (unfinished)
+            cudaGraphDestroy(unfinished);
+    }
+    cudaFree(r.card);
+    cudaFree(r.outputs.card);
+    cudaFreeHost(r.outputs.host);
+    free(r.host);
+    r = {};
+}
+
+static enum ra_status allocate(ra_cuda_recording *r, size_t output_bytes, struct ra_error *err)
+{
+    size_t free_bytes = 0, total = 0;
+    cudaMemGetInfo(&free_bytes, &total);
+    r->host = (char *)malloc(r->size);
+    if (!r->host)
+        return ra_fail(err, RA_ENOMEM, "cuda: no memory for %zu bytes of recorded rows", r->size);
+    if (cudaMalloc((void **)&r->card, r->size) != cudaSuccess ||
+        cudaMalloc((void **)&r->outputs.card, output_bytes) != cudaSuccess ||
+        cudaMallocHost((void **)&r->outputs.host, output_bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return ra_fail(err, RA_ENOMEM,
+                       "cuda: rows, choices and outputs of all steps need %zu bytes of the card's "
+                       "memory, %zu of %zu are free; replay fewer steps (--steps)",
+                       r->size + output_bytes, free_bytes, total);
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    ra_cuda_recording checked = cuda->recording;
+    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    RA_BUG_ON(checked.is_on);
+    cuda->recording = {};
+    ra_cuda_recording &r = cuda->recording;
+    r.size = checked.needed > 0 ? checked.needed : (size_t)OPERAND_ALIGNMENT;
+    r.outputs_of_run = checked.n_outputs;
+    r.choices = checked.choices;
+    RA_TRY(allocate(&r, (checked.n_outputs ? checked.n_outputs : 1) * floats * sizeof(float), err));
+    r.is_on = true;
+    return RA_OK;
+}
+
+static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t step = NULL;
+    if (!r.is_capturing)
+        return RA_OK;
+    r.is_capturing = false;
+    RA_TRY(ra_cuda_done(cudaStreamEndCapture(cuda->stream, &graph), "end recording a step", err));
+    cudaError_t error = cudaGraphInstantiate(&step, graph, 0);
+    cudaGraphDestroy(graph);
+    RA_TRY(ra_cuda_done(error, "make a graph of a step", err));
+    r.steps.push_back(step);
+    return RA_OK;
+}
+
+static enum ra_status add_mark(struct ra_cuda *cuda, struct ra_error *err)
+{
+    cudaEvent_t mark = NULL;
+    RA_TRY(ra_cuda_done(cudaEventCreate(&mark), "make an event", err));
+    cuda->recording.marks.push_back(mark);
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    ra_cuda_recording &r = cuda->recording;
+    RA_TRY(close_step(cuda, err));
+    RA_BUG_ON(!r.is_on || t + 1 != (int32_t)r.steps.size());
+    RA_TRY(add_mark(cuda, err));
+    RA_TRY(ra_cuda_done(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
+                        "record a step", err));
+    r.is_capturing = true;
+    return RA_OK;
+}
+
+/* The state after `load`; what is beyond the counts is of no consequence. */
+static enum ra_status rewind(struct ra_cuda *cuda, struct ra_error *err)
+{
+    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    for (int i = 0; i < cuda->config.n_layers; i++) {
+        const struct ra_cuda_layer *layer = &cuda->layers[i];
+        RA_TRY(ra_cuda_clear(cuda, layer, err));
+        RA_TRY(ra_cuda_done(cudaMemcpyAsync(layer->n, layer->n_prompt, counts,
+                                            cudaMemcpyDeviceToDevice, cuda->stream),
+                            "rewind", err));
+    }
+    return RA_OK;
+}
+
+static uint64_t now_ns()
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times,
+                                struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    for (size_t i = 0; i < r.steps.size(); i++) {
+        times[i].begin_ns = now_ns();
+        RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
+        RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
+        times[i].end_ns = now_ns();
+    }
+    return ra_cuda_done(cudaEventRecord(r.marks.back(), cuda->stream), "mark a step", err);
+}
+
+/* The last step ends here, and all operands go to the card. */
+static enum ra_status end_recording(struct ra_cuda *cuda, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    if (!r.is_capturing)
+        return RA_OK;
+    RA_TRY(close_step(cuda, err));
+    RA_TRY(add_mark(cuda, err));
+    return ra_cuda_done(cudaMemcpy(r.card, r.host, r.used, cudaMemcpyHostToDevice),
+                        "copy to the card", err);
+}
+
+enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
+                            struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    ra_cuda_recording &r = cuda->recording;
+    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    RA_BUG_ON(!r.is_on);
+    RA_TRY(end_recording(cuda, err));
+    RA_BUG_ON(r.used != r.size && r.used > 0);
+    RA_TRY(rewind(cuda, err));
+    RA_TRY(ra_cuda_done(
+        cudaMemsetAsync(r.outputs.card, 0xff, r.n_outputs * floats * sizeof(float), cuda->stream),
+        "poison outputs", err));
+    RA_TRY(run_steps(cuda, times, err));
+    RA_TRY(ra_cuda_done(cudaMemcpyAsync(r.outputs.host, r.outputs.card,
+                                        r.n_outputs * floats * sizeof(float),
+                                        cudaMemcpyDeviceToHost, cuda->stream),
+                        "copy from the card", err));
+    RA_TRY(ra_cuda_done(cudaStreamSynchronize(cuda->stream), "run the steps", err));
+    for (size_t i = 0; i < r.steps.size(); i++) {
+        float ms = 0;
+        RA_TRY(ra_cuda_done(cudaEventElapsedTime(&ms, r.marks[i], r.marks[i + 1]),
+                            "read a step's time", err));
+        times[i].event_ns = (uint64_t)((double)ms * 1e6 + 0.5);
+    }
+    *out = r.outputs.host;
+    return RA_OK;
+}
