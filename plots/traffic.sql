@@ -3,14 +3,15 @@
 -- Needs decode steps.
 -- kv_mb: KV read and written by all layers in a step. time_ms: all attention ops of a step, median
 -- over the complete repeats, or the device's time of the whole step; time_low_ms and time_high_ms: the
--- fastest and slowest of them. A run without a method has no time. More than 256 steps (16 where there are more than six series) are
--- drawn as means of 2, 4, 8, ... steps, which strides mostly divide; step is the first of them, and
--- the rest at the end is left out.
+-- fastest and slowest of them. A run without a method has no time. More than 256 steps (16 where there
+-- are more than six series) are drawn as means of 2, 4, 8, ... steps, which strides mostly divide; step
+-- is the first of them, and the rest at the end is left out.
 WITH RECURSIVE chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
 bytes AS (SELECT run_id, step, sum(kv_read_bytes + kv_write_bytes) / 1e6 AS kv_mb
           FROM layer_step JOIN chosen USING (run_id) WHERE step >= 0 GROUP BY run_id, step),
-op AS (SELECT s.run_id, s.step, e.pass_id, sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
+op AS (SELECT s.run_id, s.step, e.pass_id,
+         sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
        FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
        JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
        WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
@@ -28,15 +29,16 @@ SELECT series, min(step) AS step, avg(kv_mb) AS kv_mb, avg(time_ms) AS time_ms,
   FROM chosen JOIN bytes USING (run_id) LEFT JOIN time USING (run_id, step), bin
   GROUP BY n, step / width HAVING count(*) = width ORDER BY n, step;
 
--- Bounds are drawn, and never named, nor are times that no device took. Bytes differ from 1 % on; times only when the slowest repeat of
--- one is faster than the fastest of the other.
+-- Bounds are drawn, and never named, nor are times that no device took. Bytes differ from 1 % on; times
+-- only when the slowest repeat of one is faster than the fastest of the other.
 WITH RECURSIVE chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series,
                   value ->> 'is_bound' AS is_bound FROM json_each(:runs)),
 free AS (SELECT * FROM chosen
          WHERE NOT is_bound OR NOT EXISTS (SELECT 1 FROM chosen WHERE NOT is_bound)),
 bytes AS (SELECT n, series, sum(kv_read_bytes + kv_write_bytes) * 1.0 / count(DISTINCT step) AS b
           FROM layer_step JOIN free USING (run_id) WHERE step >= 0 GROUP BY n),
-total AS (SELECT n, series, e.pass_id, sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) * 1.0 AS ns
+total AS (SELECT n, series, e.pass_id,
+            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) * 1.0 AS ns
           FROM scope s JOIN free USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
           JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
           WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
