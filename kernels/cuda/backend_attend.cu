@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention and scores: each operation is one launch of decode_split over the rows it names.
+ * Attention and scores: each operation is one launch of decode_split or score_keys over the rows it
+ * names.
  */
 #include "kernels/cuda/backend.cuh"
 
@@ -41,7 +42,7 @@ static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
 struct launch {
     const char *name;
     int32_t n; /* keys of the longest row */
-    bool logits, gather;
+    bool logits, gather, attends;
 };
 
 static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &how,
@@ -59,7 +60,9 @@ static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &
         a.lse = cuda->lse;
         a.logits = cuda->logits;
     }
-    return ra_cuda_done(ra_launch_decode(plan, a, cuda->stream), how.name, err);
+    cudaError_t error = how.attends ? ra_launch_decode(plan, a, cuda->stream)
+                                    : ra_launch_score(plan, a, cuda->stream);
+    return ra_cuda_done(error, how.name, err);
 }
 
 static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,
@@ -78,7 +81,7 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     bool fused = want_scores && cuda->config.scores == RA_SCORES_FUSED;
-    launch how = {"attend to everything", cuda->layers[layer].rows, fused, false};
+    launch how = {"attend to everything", cuda->layers[layer].rows, fused, false, true};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
     ra_decode_args a = over_all(cuda, layer);
     a.out = ra_cuda_output(cuda);
@@ -92,10 +95,9 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
 enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    launch how = {"score", cuda->layers[layer].rows, true, false};
+    launch how = {"score", cuda->layers[layer].rows, true, false, false};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
     ra_decode_args a = over_all(cuda, layer);
-    a.out = cuda->out.card;
     RA_TRY(give_query(cuda, q, &a, err));
     RA_TRY(run(cuda, a, how, err));
     cuda->scores_layer = layer;
@@ -108,7 +110,7 @@ enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bo
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     bool gathers = !of->r_k;
-    launch how = {"attend to the recycled cache", cuda->cap, false, gathers};
+    launch how = {"attend to the recycled cache", cuda->cap, false, gathers, true};
     RA_BUG_ON(!of->held || of->rows < 1 || !of->at_k);
     if (want_scores)
         return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
@@ -173,7 +175,7 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
     RA_BUG_ON(n_sets != cuda->model.Hkv && n_sets != cuda->model.Hq);
     int32_t longest;
     RA_TRY(list_rows(cuda, layer, sets, n_sets, &longest, err));
-    launch how = {"attend to sets", longest, false, true};
+    launch how = {"attend to sets", longest, false, true, true};
     ra_decode_args a = over_all(cuda, layer);
     a.out = ra_cuda_output(cuda);
     RA_TRY(ra_cuda_give(cuda, cuda->index, (size_t)n_sets * (size_t)longest, &a.index, err));

@@ -2,6 +2,7 @@
 #include "kernels/cuda/launch.cuh"
 
 #include "kernels/cuda/decode_all.cuh"
+#include "kernels/cuda/score.cuh"
 
 int ra_decode_group(int heads)
 {
@@ -48,5 +49,20 @@ cudaError_t ra_launch_decode(const ra_decode_plan &plan, const ra_decode_args &a
     default:
         return plan.D == 64 ? ra_decode_f32_64(plan, args, stream)
                             : ra_decode_f32_128(plan, args, stream);
+    }
+}
+
+cudaError_t ra_launch_score(const ra_decode_plan &plan, const ra_decode_args &args,
+                            cudaStream_t stream)
+{
+    if (!ra_decode_exists(plan.dtype, plan.D) || plan.gather)
+        return cudaErrorInvalidValue;
+    switch (plan.dtype) {
+    case RA_F16:
+        return ra_score_f16(plan, args, stream);
+    case RA_BF16:
+        return ra_score_bf16(plan, args, stream);
+    default:
+        return ra_score_f32(plan, args, stream);
     }
 }

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cuda/score.cuh"
+
+cudaError_t ra_score_f16(const ra_decode_plan &plan, const ra_decode_args &args,
+                         cudaStream_t stream)
+{
+    return plan.D == 64    ? ra_score_groups<__half, 64>(plan, args, stream)
+           : plan.D == 128 ? ra_score_groups<__half, 128>(plan, args, stream)
+                           : ra_score_groups<__half, 256>(plan, args, stream);
+}
