@@ -24,6 +24,10 @@ enum ra_backend_caps {
 enum ra_cache_mode { RA_CACHE_COMPACT, RA_CACHE_GATHER };
 enum ra_scores_mode { RA_SCORES_FUSED, RA_SCORES_RECOMPUTE };
 
+/* When a recorded full step chooses: for all layers together once they have attended, layer by
+ * layer, or layer by layer beside the attention of the layers after it. The choice is the same. */
+enum ra_select_mode { RA_SELECT_DEFERRED, RA_SELECT_INLINE, RA_SELECT_SIDE };
+
 struct ra_backend_config {
     const struct ra_model *model; /* borrowed until close */
     int n_layers;
@@ -32,7 +36,8 @@ struct ra_backend_config {
     int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
     enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
     enum ra_scores_mode scores;
-    int n_threads; /* 0: one per processor */
+    enum ra_select_mode select; /* of backends that record */
+    int n_threads;              /* 0: one per processor */
 };
 
 /* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride

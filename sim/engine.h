@@ -39,6 +39,7 @@ struct ra_replay_config {
     const struct ra_backend_ops *backend;
     enum ra_cache_mode cache;
     enum ra_scores_mode scores;
+    enum ra_select_mode select;
     int n_threads;        /* 0: one per processor */
     int repeats;          /* timed repeats, >= 1 */
     int32_t first_step;   /* steps before it bring the caches to their state, uncounted */

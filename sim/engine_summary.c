@@ -146,6 +146,9 @@ static const struct ra_replay_result *baseline(const struct ra_replay_config *co
     return NULL;
 }
 
+/* By enum ra_select_mode. */
+static const char *const select_names[] = {"deferred", "inline", "side"};
+
 static void put_times(json_t *object, const struct ra_replay_config *config,
                       const struct ra_replay_result *r, const struct ra_replay_result *full)
 {
@@ -179,6 +182,8 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
                         json_boolean(r->is_timed && r->is_cache_resident));
     json_object_set_new(object, "scores",
                         json_string(config->scores == RA_SCORES_FUSED ? "fused" : "recompute"));
+    if (config->backend->play)
+        json_object_set_new(object, "select", json_string(select_names[config->select]));
     json_object_set_new(object, "cache",
                         json_string(config->cache == RA_CACHE_COMPACT ? "compact" : "gather"));
 }

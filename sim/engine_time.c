@@ -104,6 +104,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
         .scores = config->scores,
+        .select = config->select,
         .n_threads = config->n_threads};
 }
 

@@ -157,6 +157,11 @@ static void cuda_close(void *self)
     if (!cuda)
         return;
     ra_cuda_recording_close(cuda);
+    for (cudaEvent_t event : {cuda->fork, cuda->join})
+        if (event)
+            cudaEventDestroy(event);
+    if (cuda->beside)
+        cudaStreamDestroy(cuda->beside);
     if (cuda->stream)
         cudaStreamDestroy(cuda->stream);
     ra_cuda_release(cuda);
@@ -205,6 +210,11 @@ static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
 {
     RA_TRY(ra_cuda_done(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
                         "open a stream", err));
+    RA_TRY(ra_cuda_done(cudaStreamCreateWithFlags(&cuda->beside, cudaStreamNonBlocking),
+                        "open a stream", err));
+    for (cudaEvent_t *event : {&cuda->fork, &cuda->join})
+        RA_TRY(ra_cuda_done(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
+                            "make an event", err));
     size_t shared = ra_plan_shared(cuda->config.max_rows, cuda->cap);
     return ra_cuda_done(cudaFuncSetAttribute(plan_refresh,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -19,9 +19,12 @@
 #include "kernels/cuda/refresh.cuh"
 #include "kernels/cuda/select.cuh"
 
+enum { RA_CUDA_SELECTORS = 16 };
+
 struct ra_cuda_layer {
     int32_t rows;                /* of C_f; the last is self */
     int32_t window;              /* 0: full attention */
+    int slot;                    /* among the layers without a window; -1: it has one */
     char *k, *v;                 /* [Hkv][max_rows][D] */
     int32_t *n, *n_prompt;       /* [Hkv] rows, as the card knows them; those of `load` */
     char *self_k, *self_v;       /* [Hkv][D] room for the row last appended */
@@ -44,6 +47,13 @@ template <class T> struct ra_cuda_pair {
     T *host, *card;
 };
 
+/* A choice that waits for the step's end. */
+struct ra_cuda_due {
+    int layer;
+    struct ra_select_rule rule;
+    bool refreshes;
+};
+
 /* Steps as graphs, with all they read and produce. */
 struct ra_cuda_recording {
     bool is_on, is_capturing;
@@ -56,6 +66,21 @@ struct ra_cuda_recording {
     std::vector<cudaEvent_t> marks; /* before each step, and after the last */
     std::deque<std::vector<int32_t>>
         choices; /* of `select`: for each KV head a count, then so many */
+    std::vector<ra_cuda_due> due;
+    bool is_beside; /* the other stream has work that this one has not waited for */
+};
+
+/* What selects for so many layers in line at once. */
+struct ra_cuda_selector {
+    int n_layers;
+    struct ra_select_plan plan;
+    uint32_t *scratch;
+};
+
+/* Layers in line: `score` and `slot` number the first among those with scores of their own, and
+ * among all without a window. */
+struct ra_cuda_span {
+    int score, slot, n;
 };
 
 struct ra_cuda {
@@ -64,32 +89,42 @@ struct ra_cuda {
     int32_t cap; /* entries of a C_r */
     int n_sms;
     char *card_block, *host_block;
-    cudaStream_t stream;
+    cudaStream_t stream, beside;
+    cudaEvent_t fork, join; /* between the two */
     struct ra_cuda_layer *layers;
     size_t row_bytes;
 
+    /* Layers without a window, in line. */
+    int n_slots;
+    char *k, *v;                 /* [n_slots][Hkv][max_rows][D] */
+    int32_t *n;                  /* [n_slots][Hkv] */
+    struct ra_recycled recycled; /* of all their C_r */
+    char *r_k, *r_v;             /* [n_slots][Hkv][cap][D] */
+    int score_slots;             /* layers that have scores of their own: all, or one at a time */
+
     struct ra_cuda_pair<float> q, out; /* [Hq][D] */
     struct ra_cuda_pair<char> self;    /* [2][Hkv][D]: K, V */
-    float *logits;                     /* [Hq][logit_stride] of one layer at a time */
-    float *lse;                        /* [Hq] */
+    float *logits;                     /* [score_slots][Hq][logit_stride] */
+    float *lse;                        /* [score_slots][Hq] */
     int64_t logit_stride;
-    int scores_layer; /* whose logits those are; -1: nobody's */
+    int scores_layer; /* whose logits came last; -1: nobody's */
     float *partial, *partial_sums;
     uint32_t *ticket;
     struct ra_cuda_pair<int32_t> index;   /* [Hq][max_rows] sets from outside */
     struct ra_cuda_pair<int32_t> index_n; /* [Hq] */
     struct ra_cuda_pair<int32_t> flags;   /* [Hkv] is self in C_r? */
 
-    struct ra_select_plan select_plan;
-    uint32_t *keys, *raw_keys, *select_scratch;
-    int32_t *chosen;                      /* [Hkv][cap] ascending */
-    struct ra_cuda_pair<int32_t> ranked;  /* [Hkv][cap] in order of eviction */
-    struct ra_cuda_pair<int32_t> counted; /* [Hkv] chosen; entries moved; who was evicted */
-    struct ra_cuda_pair<int32_t> set, order, set_n; /* what a refresh installs */
+    struct ra_cuda_selector selectors[RA_CUDA_SELECTORS]; /* ascending in layers */
+    int n_selectors;
+    uint32_t *keys, *raw_keys;           /* [score_slots][Hkv][logit_stride] */
+    int32_t *chosen;                     /* [score_slots][Hkv][cap] ascending */
+    struct ra_cuda_pair<int32_t> ranked; /* the same in order of eviction; one layer's comes back */
+    struct ra_cuda_pair<int32_t> counted; /* [.][Hkv] chosen; entries moved; who was evicted */
+    struct ra_cuda_pair<int32_t> set, order, set_n; /* [Hkv] what a refresh installs */
     struct ra_cuda_pair<int32_t> position;          /* [Hkv] of self */
-    int2 *moves;
-    struct ra_cuda_pair<double> cosine; /* [1] */
-    int32_t *fires;                     /* [1] */
+    int2 *moves;                                    /* [score_slots][Hkv][cap] */
+    struct ra_cuda_pair<double> cosine;             /* [1] */
+    int32_t *fires;                                 /* [1] */
 
     struct ra_cuda_recording recording;
 };
@@ -147,6 +182,25 @@ enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct 
 /* Forget rows, C_r and reference of a layer, in the order of the stream. */
 enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
                              struct ra_error *err);
+
+/* The layer alone. */
+inline ra_cuda_span ra_cuda_span_of(const struct ra_cuda *cuda, int layer)
+{
+    int slot = cuda->layers[layer].slot;
+    return {cuda->score_slots > 1 ? slot : 0, slot, 1};
+}
+
+/* Choose for the layers of a span, of which each chooses `most`; then bring their C_r to the given
+ * lists, [n * Hkv][cap]. */
+enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
+                              const struct ra_select_rule *rule, int32_t most, cudaStream_t stream,
+                              struct ra_error *err);
+enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, ra_plan_args a,
+                               cudaStream_t stream, struct ra_error *err);
+
+/* What is due happens, and what happens beside is waited for: before the step ends, or C_r of a
+ * layer concerned is used. */
+enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err);
 
 /* A run starts from nothing: count anew. And let go of everything recorded. */
 void ra_cuda_recording_reset(struct ra_cuda *cuda);

@@ -43,6 +43,7 @@ struct launch {
     const char *name;
     int32_t n; /* keys of the longest row */
     bool logits, gather, attends;
+    int score; /* whose scores, as in a span */
 };
 
 static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &how,
@@ -57,8 +58,9 @@ static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &
     plan.logits = how.logits;
     plan.gather = how.gather;
     if (how.logits) { /* otherwise those of an earlier pass stay */
-        a.lse = cuda->lse;
-        a.logits = cuda->logits;
+        size_t query = (size_t)how.score * (size_t)cuda->model.Hq;
+        a.lse = cuda->lse + query;
+        a.logits = cuda->logits + query * (size_t)cuda->logit_stride;
     }
     cudaError_t error = how.attends ? ra_launch_decode(plan, a, cuda->stream)
                                     : ra_launch_score(plan, a, cuda->stream);
@@ -81,7 +83,12 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     bool fused = want_scores && cuda->config.scores == RA_SCORES_FUSED;
-    launch how = {"attend to everything", cuda->layers[layer].rows, fused, false, true};
+    launch how = {"attend to everything",
+                  cuda->layers[layer].rows,
+                  fused,
+                  false,
+                  true,
+                  ra_cuda_span_of(cuda, layer).score};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
     ra_decode_args a = over_all(cuda, layer);
     a.out = ra_cuda_output(cuda);
@@ -95,7 +102,8 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
 enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    launch how = {"score", cuda->layers[layer].rows, true, false, false};
+    launch how = {"score", cuda->layers[layer].rows,          true, false,
+                  false,   ra_cuda_span_of(cuda, layer).score};
     RA_BUG_ON(cuda->layers[layer].rows < 1);
     ra_decode_args a = over_all(cuda, layer);
     RA_TRY(give_query(cuda, q, &a, err));
@@ -110,8 +118,9 @@ enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bo
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     bool gathers = !of->r_k;
-    launch how = {"attend to the recycled cache", cuda->cap, false, gathers, true};
+    launch how = {"attend to the recycled cache", cuda->cap, false, gathers, true, 0};
     RA_BUG_ON(!of->held || of->rows < 1 || !of->at_k);
+    RA_TRY(ra_cuda_settle(cuda, err));
     if (want_scores)
         return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
     for (int head = 0; head < cuda->model.Hkv; head++)
@@ -175,7 +184,7 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
     RA_BUG_ON(n_sets != cuda->model.Hkv && n_sets != cuda->model.Hq);
     int32_t longest;
     RA_TRY(list_rows(cuda, layer, sets, n_sets, &longest, err));
-    launch how = {"attend to sets", longest, false, true, true};
+    launch how = {"attend to sets", longest, false, true, true, 0};
     ra_decode_args a = over_all(cuda, layer);
     a.out = ra_cuda_output(cuda);
     RA_TRY(ra_cuda_give(cuda, cuda->index, (size_t)n_sets * (size_t)longest, &a.index, err));

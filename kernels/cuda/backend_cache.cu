@@ -1,98 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The recycled cache: chosen from logits, brought to what was adopted, grown by self.
+ * The recycled cache: brought to what was adopted, grown by self.
  */
 #include "kernels/cuda/backend.cuh"
 
 #include <string.h>
-
-static ra_select_args choice(const struct ra_cuda *cuda, int layer,
-                             const struct ra_select_rule *rule)
-{
-    ra_select_args a = {};
-    a.logits = cuda->logits;
-    a.lse = cuda->lse;
-    a.n = cuda->layers[layer].n;
-    a.keys = cuda->keys;
-    a.raw_keys = rule->evict == RA_EVICT_RAW ? cuda->raw_keys : NULL;
-    a.chosen = cuda->chosen;
-    a.n_chosen = cuda->counted.card;
-    a.scratch = cuda->select_scratch;
-    a.logit_stride = a.key_stride = cuda->logit_stride;
-    a.chosen_stride = cuda->cap;
-    a.G = cuda->model.G;
-    a.pool = rule->pool;
-    a.K = rule->K;
-    a.agg = rule->agg;
-    a.current = rule->current;
-    return a;
-}
-
-static ra_order_args eviction(const struct ra_cuda *cuda, const struct ra_select_rule *rule)
-{
-    ra_order_args a = {};
-    a.chosen = cuda->chosen;
-    a.n_chosen = cuda->counted.card;
-    a.keys = rule->evict == RA_EVICT_RAW ? cuda->raw_keys : cuda->keys;
-    a.order = cuda->ranked.card;
-    a.key_stride = cuda->logit_stride;
-    a.chosen_stride = cuda->cap;
-    a.protects = rule->current == RA_CURRENT_SNAPKV;
-    return a;
-}
-
-/* What a checked run chose decides what it did next, and so what its recording must do. */
-static void remember_choice(struct ra_cuda *cuda)
-{
-    std::vector<int32_t> choice;
-    for (int head = 0; head < cuda->model.Hkv; head++) {
-        const int32_t *first = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
-        choice.push_back(cuda->counted.host[head]);
-        choice.insert(choice.end(), first, first + cuda->counted.host[head]);
-    }
-    cuda->recording.choices.push_back(choice);
-}
-
-static void recall_choice(struct ra_cuda *cuda)
-{
-    RA_BUG_ON(cuda->recording.choices.empty());
-    const int32_t *from = cuda->recording.choices.front().data();
-    for (int head = 0; head < cuda->model.Hkv; head++) {
-        int32_t n = cuda->counted.host[head] = *from++;
-        memcpy(cuda->ranked.host + (size_t)head * (size_t)cuda->cap, from, (size_t)n * sizeof n);
-        from += n;
-    }
-    cuda->recording.choices.pop_front();
-}
-
-enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule *rule,
-                              struct ra_positions *order, struct ra_error *err)
-{
-    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    int Hkv = cuda->model.Hkv;
-    int32_t rows = cuda->layers[layer].rows, most = rule->K < rows ? rule->K : rows;
-    RA_BUG_ON(cuda->scores_layer != layer || rule->K < 1 || most > cuda->cap);
-    if (rule->pool > RA_AGGREGATE_POOL)
-        return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
-                       (int)RA_AGGREGATE_POOL, rule->pool);
-    RA_TRY(
-        ra_cuda_done(ra_launch_select(cuda->select_plan, choice(cuda, layer, rule), cuda->stream),
-                     "select", err));
-    RA_TRY(ra_cuda_done(ra_launch_order(Hkv, most, eviction(cuda, rule), cuda->stream),
-                        "order evictions", err));
-    RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
-    RA_TRY(ra_cuda_fetch(cuda, cuda->ranked, (size_t)Hkv * (size_t)cuda->cap, err));
-    RA_TRY(ra_cuda_wait(cuda, "select", err));
-    if (cuda->recording.is_on)
-        recall_choice(cuda);
-    for (int head = 0; head < Hkv; head++) {
-        order[head].pos = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
-        order[head].n = cuda->counted.host[head];
-    }
-    if (!cuda->recording.is_on)
-        remember_choice(cuda);
-    return RA_OK;
-}
 
 void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained *retained)
 {
@@ -108,50 +20,73 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
     to->next_pinned = retained->n_pinned;
 }
 
-static enum ra_status give_adopted(struct ra_cuda *cuda, struct ra_cuda_layer *of, ra_plan_args *a,
-                                   struct ra_error *err)
+enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, ra_plan_args plan,
+                               cudaStream_t stream, struct ra_error *err)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
-    memcpy(cuda->set.host, of->next, entries * sizeof(int32_t));
-    memcpy(cuda->order.host, of->order, entries * sizeof(int32_t));
-    memcpy(cuda->set_n.host, of->next_n, Hkv * sizeof(int32_t));
-    RA_TRY(ra_cuda_give(cuda, cuda->set, entries, &a->chosen, err));
-    RA_TRY(ra_cuda_give(cuda, cuda->order, entries, &a->order, err));
-    return ra_cuda_give(cuda, cuda->set_n, Hkv, &a->n_chosen, err);
-}
-
-static enum ra_status plan(struct ra_cuda *cuda, struct ra_cuda_layer *of, struct ra_error *err)
-{
-    ra_plan_args a = {};
-    RA_TRY(give_adopted(cuda, of, &a, err));
-    a.cache = of->recycled;
-    a.moves = cuda->moves;
-    a.n_moves = cuda->counted.card;
-    a.stride = cuda->cap;
-    a.max_rows = cuda->config.max_rows;
-    a.n_pinned = of->next_pinned;
-    return ra_cuda_done(ra_launch(plan_refresh, (unsigned)cuda->model.Hkv, RA_PLAN_THREADS,
-                                  ra_plan_shared(a.max_rows, cuda->cap), cuda->stream, a),
-                        "plan a refresh", err);
-}
-
-static enum ra_status move(struct ra_cuda *cuda, const struct ra_cuda_layer *of,
-                           struct ra_error *err)
-{
-    if (!of->r_k)
+    size_t row = (size_t)span.slot * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    size_t score = (size_t)span.score * (size_t)cuda->model.Hkv;
+    const struct ra_recycled *all = &cuda->recycled;
+    int rows = span.n * cuda->model.Hkv;
+    plan.cache = {all->n + row,           all->slot_pos + row * cap, all->queue + row * cap,
+                  all->queue_first + row, all->queue_n + row,        cuda->cap};
+    plan.moves = cuda->moves + score * cap;
+    plan.n_moves = cuda->counted.card + score;
+    plan.stride = cuda->cap;
+    plan.max_rows = cuda->config.max_rows;
+    RA_TRY(ra_cuda_done(ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS,
+                                  ra_plan_shared(plan.max_rows, cuda->cap), stream, plan),
+                        "plan a refresh", err));
+    if (!cuda->r_k)
         return RA_OK;
     ra_move_args a = {};
-    a.moves = cuda->moves;
-    a.n_moves = cuda->counted.card;
-    a.from_k = of->k;
-    a.from_v = of->v;
-    a.to_k = of->r_k;
-    a.to_v = of->r_v;
+    a.moves = plan.moves;
+    a.n_moves = plan.n_moves;
+    a.from_k = cuda->k + row * (size_t)cuda->config.max_rows * cuda->row_bytes;
+    a.from_v = cuda->v + row * (size_t)cuda->config.max_rows * cuda->row_bytes;
+    a.to_k = cuda->r_k + row * cap * cuda->row_bytes;
+    a.to_v = cuda->r_v + row * cap * cuda->row_bytes;
     a.row_stride = cuda->config.max_rows;
     a.cap = cuda->cap;
     a.Hkv = cuda->model.Hkv;
-    return ra_cuda_done(ra_launch_move(cuda->model.Hkv, (int)cuda->row_bytes, a, cuda->stream),
-                        "move rows", err);
+    return ra_cuda_done(ra_launch_move(rows, (int)cuda->row_bytes, a, stream), "move rows", err);
+}
+
+static enum ra_status install_layer(struct ra_cuda *cuda, int layer, struct ra_error *err)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[layer];
+    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
+    ra_plan_args a = {};
+    memcpy(cuda->set.host, of->next, entries * sizeof(int32_t));
+    memcpy(cuda->order.host, of->order, entries * sizeof(int32_t));
+    memcpy(cuda->set_n.host, of->next_n, Hkv * sizeof(int32_t));
+    RA_TRY(ra_cuda_give(cuda, cuda->set, entries, &a.chosen, err));
+    RA_TRY(ra_cuda_give(cuda, cuda->order, entries, &a.order, err));
+    RA_TRY(ra_cuda_give(cuda, cuda->set_n, Hkv, &a.n_chosen, err));
+    a.n_pinned = of->next_pinned;
+    return ra_cuda_install(cuda, ra_cuda_span_of(cuda, layer), a,
+                           cuda->recording.is_beside ? cuda->beside : cuda->stream, err);
+}
+
+/* Does the layer's choice wait for the end of the step? Then so does its refresh. */
+static bool joins_due(struct ra_cuda *cuda, int layer)
+{
+    for (ra_cuda_due &due : cuda->recording.due)
+        if (due.layer == layer) {
+            due.refreshes = true;
+            return true;
+        }
+    return false;
+}
+
+static void take_over(struct ra_cuda *cuda, struct ra_cuda_layer *of)
+{
+    for (int head = 0; head < cuda->model.Hkv; head++) {
+        int32_t n = of->next_n[head], pinned = of->next_pinned < n ? of->next_pinned : n;
+        of->held[head] = n;
+        of->queued[head] = n - pinned;
+        of->has_self[head] =
+            n > 0 && of->next[(size_t)head * (size_t)cuda->cap + (size_t)n - 1] == of->rows - 1;
+    }
 }
 
 enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err)
@@ -163,17 +98,16 @@ enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_
     *moved = 0;
     if (of->next_n[0] < 0)
         return RA_OK;
-    RA_TRY(plan(cuda, of, err));
-    RA_TRY(move(cuda, of, err));
-    RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
+    take_over(cuda, of);
+    if (joins_due(cuda, layer))
+        return RA_OK; /* its lists are kept until then */
+    RA_TRY(install_layer(cuda, layer, err));
+    ra_cuda_pair<int32_t> counted = cuda->counted;
+    counted.card += ra_cuda_span_of(cuda, layer).score * Hkv;
+    RA_TRY(ra_cuda_fetch(cuda, counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "refresh", err));
     for (int head = 0; head < Hkv; head++) {
-        int32_t n = of->next_n[head], pinned = of->next_pinned < n ? of->next_pinned : n;
         *moved += cuda->recording.is_on ? 0 : cuda->counted.host[head];
-        of->held[head] = n;
-        of->queued[head] = n - pinned;
-        of->has_self[head] =
-            n > 0 && of->next[(size_t)head * (size_t)cuda->cap + (size_t)n - 1] == of->rows - 1;
         of->next_n[head] = -1;
     }
     return RA_OK;
@@ -186,6 +120,7 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
     struct ra_cuda_layer *of = &cuda->layers[layer];
     int Hkv = cuda->model.Hkv;
     RA_BUG_ON(!of->held || K < 1);
+    RA_TRY(ra_cuda_settle(cuda, err));
     for (int head = 0; head < Hkv; head++) {
         if (of->held[head] > K && of->queued[head] > 0)
             return ra_fail(err, RA_ERANGE,

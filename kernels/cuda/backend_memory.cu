@@ -40,63 +40,110 @@ struct arenas {
     }
 };
 
-static void lay_out_recycled(const struct ra_cuda *cuda, struct ra_cuda_layer *layer, arenas &at)
+/* n elements on; NULL while pieces are only counted. */
+template <class T> static T *offset(T *base, size_t n)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
-    struct ra_recycled *c = &layer->recycled;
+    return base ? base + n : nullptr;
+}
+
+/* Layers without a window lie in line in every array, so that one launch serves any stretch of
+ * them. */
+static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
+{
+    size_t rows = (size_t)cuda->n_slots * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    cuda->k = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
+    cuda->v = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
+    cuda->n = at.card.take<int32_t>(rows);
+    if (cap == 0)
+        return;
+    struct ra_recycled *c = &cuda->recycled;
     c->cap = cuda->cap;
-    c->n = at.card.take<int32_t>(Hkv);
-    c->slot_pos = at.card.take<int32_t>(entries);
-    c->queue = at.card.take<int32_t>(entries);
-    c->queue_first = at.card.take<int32_t>(Hkv);
-    c->queue_n = at.card.take<int32_t>(Hkv);
+    c->n = at.card.take<int32_t>(rows);
+    c->slot_pos = at.card.take<int32_t>(rows * cap);
+    c->queue = at.card.take<int32_t>(rows * cap);
+    c->queue_first = at.card.take<int32_t>(rows);
+    c->queue_n = at.card.take<int32_t>(rows);
     if (cuda->config.cache == RA_CACHE_COMPACT) {
-        layer->r_k = at.card.take<char>(entries, cuda->row_bytes);
-        layer->r_v = at.card.take<char>(entries, cuda->row_bytes);
+        cuda->r_k = at.card.take<char>(rows * cap, cuda->row_bytes);
+        cuda->r_v = at.card.take<char>(rows * cap, cuda->row_bytes);
     }
-    layer->held = at.host.take<int32_t>(Hkv);
-    layer->queued = at.host.take<int32_t>(Hkv);
-    layer->has_self = at.host.take<bool>(Hkv);
-    layer->next = at.host.take<int32_t>(entries);
-    layer->order = at.host.take<int32_t>(entries);
-    layer->next_n = at.host.take<int32_t>(Hkv);
+}
+
+static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
+{
+    size_t row = (size_t)layer->slot * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    const struct ra_recycled *all = &cuda->recycled;
+    layer->k = offset(cuda->k, row * (size_t)cuda->config.max_rows * cuda->row_bytes);
+    layer->v = offset(cuda->v, row * (size_t)cuda->config.max_rows * cuda->row_bytes);
+    layer->n = offset(cuda->n, row);
+    layer->recycled = {offset(all->n, row),           offset(all->slot_pos, row * cap),
+                       offset(all->queue, row * cap), offset(all->queue_first, row),
+                       offset(all->queue_n, row),     cuda->cap};
+    layer->r_k = offset(cuda->r_k, row * cap * cuda->row_bytes);
+    layer->r_v = offset(cuda->r_v, row * cap * cuda->row_bytes);
 }
 
 /* Windows are copied into the layers, so that the caller's array is not needed later. */
-static void lay_out_layer(const struct ra_cuda *cuda, int number, arenas &at)
+static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, arenas &at)
 {
     size_t Hkv = (size_t)cuda->model.Hkv, rows = Hkv * (size_t)cuda->config.max_rows;
+    size_t entries = Hkv * (size_t)cuda->cap;
     struct ra_cuda_layer layer = {};
     layer.window = cuda->config.window[number];
-    layer.k = at.card.take<char>(rows, cuda->row_bytes);
-    layer.v = at.card.take<char>(rows, cuda->row_bytes);
-    layer.n = at.card.take<int32_t>(Hkv);
+    layer.slot = slot;
+    if (slot >= 0) {
+        place_slot(cuda, &layer);
+    } else {
+        layer.k = at.card.take<char>(rows, cuda->row_bytes);
+        layer.v = at.card.take<char>(rows, cuda->row_bytes);
+        layer.n = at.card.take<int32_t>(Hkv);
+    }
     layer.n_prompt = at.card.take<int32_t>(Hkv);
     layer.self_k = at.card.take<char>(Hkv, cuda->row_bytes);
     layer.self_v = at.card.take<char>(Hkv, cuda->row_bytes);
     layer.reference = at.card.take<double>((size_t)cuda->model.D);
     layer.has_reference = at.card.take<int32_t>(1);
-    if (cuda->cap > 0 && layer.window == 0)
-        lay_out_recycled(cuda, &layer, at);
+    if (slot >= 0 && entries > 0) {
+        layer.held = at.host.take<int32_t>(Hkv);
+        layer.queued = at.host.take<int32_t>(Hkv);
+        layer.has_self = at.host.take<bool>(Hkv);
+        layer.next = at.host.take<int32_t>(entries);
+        layer.order = at.host.take<int32_t>(entries);
+        layer.next_n = at.host.take<int32_t>(Hkv);
+    }
     if (cuda->layers)
         cuda->layers[number] = layer;
+}
+
+/* For one layer, two, four, ..., and all: a stretch is served by few of them. */
+static void lay_out_selectors(struct ra_cuda *cuda, arenas &at)
+{
+    cuda->n_selectors = 0;
+    for (int n = 1;; n *= 2) {
+        struct ra_cuda_selector *s = &cuda->selectors[cuda->n_selectors++];
+        s->n_layers = n < cuda->score_slots ? n : cuda->score_slots;
+        s->plan = ra_plan_select(cuda->n_sms, s->n_layers * cuda->model.Hkv, cuda->config.max_rows);
+        s->scratch = at.card.take<uint32_t>(ra_select_scratch(s->plan), 1);
+        if (n >= cuda->score_slots || cuda->n_selectors == RA_CUDA_SELECTORS)
+            return;
+    }
 }
 
 static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
 {
     size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
-    cuda->select_plan = ra_plan_select(cuda->n_sms, cuda->model.Hkv, cuda->config.max_rows);
-    cuda->keys = at.card.take<uint32_t>(Hkv * (size_t)cuda->logit_stride);
-    cuda->raw_keys = at.card.take<uint32_t>(Hkv * (size_t)cuda->logit_stride);
-    cuda->select_scratch = at.card.take<uint32_t>(ra_select_scratch(cuda->select_plan), 1);
-    cuda->chosen = at.card.take<int32_t>(entries);
-    cuda->ranked = at.take_pair<int32_t>(entries);
-    cuda->counted = at.take_pair<int32_t>(Hkv);
+    size_t slots = (size_t)cuda->score_slots;
+    lay_out_selectors(cuda, at);
+    cuda->keys = at.card.take<uint32_t>(slots * Hkv * (size_t)cuda->logit_stride);
+    cuda->raw_keys = at.card.take<uint32_t>(slots * Hkv * (size_t)cuda->logit_stride);
+    cuda->chosen = at.card.take<int32_t>(slots * entries);
+    cuda->ranked = {at.host.take<int32_t>(entries), at.card.take<int32_t>(slots * entries)};
+    cuda->counted = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(slots * Hkv)};
     cuda->set = at.take_pair<int32_t>(entries);
     cuda->order = at.take_pair<int32_t>(entries);
     cuda->set_n = at.take_pair<int32_t>(Hkv);
     cuda->position = at.take_pair<int32_t>(Hkv);
-    cuda->moves = at.card.take<int2>(entries);
+    cuda->moves = at.card.take<int2>(slots * entries);
 }
 
 /* Assign every piece. Run once to count and once to place. */
@@ -113,8 +160,8 @@ static void lay_out(struct ra_cuda *cuda, arenas &at)
     cuda->q = at.take_pair<float>(heads);
     cuda->out = at.take_pair<float>(heads);
     cuda->self = {at.host.take<char>(2 * Hkv, cuda->row_bytes), nullptr};
-    cuda->logits = at.card.take<float>(Hq * (size_t)cuda->logit_stride);
-    cuda->lse = at.card.take<float>(Hq);
+    cuda->logits = at.card.take<float>((size_t)cuda->score_slots * Hq * (size_t)cuda->logit_stride);
+    cuda->lse = at.card.take<float>((size_t)cuda->score_slots * Hq);
     cuda->partial = at.card.take<float>(of_split * RA_DECODE_MAX_SPLITS * (size_t)m->D);
     cuda->partial_sums = at.card.take<float>(2 * of_split * RA_DECODE_MAX_SPLITS);
     cuda->ticket = at.card.take<uint32_t>(parts > Hq ? parts : Hq);
@@ -125,8 +172,9 @@ static void lay_out(struct ra_cuda *cuda, arenas &at)
     cuda->fires = at.card.take<int32_t>(1);
     if (cuda->cap > 0)
         lay_out_choice(cuda, at);
-    for (int layer = 0; layer < cuda->config.n_layers; layer++)
-        lay_out_layer(cuda, layer, at);
+    lay_out_slots(cuda, at);
+    for (int layer = 0, slot = 0; layer < cuda->config.n_layers; layer++)
+        lay_out_layer(cuda, layer, cuda->config.window[layer] == 0 ? slot++ : -1, at);
 }
 
 static int sms()
@@ -145,6 +193,10 @@ static struct ra_cuda shape_of(const struct ra_backend_config *config)
     shape.row_bytes = (size_t)shape.model.D * ra_dtype_bytes(shape.model.dtype);
     shape.scores_layer = -1;
     shape.n_sms = sms();
+    for (int layer = 0; layer < config->n_layers; layer++)
+        shape.n_slots += config->window[layer] == 0;
+    bool alone = shape.cap == 0 || config->select == RA_SELECT_INLINE || shape.n_slots == 0;
+    shape.score_slots = alone ? 1 : shape.n_slots;
     return shape;
 }
 

@@ -15,7 +15,7 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache;
+    int profile, scores, cache, select;
     struct ra_option_range steps;
     int64_t repeat, threads;
     bool no_quality, by_type, dry_run, force;
@@ -144,7 +144,13 @@ static const struct ra_option options[] = {
      .absent = "filler traffic between layers"},
     {.name = "granularity", CUDA_ONLY},
     {.name = "counters", CUDA_ONLY},
-    {.name = "select", CUDA_ONLY},
+    {.name = "select",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(select),
+     .argument = "WHEN",
+     .choices = "deferred|inline|side",
+     .fallback = "deferred",
+     .help = "cuda: choose for all layers after a full step, in it, or beside it"},
     {.name = "decide", CUDA_ONLY},
     {.name = "page", CUDA_ONLY},
     {.name = "batch", CUDA_ONLY},
@@ -263,6 +269,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
         (struct ra_replay_config){.specs = job->specs,
                                   .scores = v->scores == 0 ? RA_SCORES_FUSED : RA_SCORES_RECOMPUTE,
                                   .cache = v->cache == 0 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
+                                  .select = (enum ra_select_mode)v->select,
                                   .n_threads = (int)v->threads,
                                   .repeats = (int)v->repeat,
                                   .first_step = v->steps.is_set ? (int32_t)v->steps.first : 0,

@@ -37,7 +37,8 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
         done
     done
     same "$trace" "${policies[@]}"
-    same "$trace" "${policies[@]:0:8}" --cache gather --scores recompute
+    same "$trace" "${policies[@]:0:8}" --cache gather --scores recompute --select inline
+    same "$trace" "${policies[@]:0:8}" --select side
 }
 
 @test "what a full step does: before or after attending, refreshed by turns, never" {
@@ -47,6 +48,13 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
         -p recycled:k=500,stride=4 -p recycled:k=16,stride=4,sim=0.9 \
         -p recycled:k=16,stride=4,sim=0.9,query=post -p streaming:k=16,stride=4 \
         -p streaming:k=8
+    same "$trace" -p recycled:k=16,stride=4,attend=after -p recycled:k=16,stride=4,sim=0.9 --select side
+}
+
+@test "window layers among the others, more layers than a power of two" {
+    same synth:case=drift,D=64,P=96,N=10,layers=7 -p recycled:k=16,stride=4,sim=0.95
+    same synth:case=drift,D=64,P=96,N=10,layers=7,window=16 -p recycled:k=16,stride=4 \
+        -p recycled:k@0-2=8,k=16,stride=4
 }
 
 @test "a card without room, and a head it has no kernel for, are refused before anything runs" {

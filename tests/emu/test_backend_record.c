@@ -118,6 +118,7 @@ static void init(struct run *run, int number)
     c->config.n_layers = LAYERS;
     c->config.max_retained = K;
     c->config.cache = number & 1 ? RA_CACHE_GATHER : RA_CACHE_COMPACT;
+    c->config.select = (enum ra_select_mode)(number % 3);
     c->config.model = &c->model;
     c->config.window = c->window;
 }
@@ -154,6 +155,30 @@ static void test_played_as_called(void **state)
         free(run.out);
         ra_case_fini(&run.c);
         assert_int_equal(ra_emu_allocated(), 0);
+    }
+}
+
+/* The prefill and every sixth step choose: layers together when deferred, else one by one. */
+static void test_deferred_choices_share_a_launch(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 3; number++) {
+        struct run run;
+        struct ra_error err = {0};
+        struct ra_emu_traffic once, twice;
+        init(&run, number);
+        ra_emu_count_traffic(1);
+        ra_emu_reset_traffic();
+        ra_assert_ok(call_and_play(&run, 1, &err));
+        ra_emu_get_traffic("select_topk", &once);
+        const float *out;
+        struct ra_step_time times[STEPS + 1];
+        ra_assert_ok(run.c.ops->play(run.c.self, times, &out, &err));
+        ra_emu_get_traffic("select_topk", &twice);
+        ra_emu_count_traffic(0);
+        bool deferred = run.c.config.select == RA_SELECT_DEFERRED;
+        assert_int_equal(twice.launches - once.launches, (1 + STEPS / 6) * (deferred ? 1 : LAYERS));
+        ra_case_fini(&run.c);
     }
 }
 
@@ -201,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_played_as_called),
+        cmocka_unit_test(test_deferred_choices_share_a_launch),
         cmocka_unit_test(test_no_room_for_a_recording),
         cmocka_unit_test(test_every_call_may_fail),
     };
