@@ -13,6 +13,7 @@
 #include <float.h>
 
 #include "kernels/cuda/decode_args.cuh"
+#include "kernels/cuda/decode_merge.cuh"
 #include "kernels/cuda/vec.cuh"
 
 template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather> struct ra_decode {
@@ -344,12 +345,6 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
         return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
     }
 
-    __device__ __forceinline__ void write_sums(int g, float largest, float total) const
-    {
-        if (a.lse)
-            ra_st(a.lse + first_query + g, largest + logf(total));
-    }
-
     /* The CTA's warps into one: the output where it is the only split, else a partial. */
     __device__ __forceinline__ void merge_warps(const float4 *rows, const float *tops,
                                                 const float *sums) const
@@ -372,7 +367,7 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
                 ra_add_scaled(zero, total > 0 ? 1 / total : 0, row);
                 ra_st((float4 *)(a.out + (int64_t)first_query * D) + i, zero);
                 if (leads)
-                    write_sums(g, largest, total);
+                    splits().write_sums(g, largest, total);
                 continue;
             }
             ra_st((float4 *)(a.partial + split * G * D) + i, row);
@@ -383,46 +378,9 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
         }
     }
 
-    /* Share of each split in the head's output, to weights [G][live]; a warp takes a head. */
-    __device__ __forceinline__ void weigh_splits(float *weights) const
+    __device__ __forceinline__ ra_split_merge<D, G> splits() const
     {
-        const float *sums = a.partial_sums + place() * gridDim.x * 2 * G;
-        for (int g = warp; g < n_heads; g += RA_DECODE_WARPS) {
-            float largest = -FLT_MAX, total = 0;
-            for (int s = lane; s < live; s += 32) {
-                float x = ra_ld_l2(sums + (int64_t)s * 2 * G + g);
-                weights[g * live + s] = x;
-                largest = x > largest ? x : largest;
-            }
-            for (int offset = 16; offset > 0; offset /= 2) {
-                float x = ra_shfl_xor(largest, offset);
-                largest = x > largest ? x : largest;
-            }
-            for (int s = lane; s < live; s += 32) {
-                float weight = ra_exp(weights[g * live + s] - largest);
-                weights[g * live + s] = weight;
-                total += weight * ra_ld_l2(sums + (int64_t)s * 2 * G + G + g);
-            }
-            for (int offset = 16; offset > 0; offset /= 2)
-                total += ra_shfl_xor(total, offset);
-            for (int s = lane; s < live; s += 32)
-                weights[g * live + s] /= total;
-            if (lane == 0)
-                write_sums(g, largest, total);
-        }
-        __syncthreads();
-    }
-
-    __device__ __forceinline__ void merge_splits(const float *weights) const
-    {
-        const float *rows = a.partial + place() * gridDim.x * G * D;
-        for (int i = (int)threadIdx.x; i < n_heads * D / 4; i += RA_DECODE_THREADS) {
-            float4 row = make_float4(0, 0, 0, 0);
-            for (int s = 0; s < live; s++)
-                ra_add_scaled(row, weights[i / (D / 4) * live + s],
-                              ra_ld_l2((const float4 *)(rows + (int64_t)s * G * D) + i));
-            ra_st((float4 *)(a.out + (int64_t)first_query * D) + i, row);
-        }
+        return {a, place(), first_query, n_heads, live, lane, warp};
     }
 };
 
@@ -472,20 +430,8 @@ __global__ void __launch_bounds__(RA_DECODE_THREADS, kCtas) decode_split(ra_deco
     split.run(ring);
     split.publish((float *)rows, tops, sums);
     split.merge_warps(rows, tops, sums);
-    if (split.live == 1)
-        return;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        arrived[0] = atomicAdd(args.ticket + split.place(), 1u);
-    __syncthreads();
-    if (arrived[0] + 1 != (uint32_t)split.live)
-        return;
-    __threadfence();
-    if (threadIdx.x == 0)
-        ra_st(args.ticket + split.place(), 0u);
-    split.weigh_splits((float *)rows);
-    split.merge_splits((const float *)rows);
+    if (split.live > 1 && split.splits().arrives_last(arrived))
+        split.splits().merge((float *)rows);
 }
 
 #endif

@@ -20,12 +20,15 @@ bool ra_decode_exists(enum ra_dtype dtype, int D)
     return D == 64 || D == 128 || (D == 256 && dtype != RA_F32);
 }
 
-/* CTAs start together, so that one more than fit doubles the time: aim below what fits. A split of
- * few keys spends its time on the merge. */
+/* CTAs start together, so that one more than fit doubles the time: aim below what fits. Where there
+ * are few rows, one CTA an SM keeps memory as busy as more would, and leaves fewer splits to merge;
+ * where there are many, two even out the last wave. A split of few keys spends its time on the
+ * merge. */
 int ra_decode_splits(int n_sms, int rows, int n)
 {
-    const int kLeast = 64, kFit = 3;
-    int most = n / kLeast > 1 ? n / kLeast : 1, splits = kFit * n_sms / rows;
+    const int kLeast = 64;
+    int fit = 4 * rows <= n_sms ? 1 : 2;
+    int most = n / kLeast > 1 ? n / kLeast : 1, splits = fit * n_sms / rows;
     splits = splits < 1 ? 1 : splits;
     if (splits > most)
         splits = most;

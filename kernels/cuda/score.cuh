@@ -82,30 +82,6 @@ struct ra_score : ra_decode<T, D, G, R, kStages, true, false> {
         ra_st(to, largest);
         ra_st(to + G, total);
     }
-
-    /* A warp a head, a lane every 32nd split. */
-    __device__ __forceinline__ void merge_last() const
-    {
-        const float *partial = this->a.partial_sums + this->place() * gridDim.x * 2 * G;
-        for (int g = this->warp; g < this->n_heads; g += RA_DECODE_WARPS) {
-            float largest = -FLT_MAX, total = 0;
-            for (int s = this->lane; s < this->live; s += 32) {
-                float x = ra_ld_l2(partial + (int64_t)s * 2 * G + g);
-                largest = x > largest ? x : largest;
-            }
-            for (int offset = 16; offset > 0; offset /= 2) {
-                float x = ra_shfl_xor(largest, offset);
-                largest = x > largest ? x : largest;
-            }
-            for (int s = this->lane; s < this->live; s += 32)
-                total += ra_exp(ra_ld_l2(partial + (int64_t)s * 2 * G + g) - largest) *
-                         ra_ld_l2(partial + (int64_t)s * 2 * G + G + g);
-            for (int offset = 16; offset > 0; offset /= 2)
-                total += ra_shfl_xor(total, offset);
-            if (this->lane == 0)
-                ra_st(this->a.lse + this->first_query + g, largest + logf(total));
-        }
-    }
 };
 
 /* Bytes of dynamic shared memory: K alone is staged. */
@@ -132,19 +108,8 @@ __global__ void __launch_bounds__(RA_DECODE_THREADS) score_keys(ra_decode_args a
     split.load_query(query);
     split.run_keys(ring);
     split.merge(tops, sums);
-    if (split.live == 1)
-        return;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        arrived[0] = atomicAdd(args.ticket + split.place(), 1u);
-    __syncthreads();
-    if (arrived[0] + 1 != (uint32_t)split.live)
-        return;
-    __threadfence();
-    if (threadIdx.x == 0)
-        ra_st(args.ticket + split.place(), 0u);
-    split.merge_last();
+    if (split.live > 1 && split.splits().arrives_last(arrived))
+        split.splits().merge_sums();
 }
 
 template <class T, int D, int G>

@@ -355,6 +355,9 @@ int main()
     /* Long enough for the bytes to be bounded closely. */
     run<__half, 128, 4, true, true>({1, 1, 4, 3000, 8, 0, true, RA_ROWS_INDEX});
     run<__nv_bfloat16, 64, 8, true, false>({1, 1, 8, 3000, 8, 0, true});
+    /* More splits than a batch of the merge, and than a warp has lanes. */
+    run<float, 128, 4, true, false>({2, 1, 4, 1000, 64, 0, true});
+    run<__half, 64, 1, false, false>({1, 2, 1, 3000, 20, 0, false});
     /* Heads that are not there, and groups of more than one CTA. */
     run_batches<__half, 64, 8, true, false>(5, 0);
     run_batches<__half, 64, 8, true, true>(13, RA_ROWS_INDEX);
