@@ -156,7 +156,7 @@ template <class T> static void run_type(enum ra_dtype dtype)
         run<T>(s, dtype, D == 256 && dtype == RA_F32 ? 128 : D);
     }
     run<T>({1, 1, 4, 2000, 8, 0}, dtype, 128);
-    run<T>({2, 1, 4, 990, 64, 0}, dtype, 64); /* more splits than a warp has lanes, in f32 */
+    run<T>({2, 1, 4, 990, 64, 0}, dtype, 128); /* more splits than a warp has lanes, in f32 */
 }
 
 int main()
