@@ -262,6 +262,7 @@ static void run_shape(run &r, const gpu_shape &shape)
     gpu_shape s = shape;
     if (r.dry) {
         s.layers = 2;
+        s.B = s.B < 2 ? s.B : 2;
         s.L = 208;
         s.K = 64;
     }

@@ -60,6 +60,19 @@ elif [ -n "$only" ]; then
     fi
 fi
 
+# --- the day of a card, without one --------------------------------------------------------------------
+if [ "$mode" = plain ]; then
+    day=$(mktemp -d)
+    if DRY=1 OUT=$day B=$B tests/gpu/day.sh >"$log" 2>&1 && [ "$(find "$day" -type f | wc -l)" -le 8 ]; then
+        passed=$((passed + 1))
+    else
+        cat "$log"
+        ls "$day"
+        failed=$((failed + 1))
+    fi
+    rm -rf "$day"
+fi
+
 # --- faults ----------------------------------------------------------------------------------------
 # What a run says: right, wrong (NaN is), or the words of a report.
 outcome() { # FAULT SEED

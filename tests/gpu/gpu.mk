@@ -29,13 +29,35 @@ build/gpu/c/%.o: %.c
 	$(Q)mkdir -p $(@D) && $(CC) -std=c17 -O2 -D_GNU_SOURCE -I. -c -o $@ $<
 build/gpu/base.a: build/gpu/c/sim/model.o build/gpu/c/sim/base/error.o build/gpu/c/sim/base/half.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
-build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,bench_gpu gpu gpu_bed gpu_check) build/gpu/kernels.a build/gpu/base.a
+build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,$(GPU_BENCH)) build/gpu/kernels.a build/gpu/base.a
 	$(Q)$(GPU_LINK) -ldl
+
+# The benchmark as the emulation runs it: DRY=1.
+GPU_BENCH := bench_gpu gpu gpu_bed gpu_check
+$(B)/emu/bench_gpu: $(GPU_BENCH:%=$(B)/emu/kernels/bench/%.cu.o) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+	@echo "  LD    $@"
+	$(Q)$(EMU_LINK)
 
 .PHONY: build-gpu test-gpu need-nvcc
 need-nvcc:
 	$(if $(NVCC),@:,@echo "programs for a card need nvcc in PATH"; exit 1)
 build-gpu: need-nvcc build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) ## tests and benchmark for a card: build/gpu
+# The product for a machine without its libraries, beside the cuda backend.
+build/gpu/rattn-sim: $(CLIO) $(LIB)
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -o $@ $^ -Wl,-Bstatic $(PKG_LIBS) -Wl,-Bdynamic -lm -pthread
+build/gpu/librattn_cuda.so: build/librattn_cuda.so
+	$(Q)cp -f $< $@
+GPU_PACKED := build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) build/gpu/rattn-sim build/gpu/librattn_cuda.so
+.PHONY: bench-gpu gpu-bundle gpu-day
+bench-gpu: build-gpu ## our kernels on a card: build/gpu/out/{core,batch,grid}.json
+	$(Q)mkdir -p build/gpu/out && for tier in core batch grid; do \
+	  build/gpu/bench_gpu --tier $$tier --out build/gpu/out/$$tier.json || exit; done
+gpu-bundle: build-gpu build/gpu/rattn-sim build/gpu/librattn_cuda.so ## build/gpu/pack and wheels: what gpu-day carries
+	$(Q)mkdir -p build/gpu/pack && tar -cJf build/gpu/pack/programs.tar.xz $(GPU_PACKED)
+	$(Q)[ -e build/gpu/wheels ] || kernels/bench/rivals_bundle.sh || echo "no rivals: their wheels could not be had"
+	$(Q)du -sh build/gpu/pack build/gpu/wheels 2>/dev/null
+gpu-day: $(if $(DRY),build-emu) ## all that a card is needed for, in nine minutes; DRY=1 without one
+	$(Q)B=$(B) tests/gpu/day.sh
 test-gpu: build-gpu ## CUDA kernels on a card; the last line counts
 	$(Q)tests/gpu/run.sh
 -include $(shell find build/gpu -name '*.d' 2>/dev/null)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs the programs of build/gpu on a card, then again under memcheck and racecheck of
 # compute-sanitizer, each for at most TOOL_SECONDS. What a part says is in $OUT/PART.txt, by default
-# below build/gpu/out. Last line: N passed, N failed, N skipped. Without a card: status 3. DRY=1: the
+# below build/gpu/out. TOOLS and PROGRAMS name fewer tools, fewer programs to run alone. Last line: N passed, N failed, N skipped. Without a card: status 3. DRY=1: the
 # same programs as the emulation runs them, from the build folder $B.
 set -u
 passed=0 failed=0 skipped=0
@@ -66,7 +66,8 @@ finish() {
     exit
 }
 
-programs="test_query test_refresh test_select test_decode"
+all="test_query test_refresh test_select test_score test_decode"
+programs=${PROGRAMS-$all}
 if [ -n "${DRY:-}" ]; then
     for name in $programs; do run_program "$B/emu" "$name"; done
     finish
@@ -76,7 +77,7 @@ status=$?
 cat "$OUT/card.txt"
 [ "$status" -eq 0 ] || exit "$status"
 for name in $programs; do run_program build/gpu "$name"; done
-for tool in memcheck racecheck; do
-    for name in $programs; do run_tool "$tool" "$name"; done
+for tool in ${TOOLS-memcheck racecheck}; do
+    for name in $all; do run_tool "$tool" "$name"; done
 done
 finish

@@ -1,0 +1,128 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# All that a card is needed for, in one go and within DAY_SECONDS (540): tests, the product's replay,
+# benchmarks, rivals, compute-sanitizer. Programs come from build/gpu/pack (make gpu-bundle) where they
+# were packed, else they are built. Each part writes what it found as it ends: results to
+# $OUT/PART.json, words to $OUT/day.txt; a part that finds no time left is named. $OUT is
+# build/gpu/out unless set. Last line: N passed, N failed, N skipped, a part each. DRY=1: the same with
+# the emulation's programs of the build folder $B, at sizes that tell nothing of speed.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+export OUT=${OUT:-build/gpu/out}
+B=${B:-build/release}
+DRY=${DRY:-}
+sample=traces/data/smollm2-135m.safetensors
+programs=build/gpu python=python3
+[ -z "$DRY" ] || programs=$B/emu python=/usr/bin/python3 # the one that Debian's numpy belongs to
+passed=0 failed=0 skipped=0
+SECONDS=0
+total=${DAY_SECONDS:-540}
+mkdir -p "$OUT" || exit 1
+: >"$OUT/day.txt"
+
+say() {
+    echo "$*" | tee -a "$OUT/day.txt"
+}
+
+# What is left, or the part's own limit where that is less.
+limit() { # SECONDS
+    local left=$((total - SECONDS))
+    echo $((left < $1 ? left : $1))
+}
+
+part() { # NAME SECONDS COMMAND...: status 3 means that something it needs is not there
+    local name=$1 seconds start=$SECONDS status
+    seconds=$(limit "$2")
+    shift 2
+    if [ "$seconds" -lt 10 ]; then
+        say "== $name: not run, no time left"
+        skipped=$((skipped + 1))
+        return
+    fi
+    say "== $name"
+    PART_SECONDS=$((seconds - 5)) timeout -k 5 "$seconds" "$@" 2>&1 | tee -a "$OUT/day.txt"
+    status=${PIPESTATUS[0]}
+    case $status in
+    0) passed=$((passed + 1)) ;;
+    3) skipped=$((skipped + 1)) ;;
+    *) failed=$((failed + 1)) ;;
+    esac
+    say "== $name: status $status after $((SECONDS - start)) s"
+}
+
+unpack() { # the packed programs, or those that nvcc makes
+    local pack=build/gpu/pack/programs.tar.xz
+    if [ -n "$DRY" ]; then
+        ls "$programs/bench_gpu" "$programs/rattn-sim"
+    elif [ -e "$pack" ]; then
+        tar -xJf "$pack" || python3 -c "import tarfile; tarfile.open('$pack').extractall('.')"
+    else
+        make -j "$(nproc)" build-gpu
+    fi
+}
+
+card() {
+    [ -n "$DRY" ] || build/gpu/card
+}
+
+# Without the sanitizers, which come last.
+tests() {
+    OUT=$(mktemp -d) TOOLS="" PROGRAM_SECONDS=$PART_SECONDS tests/gpu/run.sh
+}
+
+# The product on the card: checked step by step, then timed as graphs, each way of choosing.
+replay() {
+    local few=() how
+    [ -z "$DRY" ] || few=(--layers 9 --steps 0..15)
+    [ -x "$programs/rattn-sim" ] || { echo "no $programs/rattn-sim: not packed"; return 3; }
+    for how in deferred inline side; do
+        "$programs/rattn-sim" replay "$sample" -p full -p recycled:k=256,stride=16 \
+            -p recycled:k=256,stride=16,attend=after -p streaming:k=256 "${few[@]}" \
+            --backend cuda --select "$how" -q --format json >"$OUT/replay-$how.json" || return
+        python3 - "$how" "$OUT/replay-$how.json" <<'END'
+import json, sys
+for run in json.load(open(sys.argv[2])):
+    ns = run["attention_ns"]
+    print("%-9s %-46s %9.1f us a step, p99 %9.1f, speed-up %s, kernel_err %.2g, %s" % (
+        sys.argv[1], run["policy"][:46], ns["per_step_mean"] / 1e3, ns["p99"] / 1e3,
+        run["speedup_attention"] and round(run["speedup_attention"], 3), run["kernel_err"]["max"],
+        ns["method"]))
+END
+    done
+    python3 - "$OUT" <<'END'
+import json, os, sys
+names = [os.path.join(sys.argv[1], "replay-%s.json" % how) for how in ("deferred", "inline", "side")]
+json.dump([run for name in names for run in json.load(open(name))],
+          open(os.path.join(sys.argv[1], "replay.json"), "w"), indent=1)
+for name in names:
+    os.remove(name)
+END
+}
+
+bench() { # TIER
+    "$programs/bench_gpu" --tier "$1" --seconds "$PART_SECONDS" --out "$OUT/$1.json"
+}
+
+rivals() { # TIER
+    PYTHONPATH=build/gpu/wheels/site $python kernels/bench/rivals.py --tier "$1" \
+        --seconds "$PART_SECONDS" --out "$OUT/rivals-$1.json"
+}
+
+sanitize() {
+    [ -z "$DRY" ] || return 0
+    OUT=$(mktemp -d) TOOL_SECONDS=$((PART_SECONDS / 8)) PROGRAMS="" tests/gpu/run.sh
+}
+
+export -f unpack card tests replay bench rivals sanitize
+export B DRY programs python sample
+part unpack 200 bash -c unpack
+part card 30 bash -c card
+part tests 120 bash -c tests
+part replay 90 bash -c replay
+part core 120 bash -c "bench core"
+part batch 90 bash -c "bench batch"
+part rivals 90 bash -c "rivals core"
+part sanitize 120 bash -c sanitize
+part grid 60 bash -c "bench grid"
+say "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
