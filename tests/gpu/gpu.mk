@@ -3,6 +3,7 @@
 # kernels/cuda, build/gpu/X a program; cudart and the C++ library are within it, so that it runs
 # where only the driver is.
 GPU_ARCH  ?= 90
+GPU_BENCH := bench_gpu gpu gpu_bed gpu_check
 # Kernels that are templates are launched from other sources than those that hold them.
 GPU_FLAGS = -std=c++17 -O3 -lineinfo -gencode arch=compute_$(GPU_ARCH),code=sm_$(GPU_ARCH) \
             -static-global-template-stub=false -I.
@@ -17,9 +18,9 @@ build/gpu/%.o: %.cu
 	$(Q)mkdir -p $(@D) && $(NVCC) $(GPU_FLAGS) -MMD -c -o $@ $<
 build/gpu/kernels.a: $(EMU_CU:%.cu=build/gpu/%.o)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
-build/gpu/test_%: build/gpu/tests/emu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a
+build/gpu/test_%: build/gpu/tests/emu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a build/gpu/base.a
 	$(Q)$(GPU_LINK)
-build/gpu/test_%: build/gpu/tests/gpu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a
+build/gpu/test_%: build/gpu/tests/gpu/test_%.o build/gpu/tests/gpu/on_card.o build/gpu/kernels.a build/gpu/base.a
 	$(Q)$(GPU_LINK)
 build/gpu/card: build/gpu/tests/gpu/card.o
 	$(Q)$(GPU_LINK)
@@ -33,7 +34,6 @@ build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,$(GPU_BENCH)) buil
 	$(Q)$(GPU_LINK) -ldl
 
 # The benchmark as the emulation runs it: DRY=1.
-GPU_BENCH := bench_gpu gpu gpu_bed gpu_check
 $(B)/emu/bench_gpu: $(GPU_BENCH:%=$(B)/emu/kernels/bench/%.cu.o) $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	@echo "  LD    $@"
 	$(Q)$(EMU_LINK)
