@@ -116,7 +116,7 @@ __device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_
         });
 }
 
-__global__ void __launch_bounds__(RA_PLAN_THREADS) plan_refresh(ra_plan_args a)
+__global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args a)
 {
     RA_DYN(uint32_t, memory);
     RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);

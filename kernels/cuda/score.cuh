@@ -93,7 +93,8 @@ template <int R, int kStages> constexpr size_t ra_score_shared()
 /* Launch and arguments as decode_split's, contiguous keys; v, out, index, pages and self are not
  * looked at. */
 template <class T, int D, int G, int R, int kStages = ra_decode_stages<R>()>
-__global__ void __launch_bounds__(RA_DECODE_THREADS) score_keys(ra_decode_args args)
+__global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
+    score_keys(ra_decode_args args)
 {
     RA_DYN(uint4, rings);
     RA_SHARED(float4, query, (G * D / 4));

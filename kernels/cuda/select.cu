@@ -240,14 +240,11 @@ __device__ __forceinline__ ra_bin ra_find_bin(const uint4 &four, int32_t wanted,
 {
     if (wanted <= 0)
         return {~0u, 0, 0, false};
-    const uint32_t count[4] = {four.w, four.z, four.y, four.x};
     uint32_t mine = four.x + four.y + four.z + four.w, above = ra_sum_below(mine, totals);
     if (above < (uint32_t)wanted && (uint32_t)wanted <= above + mine) {
-        uint32_t bin = kLastBin - 4 * threadIdx.x;
-        for (int e = 0; above + count[e] < (uint32_t)wanted; e++, bin--)
-            above += count[e];
-        found[0] = bin;
-        found[1] = (uint32_t)wanted - above;
+        uint32_t a = above + four.w, b = a + four.z, c = b + four.y, want = (uint32_t)wanted;
+        found[0] = kLastBin - 4 * threadIdx.x - (a < want) - (b < want) - (c < want);
+        found[1] = want - (c < want ? c : b < want ? b : a < want ? a : above);
     }
     __syncthreads();
     uint32_t bin = found[0];

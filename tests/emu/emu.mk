@@ -57,7 +57,10 @@ build/nvcc/%.o: %.cu $(NVCC_STAMP)
 	@echo "  NVCC  $<"
 	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden -I. -MMD \
 	  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-	  -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) -c -o $@ $<
+	  -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
+	  -Xptxas -v -c -o $@ $< 2>$(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas); exit 1; }
+build/nvcc/%.ptx: %.cu $(NVCC_STAMP)
+	$(Q)mkdir -p $(@D) && $(NVCC) -std=c++17 -O3 -I. -arch=compute_$(lastword $(CUDA_ARCH)) -ptx -o $@ $<
 # The cuda backend, with what it needs of level 0 and with cudart; only the driver is looked for when it
 # is loaded.
 CUDA_C   := $(patsubst %,build/nvcc/%.o,sim/model sim/base/error sim/base/half)
@@ -67,7 +70,12 @@ build/librattn_cuda.so: $(NVCC_OBJ) $(CUDA_C)
 	@echo "  LD    $@"
 	$(Q)$(CXX) -shared -o $@ $^ -L$(dir $(NVCC))../lib64 -lcudart_static -static-libstdc++ -static-libgcc \
 	  -Wl,--exclude-libs,ALL -ldl -lrt -lm -pthread
-.PHONY: cuda
+# The hot loops are in these.
+NVCC_PTX := $(patsubst %,build/nvcc/kernels/cuda/%.ptx,decode_f16_64 decode_bf16_128 score_bf16 refresh)
+.PHONY: cuda ptx-gate ptx-table
+ptx-gate ptx-table: $(if $(NVCC),$(NVCC_OBJ) $(NVCC_PTX)) ## registers, spills and loads of every CUDA kernel
+	$(Q)$(if $(NVCC),tests/gpu/ptx_gate.py build/nvcc/kernels/cuda $(if $(filter ptx-table,$@),--write),\
+	  echo "no nvcc: CUDA kernels not compiled"; echo "0 passed, 0 failed, 1 skipped")
 cuda: need-nvcc build/librattn_cuda.so ## build/librattn_cuda.so: the cuda backend
 all: $(if $(NVCC),build/librattn_cuda.so)
 CUDA_LIB := $(if $(NVCC),build/librattn_cuda.so,$(wildcard build/librattn_cuda.so))
