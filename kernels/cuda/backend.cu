@@ -50,13 +50,28 @@ static enum ra_status no_driver(struct ra_error *err)
                    driver / 1000, driver % 1000 / 10, needed / 1000, needed % 1000 / 10);
 }
 
+/* cp.async and __reduce_add_sync are from 8.0 on. */
+static enum ra_status check_capability(struct ra_error *err)
+{
+    int major = 0, minor = 0;
+    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0),
+                        "ask for the compute capability", err));
+    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0),
+                        "ask for the compute capability", err));
+    if (major >= 8)
+        return RA_OK;
+    return ra_fail(err, RA_ENODEV,
+                   "cuda: expected compute capability 8.0 or newer, got %d.%d; use --backend cpu",
+                   major, minor);
+}
+
 static enum ra_status cuda_probe(struct ra_error *err)
 {
     int n = 0;
     cudaError_t error = cudaGetDeviceCount(&n);
     (void)cudaGetLastError();
     if (error == cudaSuccess && n > 0)
-        return RA_OK;
+        return check_capability(err);
     switch ((int)error) {
     case cudaSuccess:
     case cudaErrorNoDevice:

@@ -49,14 +49,14 @@ build/gpu/librattn_cuda.so: build/librattn_cuda.so
 	$(Q)cp -f $< $@
 GPU_PACKED := build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) build/gpu/rattn-sim build/gpu/librattn_cuda.so
 .PHONY: bench-gpu gpu-bundle gpu-day
-bench-gpu: build-gpu ## our kernels on a card: build/gpu/out/{core,batch,grid}.json
+bench-gpu: build-gpu ## our kernels timed on a card: build/gpu/out
 	$(Q)mkdir -p build/gpu/out && for tier in core batch grid; do \
 	  build/gpu/bench_gpu --tier $$tier --out build/gpu/out/$$tier.json || exit; done
 gpu-bundle: build-gpu build/gpu/rattn-sim build/gpu/librattn_cuda.so ## build/gpu/pack and wheels: what gpu-day carries
 	$(Q)mkdir -p build/gpu/pack && tar -cJf build/gpu/pack/programs.tar.xz $(GPU_PACKED)
 	$(Q)[ -e build/gpu/wheels ] || kernels/bench/rivals_bundle.sh || echo "no rivals: their wheels could not be had"
 	$(Q)du -sh build/gpu/pack build/gpu/wheels 2>/dev/null
-gpu-day: $(if $(DRY),build-emu) ## all that a card is needed for, in nine minutes; DRY=1 without one
+gpu-day: $(if $(DRY),build-emu) ## all that needs a card, nine minutes; DRY=1: no card
 	$(Q)B=$(B) tests/gpu/day.sh
 test-gpu: build-gpu ## CUDA kernels on a card; the last line counts
 	$(Q)tests/gpu/run.sh
