@@ -38,6 +38,9 @@ struct ra_backend_config {
     enum ra_scores_mode scores;
     enum ra_select_mode select; /* of backends that record */
     int n_threads;              /* 0: one per processor */
+    /* Called before and after each step's launch in `play`; begin and end pair up also when the
+     * launch fails. Optional. */
+    void (*on_step)(int32_t t, bool begins);
 };
 
 /* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride

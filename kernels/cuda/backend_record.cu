@@ -162,15 +162,29 @@ static uint64_t now_ns()
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static enum ra_status launch_step(struct ra_cuda *cuda, size_t i, struct ra_step_time *time,
+                                  struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    time->begin_ns = now_ns();
+    RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
+    RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
+    time->end_ns = now_ns();
+    return RA_OK;
+}
+
 static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times,
                                 struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
+    void (*on_step)(int32_t, bool) = cuda->config.on_step;
     for (size_t i = 0; i < r.steps.size(); i++) {
-        times[i].begin_ns = now_ns();
-        RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
-        RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
-        times[i].end_ns = now_ns();
+        if (on_step)
+            on_step((int32_t)i - 1, true);
+        enum ra_status st = launch_step(cuda, i, &times[i], err);
+        if (on_step)
+            on_step((int32_t)i - 1, false);
+        RA_TRY(st);
     }
     return ra_cuda_done(cudaEventRecord(r.marks.back(), cuda->stream), "mark a step", err);
 }

@@ -109,6 +109,16 @@ static enum ra_status all_steps(struct run *run, struct ra_error *err)
     return RA_OK;
 }
 
+static int n_begun, n_ended;
+
+static void on_step(int32_t t, bool begins)
+{
+    assert_int_equal(t + 1, n_ended % (STEPS + 1));
+    n_begun += begins;
+    n_ended += !begins;
+    assert_int_equal(n_begun, n_ended + begins);
+}
+
 static void init(struct run *run, int number)
 {
     *run = (struct run){.records = false};
@@ -121,6 +131,8 @@ static void init(struct run *run, int number)
     c->config.select = (enum ra_select_mode)(number % 3);
     c->config.model = &c->model;
     c->config.window = c->window;
+    c->config.on_step = on_step;
+    n_begun = n_ended = 0;
 }
 
 static enum ra_status call_and_play(struct run *run, int n_plays, struct ra_error *err)
@@ -153,6 +165,7 @@ static void test_played_as_called(void **state)
         run.out = calloc((size_t)STEPS * LAYERS * FLOATS, sizeof *run.out);
         ra_assert_ok(call_and_play(&run, 3, &err));
         free(run.out);
+        assert_int_equal(n_ended, 3 * (STEPS + 1));
         ra_case_fini(&run.c);
         assert_int_equal(ra_emu_allocated(), 0);
     }
@@ -215,6 +228,7 @@ static void test_every_call_may_fail(void **state)
             assert_memory_equal(err.msg, "cuda: ", 6);
         }
         said += st != RA_OK;
+        assert_int_equal(n_begun, n_ended);
         ra_case_fini(&run.c);
         assert_int_equal(ra_emu_allocated(), 0);
     }
