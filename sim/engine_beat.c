@@ -8,18 +8,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/range.h"
 #include "sim/engine_beat.h"
 #include "sim/kvset.h"
 #include "sim/rope.h"
 
-/* Time one backend call of this beat. */
+/* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket. */
 #define TIMED(beat, op, call, err)                                                                 \
     do {                                                                                           \
+        push_range(beat, RA_RANGE_OP, (beat)->step.t, (beat)->lane->id, op);                       \
         uint64_t begin_ns_ = ra_recorder_begin();                                                  \
-        RA_TRY(call);                                                                              \
-        RA_TRY(ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t, (beat)->lane->id, op,  \
-                               err));                                                              \
+        enum ra_status status_ = (call);                                                           \
+        if (status_ == RA_OK)                                                                      \
+            status_ = ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t,                 \
+                                      (beat)->lane->id, op, err);                                  \
+        pop_range(beat);                                                                           \
+        RA_TRY(status_);                                                                           \
     } while (0)
+
+/* Of calls that run: a recording's have none. */
+static void push_range(const struct ra_beat *b, enum ra_range_kind kind, int32_t step, int layer,
+                       enum ra_op op)
+{
+    if (!b->is_recording)
+        ra_range_push(kind, step, layer, op);
+}
+
+static void pop_range(const struct ra_beat *b)
+{
+    if (!b->is_recording)
+        ra_range_pop();
+}
 
 static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t *n_bytes,
                                   struct ra_error *err)
@@ -323,6 +342,17 @@ static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, s
     return check_output(b, err);
 }
 
+static enum ra_status all_lanes(struct ra_beat *b, int32_t t, struct ra_error *err)
+{
+    for (int l = 0; l < b->shape->n_lanes; l++) {
+        push_range(b, RA_RANGE_LAYER, t, b->shape->lanes[l].id, RA_OP_COUNT);
+        enum ra_status st = lane_step(b, l, t, err);
+        pop_range(b);
+        RA_TRY(st);
+    }
+    return RA_OK;
+}
+
 static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
 {
     const struct ra_shape *shape = b->shape;
@@ -369,8 +399,10 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
             return ra_fail(err, RA_EINTERRUPTED, "interrupted before step %d", t);
         if (b->is_recording)
             RA_TRY(b->ops->record_step(b->dev, t, err));
-        for (int l = 0; l < shape->n_lanes; l++)
-            RA_TRY(lane_step(b, l, t, err));
+        push_range(b, RA_RANGE_STEP, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
+        enum ra_status st = all_lanes(b, t, err);
+        pop_range(b);
+        RA_TRY(st);
         if (b->config->progress)
             b->config->progress(b->config->progress_context, "time",
                                 done_before + (uint64_t)(t + 2), total);

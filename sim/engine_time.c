@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/range.h"
 #include "sim/base/cache.h"
 #include "sim/base/stats.h"
 #include "sim/engine_beat.h"
@@ -88,6 +89,14 @@ static int32_t largest_k(const struct ra_policy_spec *spec, const struct ra_shap
     return k < 0 ? 0 : k < rows - 1 ? k + 1 : rows;
 }
 
+static void range_of_played_step(int32_t t, bool begins)
+{
+    if (begins)
+        ra_range_push(RA_RANGE_PLAYED, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
+    else
+        ra_range_pop();
+}
+
 struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
                                                   const struct ra_shape *shape,
                                                   const struct ra_policy_spec *spec,
@@ -105,7 +114,8 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
         .scores = config->scores,
         .select = config->select,
-        .n_threads = config->n_threads};
+        .n_threads = config->n_threads,
+        .on_step = ra_range_enabled() ? range_of_played_step : NULL};
 }
 
 /* Steps whose full-attention lanes were all full, or all recycled; mean of their times. */

@@ -18,6 +18,10 @@ CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(
              -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
 CFILES    += $(EMU_SRC) $(sort $(wildcard kernels/cuda/*.cuh tests/emu/*.cuh)) $(EMU_CU) $(EMU_MORE)
 
+# Ranges for tools need NVTX's headers, which come with the toolkit; without them they do nothing.
+NVTX      := $(if $(NVCC),$(wildcard $(dir $(NVCC))../include/nvtx3/nvToolsExt.h))
+$(B)/profiler/range.o: private CFLAGS += $(if $(NVTX),-DRA_NVTX -isystem $(NVTX:nvtx3/nvToolsExt.h=))
+
 # TSan hears of fibers from the runtime, and must not watch it.
 $(B)/tests/emu/%.o: tests/emu/%.cc $(FLAGSTAMP)
 	@echo "  CXX   $<"
