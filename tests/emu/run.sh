@@ -7,30 +7,37 @@ set -u
 ulimit -c 0 # faults abort
 passed=0 failed=0 skipped=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+runs=$(mktemp -d) # of test programs: NAME.SEED, NAME.SEED.status
+trap 'rm -rf "$log" "$runs"' EXIT
 mode=$("$B/emu/faults" mode) || exit 1
 tests=$(basename -a tests/emu/test_*.cu tests/emu/test_*.c | sed 's/\..*//')
 case $mode in
-plain) seeds="0 1" ;;
+plain) seeds="0 1 2 3" ;;
 address) seeds=1 ;;
 thread) seeds="0 1" tests="test_kernels test_runtime" ;; # see emu.mk
 esac
 
 # --- test programs: cmocka's counts, or a last line like this script's ---------------------------
-run_test() { # NAME SEED
-    local status last p=0 f=0 s=0
-    RA_EMU_SEED=$2 "$B/emu/$1" >"$log" 2>&1
-    status=$?
-    last=$(tail -n 1 "$log")
+# As many at a time as there are processors.
+# shellcheck disable=SC2016 # the inner shell expands
+for name in $tests; do
+    for seed in $seeds; do echo "$name $seed"; done
+done | xargs -P "$(nproc)" -L 1 bash -c \
+    'RA_EMU_SEED=$3 "$0/$2" >"$1/$2.$3" 2>&1; echo $? >"$1/$2.$3.status"' "$B/emu" "$runs"
+
+add_run() { # NAME SEED
+    local status last p=0 f=0 s=0 said=$runs/$1.$2
+    status=$(cat "$said.status")
+    last=$(tail -n 1 "$said")
     if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
         p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[4]:-0}
     else
         read -r p f s < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
             /^\[  FAILED  \] [0-9]+ test/ { f += $4 } /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
-            END { print p + 0, f + 0, s + 0 }' "$log")
+            END { print p + 0, f + 0, s + 0 }' "$said")
     fi
     if [ "$status" -ne 0 ] || [ "$f" -gt 0 ] || [ "$p" -eq 0 ]; then
-        cat "$log"
+        cat "$said"
         echo "$1 with seed $2: status $status"
         [ "$f" -gt 0 ] || f=1
     fi
@@ -38,7 +45,7 @@ run_test() { # NAME SEED
 }
 
 for name in $tests; do
-    for seed in $seeds; do run_test "$name" "$seed"; done
+    for seed in $seeds; do add_run "$name" "$seed"; done
 done
 
 # --- the product, its cuda backend on the host -------------------------------------------------------
