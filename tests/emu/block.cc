@@ -117,6 +117,11 @@ unsigned ra_emu_warp()
     return ra_emu_now->warp;
 }
 
+unsigned ra_emu_barriers()
+{
+    return generation;
+}
+
 unsigned ra_emu_epoch()
 {
     return ra_emu_now->epoch;
@@ -342,6 +347,7 @@ void ra_emu_run(const struct ra_emu_launch &launch, const std::function<void()> 
     ra_emu_current = &launch;
     body = &kernel;
     ra_emu_count_launch(launch.text);
+    ra_emu_publish_launch(launch);
     std::vector<uint64_t> order(n_blocks);
     for (uint64_t i = 0; i < n_blocks; i++) {
         uint64_t j = ra_emu_shuffled() ? ra_emu_below(i + 1) : i;

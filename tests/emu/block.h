@@ -35,6 +35,17 @@ void ra_emu_must_run(const char *file, int line);
 /* A place where another thread may come first. */
 void ra_emu_let_others_run();
 
+/* Barriers that the block has passed. */
+unsigned ra_emu_barriers();
+
+/* Between blocks of a launch: what is written, made visible and read. A load faults that a card
+ * might do too early. */
+void ra_emu_publish_launch(const struct ra_emu_launch &launch);
+void ra_emu_publish_store(const void *p, size_t bytes);
+void ra_emu_publish_fence();
+void ra_emu_publish_atomic();
+void ra_emu_publish_load(const void *p, size_t bytes, const char *file, int line);
+
 /* At the end of a thread, and of a block. */
 void ra_emu_cp_leave();
 void ra_emu_free_shared();

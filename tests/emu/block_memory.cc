@@ -82,6 +82,10 @@ void ra_emu_access(const void *p, size_t bytes, enum ra_emu_kind kind, const cha
     ra_emu_must_hold(p, bytes, what, file, line);
     ra_emu_count_access(p, bytes, kind, file, line);
     ra_emu_let_others_run();
+    if (kind == RA_EMU_STORE)
+        ra_emu_publish_store(p, bytes);
+    else
+        ra_emu_publish_load(p, bytes, file, line);
 }
 
 void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line)
@@ -89,10 +93,19 @@ void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line)
     ra_emu_must_run(file, line);
     if ((uintptr_t)p % bytes)
         ra_emu_fault("%s:%d: atomic of %zu bytes at %p is not aligned", file, line, bytes, p);
-    if (!is_shared(p, bytes))
+    bool shared = is_shared(p, bytes);
+    if (!shared)
         ra_emu_must_hold(p, bytes, "atomic", file, line);
     ra_emu_count_access(p, bytes, RA_EMU_ATOMIC, file, line);
     ra_emu_let_others_run();
+    if (!shared)
+        ra_emu_publish_atomic();
+}
+
+void ra_emu_fence()
+{
+    ra_emu_must_run("__threadfence", 0);
+    ra_emu_publish_fence();
 }
 
 /* --- cp.async: done at issue or at the wait, never elsewhere

@@ -41,6 +41,8 @@ void ra_emu_cp_wait(int pending);
 /* An atomic on shared or global memory is about to happen; may let others run. */
 void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line);
 
+void ra_emu_fence();
+
 /* Meet at the block's barrier; the sum over threads of `value`. */
 unsigned ra_emu_barrier(unsigned value, const char *file, int line);
 
@@ -73,15 +75,18 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, RA_EMU_HERE)
     unsigned there;
     ra_emu_meet("__syncwarp", mask, 0, &there, file, line);
 }
-/* Memory is sequentially consistent here; only the order of arrival is shuffled. */
+/* Memory is sequentially consistent here; only the order of arrival is shuffled. But a load of what
+ * another block wrote asks for the fences. */
 inline void __threadfence()
 {
+    ra_emu_fence();
 }
 inline void __threadfence_block()
 {
 }
 inline void __threadfence_system()
 {
+    ra_emu_fence();
 }
 #define __trap() ra_emu_fault("__trap at %s:%d", __FILE__, __LINE__)
 

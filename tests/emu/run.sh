@@ -137,6 +137,11 @@ pipe-clean      |right|right|right|right
 pipe-wait       |wrong|wrong|wrong|wrong
 pipe-no-war     |right|wrong|right|data race
 pipe-no-end     |not waited for|not waited for|not waited for|not waited for
+last-clean      |right|right|right|right
+last-no-barrier |an atomic after|lacks a|an atomic after|an atomic after
+last-no-fence   |a fence before|a fence before|a fence before|a fence before
+last-no-look    |fence of the reader|fence of the reader|fence of the reader|fence of the reader
+last-early      |an atomic after|an atomic after|an atomic after|an atomic after
 TABLE
 
 # --- the same sources by the compiler they are for ----------------------------------------------------

@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
     if (turn[0] != gridDim.x - 1 || threadIdx.x >= 32)
         return;
+    __threadfence();
     s = 0;
     for (unsigned i = threadIdx.x; i < gridDim.x; i += 32)
         s += ra_ld_l2(part + i);

@@ -100,6 +100,40 @@ template <enum pipe_fault F> __global__ void pipe(const float4 *x, float *out)
     atomicAdd(out, s);
 }
 
+/* Each block doubles its tile; the one that ends last sums all tiles. */
+enum last_fault {
+    LAST_CLEAN,
+    LAST_NO_BARRIER, /* none before the ticket is drawn */
+    LAST_NO_FENCE,   /* what is written may come after the ticket */
+    LAST_NO_LOOK,    /* what is read may come before it */
+    LAST_EARLY       /* the ticket is drawn before the tile is written */
+};
+
+template <enum last_fault F> __global__ void last(float *x, float *out, unsigned *ticket)
+{
+    RA_SHARED(unsigned, drawn, 1);
+    unsigned t = threadIdx.x;
+    float *own = x + blockIdx.x * N + t, s = 0;
+    if (F != LAST_EARLY)
+        ra_st(own, 2 * ra_ld(own));
+    if (F != LAST_NO_FENCE)
+        __threadfence();
+    if (F != LAST_NO_BARRIER)
+        __syncthreads();
+    if (t == 0)
+        drawn[0] = atomicAdd(ticket, 1u);
+    __syncthreads();
+    if (F == LAST_EARLY)
+        ra_st(own, 2 * ra_ld(own));
+    if (drawn[0] + 1 != gridDim.x)
+        return;
+    if (F != LAST_NO_LOOK)
+        __threadfence();
+    for (int i = 0; i < TILES; i++)
+        s += ra_ld_l2(x + i * N + t);
+    atomicAdd(out, s);
+}
+
 struct bed {
     float *x, *out;
     std::vector<float> host;
@@ -158,6 +192,20 @@ template <enum pipe_fault F> static int run_pipe()
     return verdict(&bed);
 }
 
+template <enum last_fault F> static int run_last()
+{
+    struct bed bed = make_bed(TILES * N);
+    unsigned *ticket;
+    for (float v : bed.host)
+        bed.expected += 2 * v;
+    get(cudaMalloc(&ticket, sizeof *ticket));
+    get(cudaMemset(ticket, 0, sizeof *ticket));
+    get(ra_launch(last<F>, dim3(TILES), dim3(N), 0, 0, bed.x, bed.out, ticket));
+    int wrong = verdict(&bed);
+    get(cudaFree(ticket));
+    return wrong;
+}
+
 /* What watches this program. */
 static int mode()
 {
@@ -195,6 +243,11 @@ int main(int argc, char **argv)
         {"pipe-wait", run_pipe<PIPE_WAIT>},
         {"pipe-no-war", run_pipe<PIPE_NO_WAR>},
         {"pipe-no-end", run_pipe<PIPE_NO_END>},
+        {"last-clean", run_last<LAST_CLEAN>},
+        {"last-no-barrier", run_last<LAST_NO_BARRIER>},
+        {"last-no-fence", run_last<LAST_NO_FENCE>},
+        {"last-no-look", run_last<LAST_NO_LOOK>},
+        {"last-early", run_last<LAST_EARLY>},
     };
     for (const auto &each : faults)
         if (argc == 2 && !strcmp(argv[1], each.name))
