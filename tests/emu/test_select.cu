@@ -358,5 +358,8 @@ int main()
                 run({1, 1, RA_SELECT_STAGED + 900, K, 1, RA_AGG_MAX, RA_CURRENT_PSEUDO, false,
                      plateau, n_sms, 5});
     run({8, 4, 20000, 1000, 7, RA_AGG_MAX, RA_CURRENT_PSEUDO, false, 0, 132, 0});
+    /* As many heads and as many CTAs of a row as there may be. */
+    run({2, RA_AGGREGATE_HEADS, 40, 10, 1, RA_AGG_MEAN, RA_CURRENT_PSEUDO, false, 0, 132, 0});
+    run({1, 1, RA_SELECT_PARTS * slice, 500, 1, RA_AGG_MAX, RA_CURRENT_DROP, false, 40, 132, 0});
     return finish();
 }
