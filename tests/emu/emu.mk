@@ -45,11 +45,15 @@ $(B)/emu/rattn-sim: $(CLIO) $(EMU_CU:%=$(B)/emu/%.o) $(EMU_OBJ) $(LIB)
 	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) $(LDFLAGS) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS)
 build/emu/rattn-sim: $(B)/emu/rattn-sim
 	$(Q)mkdir -p $(@D) && cp -f $< $@
-.PHONY: emu test-emu build-emu nvcc-tests nvcc-check
+.PHONY: emu test-emu emu-trials build-emu nvcc-tests nvcc-check
 emu: build/emu/rattn-sim ## build/emu/rattn-sim: its cuda backend runs on the host
 build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/emu/bench_gpu)
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
+TRIAL ?= .
+emu-trials: build-emu ## spoils kernels one way at a time: each must fail a test; TRIAL=PATTERN some
+	$(Q)B=$(B) CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' EMU_OBJ='$(EMU_OBJ)' LINK='$(LIB) $(LDLIBS) $(TESTLIBS)' \
+	  tests/emu/trials.sh '$(TRIAL)'
 
 # For the cards that are meant; needs no GPU. The tests use all that the one header offers.
 CUDA_ARCH ?= 80 90
