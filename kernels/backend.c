@@ -6,7 +6,8 @@
 
 /* One that is not linked has the address NULL, which ends the table. */
 #define RA_BACKEND(id) extern const struct ra_backend_ops ra_backend_##id;
-#define RA_BACKEND_OPTIONAL(id) RA_BACKEND(id __attribute__((weak)))
+#define RA_BACKEND_OPTIONAL(id)                                                                    \
+    extern const struct ra_backend_ops ra_backend_##id __attribute__((weak));
 #include "kernels/backends.def"
 #undef RA_BACKEND
 #undef RA_BACKEND_OPTIONAL

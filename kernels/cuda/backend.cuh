@@ -2,7 +2,8 @@
 /*
  * The state of the cuda backend, and its operations by file: backend_memory.cu sizes and places the
  * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f and the
- * reference queries, backend_attend.cu attends and scores, backend_cache.cu chooses and keeps C_r.
+ * reference queries, backend_attend.cu attends and scores, backend_select.cu chooses,
+ * backend_cache.cu keeps C_r.
  *
  * An operation copies what it is given to the card, launches, copies back what it returns, and
  * waits. For times, backend_record.cu records the launches of whole steps as graphs, with
@@ -132,9 +133,8 @@ struct ra_cuda {
 /* What cuda cannot run: RA_EUSAGE, the reason in `err`. */
 enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err);
 
-/* Bytes of the card's block and of the host's; SIZE_MAX when they cannot be counted. */
+/* Bytes of the card's block; SIZE_MAX when they cannot be counted. */
 size_t ra_cuda_memory(const struct ra_backend_config *config);
-size_t ra_cuda_host_memory(const struct ra_backend_config *config);
 
 /* Zeroed blocks with every piece in its place. RA_ENOMEM, with bytes needed and free. */
 enum ra_status ra_cuda_allocate(struct ra_cuda *cuda, struct ra_error *err);

@@ -214,12 +214,6 @@ size_t ra_cuda_memory(const struct ra_backend_config *config)
     return counted.card.overflow ? SIZE_MAX : counted.card.used;
 }
 
-size_t ra_cuda_host_memory(const struct ra_backend_config *config)
-{
-    arenas counted = count(config);
-    return counted.host.overflow ? SIZE_MAX : counted.host.used;
-}
-
 static enum ra_status take_blocks(struct ra_cuda *cuda, size_t card, size_t host,
                                   struct ra_error *err)
 {

@@ -22,7 +22,8 @@ setup() {
 }
 
 watched() { # PROGRAM ARGUMENTS of replay: with the tool
-    TOOL_LOG=$PWD/log NVTX_INJECTION64_PATH=$tool "$1" replay "$trace" "${@:2}" -q
+    # a shell without job control starts background work with SIGINT ignored
+    TOOL_LOG=$PWD/log NVTX_INJECTION64_PATH=$tool env --default-signal=INT "$1" replay "$trace" "${@:2}" -q
 }
 
 ranges() {

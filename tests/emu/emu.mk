@@ -51,7 +51,7 @@ build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/em
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 TRIAL ?= .
-emu-trials: build-emu ## spoils kernels one way at a time: each must fail a test; TRIAL=PATTERN some
+emu-trials: build-emu ## spoil kernels one way at a time: a test must fail
 	$(Q)B=$(B) CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' EMU_OBJ='$(EMU_OBJ)' LINK='$(LIB) $(LDLIBS) $(TESTLIBS)' \
 	  tests/emu/trials.sh '$(TRIAL)'
 
