@@ -111,8 +111,8 @@ static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
     if (!r.is_capturing)
         return RA_OK;
     RA_TRY(ra_cuda_settle(cuda, err));
-    r.is_capturing = false;
     RA_TRY(ra_cuda_done(cudaStreamEndCapture(cuda->stream, &graph), "end recording a step", err));
+    r.is_capturing = false;
     cudaError_t error = cudaGraphInstantiate(&step, graph, 0);
     cudaGraphDestroy(graph);
     RA_TRY(ra_cuda_done(error, "make a graph of a step", err));
