@@ -78,8 +78,9 @@ static void check_values(const struct ra_command *command, const unsigned char *
             continue;
         if (option->kind == RA_OPTION_INT) {
             memcpy(&number, values + option->offset, sizeof number);
-            FUZZ_CHECK((double)number >= option->min && (double)number <= option->max, "%s: %lld",
-                       option->name, (long long)number);
+            bool unset = number == 0 && !option->fallback; /* or it was given, and may be 0 */
+            FUZZ_CHECK(unset || ((double)number >= option->min && (double)number <= option->max),
+                       "%s: %lld", option->name, (long long)number);
         } else if (option->kind == RA_OPTION_RANGE) {
             memcpy(&range, values + option->offset, sizeof range);
             FUZZ_CHECK(
