@@ -77,6 +77,17 @@ if [ "$mode" = plain ]; then
         ls "$day"
         failed=$((failed + 1))
     fi
+    # A variable that is set but empty once made a card's day measure the dry sizes: only the option
+    # asks for them. The true ones do not fit here.
+    for bench in bench_gpu; do
+        if DRY="" RA_EMU_MEMORY=1000000000 "$B/emu/$bench" --out "$day/$bench.json" >"$log" 2>&1 &&
+            grep -q 'n/a: needs' "$log" && [ ! -s "$day/$bench.json" ]; then
+            passed=$((passed + 1))
+        else
+            cat "$log"
+            failed=$((failed + 1))
+        fi
+    done
     rm -rf "$day"
 fi
 

@@ -100,7 +100,7 @@ END
 }
 
 bench() { # TIER
-    "$programs/bench_gpu" --tier "$1" --seconds "$PART_SECONDS" --out "$OUT/$1.json"
+    "$programs/bench_gpu" --tier "$1" --seconds "$PART_SECONDS" --out "$OUT/$1.json" ${DRY:+--dry}
 }
 
 rivals() { # TIER
