@@ -35,9 +35,13 @@ struct ra_backend_config {
     int32_t max_rows;         /* P + N */
     int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
     enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
+    int page;                 /* C_f is kept in pages of so many rows, in no order; 0: in line */
     enum ra_scores_mode scores;
-    enum ra_select_mode select; /* of backends that record */
-    int n_threads;              /* 0: one per processor */
+    /* Of backends that record: when to choose; launches that start before the one ahead has ended;
+     * steps as launches one by one. */
+    enum ra_select_mode select;
+    bool early, no_graph;
+    int n_threads; /* 0: one per processor */
     /* Called before and after each step's launch in `play`; begin and end pair up also when the
      * launch fails. Optional. */
     void (*on_step)(int32_t t, bool begins);

@@ -38,8 +38,10 @@ struct ra_replay_config {
     int n_policies;
     const struct ra_backend_ops *backend;
     enum ra_cache_mode cache;
+    int page; /* as in struct ra_backend_config */
     enum ra_scores_mode scores;
     enum ra_select_mode select;
+    bool early, no_graph; /* as in struct ra_backend_config */
     int n_threads;        /* 0: one per processor */
     int repeats;          /* timed repeats, >= 1 */
     int32_t first_step;   /* steps before it bring the caches to their state, uncounted */
@@ -119,6 +121,9 @@ RA_MUST_CHECK enum ra_status ra_replay_plan(const struct ra_replay_config *confi
  */
 RA_MUST_CHECK enum ra_status ra_replay(const struct ra_replay_config *config,
                                        struct ra_replay_result *results, struct ra_error *err);
+
+/* What one launch covers, of the times of this replay: step-graph, stream, call. */
+const char *ra_replay_launch_mode(const struct ra_replay_config *config);
 
 /* Drop what n results hold. */
 void ra_replay_release(struct ra_replay_result *results, int n);

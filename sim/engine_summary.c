@@ -177,15 +177,24 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     json_object_set_new(object, "tail_ratio",
                         r->is_timed ? ratio(r->step_p99_ns, r->step_mean_ns) : json_null());
     json_object_set_new(object, "repeats", json_integer(r->repeats));
-    json_object_set_new(object, "launch_mode", json_string(config->backend->launch_mode));
+    json_object_set_new(object, "launch_mode", json_string(ra_replay_launch_mode(config)));
     json_object_set_new(object, "cache_resident",
                         json_boolean(r->is_timed && r->is_cache_resident));
     json_object_set_new(object, "scores",
                         json_string(config->scores == RA_SCORES_FUSED ? "fused" : "recompute"));
-    if (config->backend->play)
+    if (config->backend->play) {
         json_object_set_new(object, "select", json_string(select_names[config->select]));
+        json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "page",
+                            config->page ? json_integer(config->page) : json_null());
+    }
     json_object_set_new(object, "cache",
                         json_string(config->cache == RA_CACHE_COMPACT ? "compact" : "gather"));
+}
+
+const char *ra_replay_launch_mode(const struct ra_replay_config *config)
+{
+    return config->backend->play && config->no_graph ? "stream" : config->backend->launch_mode;
 }
 
 static json_t *result_json(const struct ra_replay_config *config, const struct ra_shape *shape,

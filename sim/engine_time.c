@@ -112,8 +112,11 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .max_rows = shape->P + shape->run_steps,
         .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
+        .page = config->page,
         .scores = config->scores,
         .select = config->select,
+        .early = config->early,
+        .no_graph = config->no_graph,
         .n_threads = config->n_threads,
         .on_step = ra_range_enabled() ? range_of_played_step : NULL};
 }

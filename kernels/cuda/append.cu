@@ -6,12 +6,14 @@
 
 __global__ void __launch_bounds__(RA_APPEND_THREADS) append_rows(ra_append_args a)
 {
+    ra_after_earlier();
     int lane = (int)threadIdx.x % 32, half = a.row_bytes / 16;
     int64_t row = (int64_t)blockIdx.x * (RA_APPEND_THREADS / 32) + threadIdx.x / 32;
     if (row >= a.n_rows)
         return;
     int32_t n = ra_ld_warp(a.n + row);
-    int64_t to = (row * a.row_stride + n) * a.row_bytes;
+    int64_t to = lane == 0 ? ra_full_offset(a, row, n, a.row_bytes) : 0;
+    to = ra_shfl(to, 0);
     for (int i = lane; i < 2 * half; i += 32) {
         bool is_v = i >= half;
         int64_t at = (is_v ? i - half : i) * 16;

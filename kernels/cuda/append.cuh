@@ -6,16 +6,17 @@
 #ifndef RA_KERNELS_CUDA_APPEND_CUH
 #define RA_KERNELS_CUDA_APPEND_CUH
 
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/pages.cuh"
 
 enum { RA_APPEND_THREADS = 128 };
 
 struct ra_append_args {
     const void *self_k, *self_v; /* [rows][D] the new position */
-    void *full_k, *full_v;       /* [rows][row_stride][D] */
+    void *full_k, *full_v;       /* [rows][row_stride][D], or pages, as in decode_split */
+    const int32_t *pages;        /* [rows / Hkv][page_stride]; NULL: not paged */
     int32_t *n;                  /* [rows] positions; one more afterwards */
-    int64_t row_stride;
-    int32_t n_rows, row_bytes;
+    int64_t row_stride, page_stride;
+    int32_t n_rows, Hkv, row_bytes;
 };
 
 /* Grid (n_rows at one a warp). n < row_stride before. */

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <new>
+#include <numeric>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error
 
 enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err)
 {
-    if (cuda->recording.is_capturing)
+    if (cuda->recording.is_open)
         return RA_OK;
     return ra_cuda_done(cudaStreamSynchronize(cuda->stream), operation, err);
 }
@@ -50,14 +51,19 @@ static enum ra_status no_driver(struct ra_error *err)
                    driver / 1000, driver % 1000 / 10, needed / 1000, needed % 1000 / 10);
 }
 
+static enum ra_status ask_capability(int *major, int *minor, struct ra_error *err)
+{
+    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, 0),
+                        "ask for the compute capability", err));
+    return ra_cuda_done(cudaDeviceGetAttribute(minor, cudaDevAttrComputeCapabilityMinor, 0),
+                        "ask for the compute capability", err);
+}
+
 /* cp.async and __reduce_add_sync are from 8.0 on. */
 static enum ra_status check_capability(struct ra_error *err)
 {
     int major = 0, minor = 0;
-    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0),
-                        "ask for the compute capability", err));
-    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0),
-                        "ask for the compute capability", err));
+    RA_TRY(ask_capability(&major, &minor, err));
     if (major >= 8)
         return RA_OK;
     return ra_fail(err, RA_ENODEV,
@@ -130,6 +136,18 @@ static enum ra_status check_shared(const struct ra_backend_config *config, struc
     return RA_OK;
 }
 
+/* Launches that start early are from 9.0 on. */
+static enum ra_status check_early(struct ra_error *err)
+{
+    int major = 0, minor = 0;
+    RA_TRY(ask_capability(&major, &minor, err));
+    if (major >= 9)
+        return RA_OK;
+    return ra_fail(err, RA_EUSAGE,
+                   "cuda: --pdl: expected compute capability 9.0 or newer, got %d.%d", major,
+                   minor);
+}
+
 enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err)
 {
     const struct ra_model *m = config->model;
@@ -139,6 +157,9 @@ enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_e
                        "cuda: expected head dimensions D = Dv of 64, 128 or 256 (f32: 64 or 128), "
                        "got D = %d, Dv = %d in %s; use --backend cpu",
                        m->D, m->Dv, ra_dtype_name(m->dtype));
+    if (config->page != 0 && config->page != RA_PAGE)
+        return ra_fail(err, RA_EUSAGE, "cuda: expected pages of %d rows, got %d", (int)RA_PAGE,
+                       config->page);
     if (m->G > RA_AGGREGATE_HEADS)
         return ra_fail(err, RA_EUSAGE,
                        "cuda: expected at most %d query heads of a KV head, got %d; use --backend "
@@ -148,6 +169,8 @@ enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_e
         return ra_fail(err, RA_EUSAGE,
                        "cuda: expected k below %d, got %d entries; use --backend cpu",
                        (int)RA_ORDER_MOST, (int)config->max_retained);
+    if (config->early)
+        RA_TRY(check_early(err));
     return config->max_retained > 0 ? check_shared(config, err) : RA_OK;
 }
 
@@ -237,6 +260,24 @@ static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
                         "reserve shared memory", err);
 }
 
+/* The pages of a layer, in an order that is no order, as after long use of a pool: a step of the
+ * golden ratio, or the next that has no divisor in common. */
+static enum ra_status shuffle_pages(struct ra_cuda *cuda, struct ra_error *err)
+{
+    int64_t n = cuda->n_pages, step = (int64_t)((double)n * 0.618) + 1;
+    while (n > 0 && std::gcd(step, n) != 1)
+        step++;
+    for (int64_t slot = 0; slot < cuda->n_slots && n > 0; slot++)
+        for (int64_t i = 0; i < n; i++)
+            cuda->pages.host[slot * n + i] = (int32_t)(slot * n + (i + 1 + slot) * step % n);
+    if (n == 0)
+        return RA_OK;
+    return ra_cuda_done(cudaMemcpy(cuda->pages.card, cuda->pages.host,
+                                   (size_t)(cuda->n_slots * n) * sizeof(int32_t),
+                                   cudaMemcpyHostToDevice),
+                        "load the list of pages", err);
+}
+
 static enum ra_status cuda_open(void **self, const struct ra_backend_config *config,
                                 struct ra_error *err)
 {
@@ -256,6 +297,11 @@ static enum ra_status cuda_open(void **self, const struct ra_backend_config *con
         return st;
     }
     cuda_reset(cuda);
+    st = shuffle_pages(cuda, err);
+    if (st != RA_OK) {
+        cuda_close(cuda);
+        return st;
+    }
     *self = cuda;
     return RA_OK;
 }
@@ -263,23 +309,44 @@ static enum ra_status cuda_open(void **self, const struct ra_backend_config *con
 /* --- C_f ---------------------------------------------------------------------------------------
  */
 
+struct copied {
+    const char *from;
+    char *to;
+};
+
+/* K or V of a head's first n rows. A page has room for every head, RA_PAGE rows each. */
+static enum ra_status load_head(const struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
+                                const copied &what, int head, int32_t n, struct ra_error *err)
+{
+    size_t row = cuda->row_bytes;
+    int32_t each = layer->pages ? RA_PAGE : n;
+    for (int32_t first = 0; first < n; first += each) {
+        size_t to = layer->pages
+                        ? ((size_t)layer->page_of[first / RA_PAGE] * (size_t)cuda->model.Hkv +
+                           (size_t)head) *
+                              RA_PAGE
+                        : (size_t)head * (size_t)cuda->config.max_rows;
+        size_t rows = (size_t)(n - first < each ? n - first : each);
+        RA_TRY(ra_cuda_done(cudaMemcpy(what.to + to * row, what.from + (size_t)first * row,
+                                       rows * row, cudaMemcpyHostToDevice),
+                            "load prompt rows", err));
+    }
+    return RA_OK;
+}
+
 static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_rows *rows,
                                 struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_cuda_layer *to = &cuda->layers[layer];
-    size_t row = cuda->row_bytes, bytes = (size_t)rows->P * row;
     if (rows->P < 0 || rows->P > cuda->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got %d", layer,
                        (int)cuda->config.max_rows, (int)rows->P);
     for (size_t head = 0; head < (size_t)cuda->model.Hkv; head++) {
-        size_t at = head * (size_t)cuda->config.max_rows * row;
         const char *k = static_cast<const char *>(rows->k) + head * rows->k_stride;
         const char *v = static_cast<const char *>(rows->v) + head * rows->v_stride;
-        RA_TRY(ra_cuda_done(cudaMemcpy(to->k + at, k, bytes, cudaMemcpyHostToDevice),
-                            "load prompt rows", err));
-        RA_TRY(ra_cuda_done(cudaMemcpy(to->v + at, v, bytes, cudaMemcpyHostToDevice),
-                            "load prompt rows", err));
+        RA_TRY(load_head(cuda, to, {k, to->k}, (int)head, rows->P, err));
+        RA_TRY(load_head(cuda, to, {v, to->v}, (int)head, rows->P, err));
         cuda->flags.host[head] = rows->P;
     }
     to->rows = rows->P;
@@ -311,10 +378,12 @@ static enum ra_status cuda_append(void *self, int layer, const void *k, const vo
     a.full_k = to->k;
     a.full_v = to->v;
     a.n = to->n;
+    a.pages = to->pages;
     a.row_stride = cuda->config.max_rows;
-    a.n_rows = cuda->model.Hkv;
+    a.n_rows = a.Hkv = cuda->model.Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;
-    RA_TRY(ra_cuda_done(ra_launch_append(a, cuda->stream), "append", err));
+    auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"append", launch, true}, err));
     to->rows++;
     for (int head = 0; head < cuda->model.Hkv && to->has_self; head++)
         to->has_self[head] = false;
@@ -342,8 +411,10 @@ static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
     a.Hq = cuda->model.Hq;
     a.D = cuda->model.D;
     a.update = update;
-    RA_TRY(ra_cuda_done(ra_launch(query_cosine, 1, RA_QUERY_THREADS, 0, cuda->stream, a), "cosine",
-                        err));
+    auto launch = [a](cudaStream_t stream) {
+        return ra_launch(query_cosine, 1, RA_QUERY_THREADS, 0, stream, a);
+    };
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"cosine", launch, false}, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->cosine, 1, err));
     return ra_cuda_wait(cuda, "cosine", err);
 }

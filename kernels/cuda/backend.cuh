@@ -13,6 +13,7 @@
 #define RA_KERNELS_CUDA_BACKEND_CUH
 
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -26,7 +27,9 @@ struct ra_cuda_layer {
     int32_t rows;                /* of C_f; the last is self */
     int32_t window;              /* 0: full attention */
     int slot;                    /* among the layers without a window; -1: it has one */
-    char *k, *v;                 /* [Hkv][max_rows][D] */
+    char *k, *v;                 /* [Hkv][max_rows][D]; paged: the pool of all layers */
+    const int32_t *pages;        /* [n_pages] its own; NULL: not paged */
+    int32_t *page_of;            /* [n_pages] the same on the host */
     int32_t *n, *n_prompt;       /* [Hkv] rows, as the card knows them; those of `load` */
     char *self_k, *self_v;       /* [Hkv][D] room for the row last appended */
     const char *at_k, *at_v;     /* where that row is: there, or among recorded operands */
@@ -55,15 +58,34 @@ struct ra_cuda_due {
     bool refreshes;
 };
 
-/* Steps as graphs, with all they read and produce. */
+/* One launch, or a few in line. */
+struct ra_cuda_work {
+    const char *name; /* for errors */
+    std::function<cudaError_t(cudaStream_t)> launch;
+    bool is_append; /* writes nothing but the end of C_f */
+};
+
+/* What the main stream was given last: launches may start early behind a kernel alone. */
+enum ra_cuda_ahead { RA_CUDA_NO_KERNEL, RA_CUDA_APPEND, RA_CUDA_KERNEL };
+
+/* A recorded launch, or wait between streams, where steps are not graphs. */
+struct ra_cuda_recorded {
+    const char *name;
+    std::function<cudaError_t()> run;
+};
+
+/* Steps as graphs, or as lists of launches, with all they read and produce. */
 struct ra_cuda_recording {
     bool is_on, is_capturing;
+    bool is_open;      /* a step is recorded */
     size_t needed;     /* bytes of the operands of a run, counted while it is checked */
     size_t size, used; /* of the room for them, in both places */
     char *host, *card;
     size_t n_outputs, outputs_of_run;
     struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
+    int n_steps;                        /* closed */
     std::vector<cudaGraphExec_t> steps;
+    std::vector<std::vector<ra_cuda_recorded>> lists;
     std::vector<cudaEvent_t> marks; /* before each step, and after the last */
     std::deque<std::vector<int32_t>>
         choices; /* of `select`: for each KV head a count, then so many */
@@ -97,11 +119,14 @@ struct ra_cuda {
 
     /* Layers without a window, in line. */
     int n_slots;
-    char *k, *v;                 /* [n_slots][Hkv][max_rows][D] */
-    int32_t *n;                  /* [n_slots][Hkv] */
-    struct ra_recycled recycled; /* of all their C_r */
-    char *r_k, *r_v;             /* [n_slots][Hkv][cap][D] */
-    int score_slots;             /* layers that have scores of their own: all, or one at a time */
+    char *k, *v;                        /* [n_slots][Hkv][max_rows][D]; paged:
+                                         * [n_slots * n_pages][Hkv][RA_PAGE][D] */
+    struct ra_cuda_pair<int32_t> pages; /* [n_slots][n_pages] pages of a layer; none: in line */
+    int32_t n_pages;                    /* of a layer */
+    int32_t *n;                         /* [n_slots][Hkv] */
+    struct ra_recycled recycled;        /* of all their C_r */
+    char *r_k, *r_v;                    /* [n_slots][Hkv][cap][D] */
+    int score_slots; /* layers that have scores of their own: all, or one at a time */
 
     struct ra_cuda_pair<float> q, out; /* [Hq][D] */
     struct ra_cuda_pair<char> self;    /* [2][Hkv][D]: K, V */
@@ -109,6 +134,7 @@ struct ra_cuda {
     float *lse;                        /* [score_slots][Hq] */
     int64_t logit_stride;
     int scores_layer; /* whose logits came last; -1: nobody's */
+    enum ra_cuda_ahead ahead;
     float *partial, *partial_sums;
     uint32_t *ticket;
     struct ra_cuda_pair<int32_t> index;   /* [Hq][max_rows] sets from outside */
@@ -142,6 +168,14 @@ void ra_cuda_release(struct ra_cuda *cuda);
 
 /* RA_EDEVICE naming what was done, unless it went well. */
 enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error *err);
+
+/* Launch in this stream of the two, now or as part of the step that is recorded. */
+enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const ra_cuda_work &work,
+                              struct ra_error *err);
+
+/* Something else than a launch that the streams do. */
+enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
+                               const std::function<cudaError_t()> &run, struct ra_error *err);
 
 /* Room among the recorded operands, with a copy of this one; NULL, and counted, unless a recording
  * is on. */

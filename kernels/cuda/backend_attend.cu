@@ -26,6 +26,7 @@ static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
     ra_decode_args a = {};
     a.k = of->k;
     a.v = of->v;
+    a.pages = of->pages;
     a.n = of->n;
     a.partial = cuda->partial;
     a.partial_sums = cuda->partial_sums;
@@ -56,15 +57,17 @@ static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &
     plan.B = 1;
     plan.splits = ra_decode_splits(cuda->n_sms, rows, how.n);
     plan.logits = how.logits;
-    plan.gather = how.gather;
+    plan.gather = how.gather || a.pages;
     if (how.logits) { /* otherwise those of an earlier pass stay */
         size_t query = (size_t)how.score * (size_t)cuda->model.Hq;
         a.lse = cuda->lse + query;
         a.logits = cuda->logits + query * (size_t)cuda->logit_stride;
     }
-    cudaError_t error = how.attends ? ra_launch_decode(plan, a, cuda->stream)
-                                    : ra_launch_score(plan, a, cuda->stream);
-    return ra_cuda_done(error, how.name, err);
+    bool attends = how.attends;
+    auto launch = [=](cudaStream_t stream) {
+        return attends ? ra_launch_decode(plan, a, stream) : ra_launch_score(plan, a, stream);
+    };
+    return ra_cuda_launch(cuda, cuda->stream, {how.name, launch, false}, err);
 }
 
 static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,
@@ -129,6 +132,8 @@ enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bo
     a.out = ra_cuda_output(cuda);
     RA_TRY(ra_cuda_give(cuda, cuda->flags, (size_t)cuda->model.Hkv, &a.self_in, err));
     RA_TRY(give_query(cuda, q, &a, err));
+    /* The row that was appended is self, which comes from elsewhere. */
+    a.early = cuda->ahead == RA_CUDA_APPEND;
     a.n = of->recycled.n;
     a.self_k = of->at_k;
     a.self_v = of->at_v;
@@ -136,6 +141,7 @@ enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bo
         a.index = of->recycled.slot_pos;
         a.index_stride = cuda->cap;
     } else {
+        a.pages = NULL;
         a.k = of->r_k;
         a.v = of->r_v;
         a.row_stride = cuda->cap;
@@ -153,6 +159,15 @@ static enum ra_status check_set(const struct ra_positions *set, int32_t rows, st
     return RA_OK;
 }
 
+static int32_t row_of(const struct ra_cuda *cuda, int layer, int head, int32_t position)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[layer];
+    if (!of->pages)
+        return head * cuda->config.max_rows + position;
+    return (of->page_of[position / RA_PAGE] * cuda->model.Hkv + head) * RA_PAGE +
+           position % RA_PAGE;
+}
+
 /* The sets, with self at the end, as numbers of rows of C_f of all KV heads together: so that any
  * number of sets may share one. */
 static enum ra_status list_rows(struct ra_cuda *cuda, int layer, const struct ra_positions *sets,
@@ -167,10 +182,10 @@ static enum ra_status list_rows(struct ra_cuda *cuda, int layer, const struct ra
     *stride = longest;
     for (int i = 0; i < n_sets; i++) {
         int32_t *to = cuda->index.host + (size_t)i * (size_t)longest;
-        int32_t first = i / (n_sets / cuda->model.Hkv) * cuda->config.max_rows;
+        int head = i / (n_sets / cuda->model.Hkv);
         for (int32_t j = 0; j < sets[i].n; j++)
-            to[j] = first + sets[i].pos[j];
-        to[sets[i].n] = first + rows - 1;
+            to[j] = row_of(cuda, layer, head, sets[i].pos[j]);
+        to[sets[i].n] = row_of(cuda, layer, head, rows - 1);
         cuda->index_n.host[i] = sets[i].n + 1;
     }
     return RA_OK;
@@ -191,6 +206,7 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
     RA_TRY(ra_cuda_give(cuda, cuda->index_n, (size_t)n_sets, &a.n, err));
     RA_TRY(give_query(cuda, q, &a, err));
     a.index_stride = longest;
+    a.pages = NULL;
     a.row_stride = 0;
     a.Hkv = n_sets;
     a.heads = cuda->model.Hq / n_sets;

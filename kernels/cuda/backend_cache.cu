@@ -33,22 +33,30 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, r
     plan.n_moves = cuda->counted.card + score;
     plan.stride = cuda->cap;
     plan.max_rows = cuda->config.max_rows;
-    RA_TRY(ra_cuda_done(ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS,
-                                  ra_plan_shared(plan.max_rows, cuda->cap), stream, plan),
-                        "plan a refresh", err));
+    size_t shared = ra_plan_shared(plan.max_rows, cuda->cap);
+    auto launch_plan = [=](cudaStream_t in) {
+        return ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS, shared, in, plan);
+    };
+    RA_TRY(ra_cuda_launch(cuda, stream, {"plan a refresh", launch_plan, false}, err));
     if (!cuda->r_k)
         return RA_OK;
     ra_move_args a = {};
     a.moves = plan.moves;
     a.n_moves = plan.n_moves;
-    a.from_k = cuda->k + row * (size_t)cuda->config.max_rows * cuda->row_bytes;
-    a.from_v = cuda->v + row * (size_t)cuda->config.max_rows * cuda->row_bytes;
+    size_t stored = cuda->n_pages > 0 ? 0 : row * (size_t)cuda->config.max_rows * cuda->row_bytes;
+    a.from_k = cuda->k + stored;
+    a.from_v = cuda->v + stored;
+    if (cuda->n_pages > 0)
+        a.pages = cuda->pages.card + (size_t)span.slot * (size_t)cuda->n_pages;
+    a.page_stride = cuda->n_pages;
     a.to_k = cuda->r_k + row * cap * cuda->row_bytes;
     a.to_v = cuda->r_v + row * cap * cuda->row_bytes;
     a.row_stride = cuda->config.max_rows;
     a.cap = cuda->cap;
     a.Hkv = cuda->model.Hkv;
-    return ra_cuda_done(ra_launch_move(rows, (int)cuda->row_bytes, a, stream), "move rows", err);
+    int row_bytes = (int)cuda->row_bytes;
+    auto launch_move = [=](cudaStream_t in) { return ra_launch_move(rows, row_bytes, a, in); };
+    return ra_cuda_launch(cuda, stream, {"move rows", launch_move, false}, err);
 }
 
 static enum ra_status install_layer(struct ra_cuda *cuda, int layer, struct ra_error *err)
@@ -142,9 +150,11 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
     a.row_bytes = (int32_t)cuda->row_bytes;
     a.K = K;
     unsigned each = RA_INSERT_THREADS / 32;
-    RA_TRY(ra_cuda_done(ra_launch(insert_evict, ((unsigned)Hkv + each - 1) / each,
-                                  RA_INSERT_THREADS, 0, cuda->stream, a),
-                        "insert and evict", err));
+    auto launch = [=](cudaStream_t stream) {
+        return ra_launch(insert_evict, ((unsigned)Hkv + each - 1) / each, RA_INSERT_THREADS, 0,
+                         stream, a);
+    };
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"insert and evict", launch, false}, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "insert and evict", err));
     for (int head = 0; head < Hkv; head++) {

@@ -46,14 +46,22 @@ template <class T> static T *offset(T *base, size_t n)
     return base ? base + n : nullptr;
 }
 
+/* Of a KV head. */
+static size_t rows_stored(const struct ra_cuda *cuda)
+{
+    return cuda->n_pages > 0 ? (size_t)cuda->n_pages * RA_PAGE : (size_t)cuda->config.max_rows;
+}
+
 /* Layers without a window lie in line in every array, so that one launch serves any stretch of
  * them. */
 static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
 {
     size_t rows = (size_t)cuda->n_slots * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
-    cuda->k = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
-    cuda->v = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
+    cuda->k = at.card.take<char>(rows * rows_stored(cuda), cuda->row_bytes);
+    cuda->v = at.card.take<char>(rows * rows_stored(cuda), cuda->row_bytes);
     cuda->n = at.card.take<int32_t>(rows);
+    if (cuda->n_pages > 0)
+        cuda->pages = at.take_pair<int32_t>((size_t)cuda->n_slots * (size_t)cuda->n_pages);
     if (cap == 0)
         return;
     struct ra_recycled *c = &cuda->recycled;
@@ -73,8 +81,14 @@ static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
 {
     size_t row = (size_t)layer->slot * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
     const struct ra_recycled *all = &cuda->recycled;
-    layer->k = offset(cuda->k, row * (size_t)cuda->config.max_rows * cuda->row_bytes);
-    layer->v = offset(cuda->v, row * (size_t)cuda->config.max_rows * cuda->row_bytes);
+    size_t stored = cuda->n_pages > 0 ? 0 : row * rows_stored(cuda) * cuda->row_bytes;
+    layer->k = offset(cuda->k, stored);
+    layer->v = offset(cuda->v, stored);
+    if (cuda->n_pages > 0) {
+        size_t page = (size_t)layer->slot * (size_t)cuda->n_pages;
+        layer->pages = offset(cuda->pages.card, page);
+        layer->page_of = offset(cuda->pages.host, page);
+    }
     layer->n = offset(cuda->n, row);
     layer->recycled = {offset(all->n, row),           offset(all->slot_pos, row * cap),
                        offset(all->queue, row * cap), offset(all->queue_first, row),
@@ -197,6 +211,7 @@ static struct ra_cuda shape_of(const struct ra_backend_config *config)
         shape.n_slots += config->window[layer] == 0;
     bool alone = shape.cap == 0 || config->select == RA_SELECT_INLINE || shape.n_slots == 0;
     shape.score_slots = alone ? 1 : shape.n_slots;
+    shape.n_pages = config->page > 0 ? (config->max_rows + RA_PAGE - 1) / RA_PAGE : 0;
     return shape;
 }
 

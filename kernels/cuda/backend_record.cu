@@ -13,6 +13,43 @@
 
 enum { OPERAND_ALIGNMENT = 256 };
 
+/* Launches in a list are run by `play`. */
+static enum ra_status run_or_list(struct ra_cuda *cuda, const char *name,
+                                  const std::function<cudaError_t()> &run, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    if (!r.is_on || !cuda->config.no_graph)
+        return ra_cuda_done(run(), name, err);
+    r.lists.back().push_back({name, run});
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const ra_cuda_work &work,
+                              struct ra_error *err)
+{
+    bool is_main = stream == cuda->stream;
+    /* A checked run copies between launches. */
+    bool early =
+        cuda->config.early && cuda->recording.is_on && is_main && cuda->ahead != RA_CUDA_NO_KERNEL;
+    if (is_main)
+        cuda->ahead = work.is_append ? RA_CUDA_APPEND : RA_CUDA_KERNEL;
+    auto launch = work.launch;
+    return run_or_list(
+        cuda, work.name,
+        [=] {
+            ra_early_launches may_start(early);
+            return launch(stream);
+        },
+        err);
+}
+
+enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
+                               const std::function<cudaError_t()> &run, struct ra_error *err)
+{
+    cuda->ahead = RA_CUDA_NO_KERNEL;
+    return run_or_list(cuda, name, run, err);
+}
+
 void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes)
 {
     ra_cuda_recording &r = cuda->recording;
@@ -108,9 +145,13 @@ static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
     ra_cuda_recording &r = cuda->recording;
     cudaGraph_t graph = NULL;
     cudaGraphExec_t step = NULL;
-    if (!r.is_capturing)
+    if (!r.is_open)
         return RA_OK;
     RA_TRY(ra_cuda_settle(cuda, err));
+    r.is_open = false;
+    r.n_steps++;
+    if (!r.is_capturing)
+        return RA_OK;
     RA_TRY(ra_cuda_done(cudaStreamEndCapture(cuda->stream, &graph), "end recording a step", err));
     r.is_capturing = false;
     cudaError_t error = cudaGraphInstantiate(&step, graph, 0);
@@ -133,8 +174,14 @@ enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     ra_cuda_recording &r = cuda->recording;
     RA_TRY(close_step(cuda, err));
-    RA_BUG_ON(!r.is_on || t + 1 != (int32_t)r.steps.size());
+    RA_BUG_ON(!r.is_on || t + 1 != r.n_steps);
     RA_TRY(add_mark(cuda, err));
+    cuda->ahead = RA_CUDA_NO_KERNEL;
+    r.is_open = true;
+    if (cuda->config.no_graph) {
+        r.lists.emplace_back();
+        return RA_OK;
+    }
     RA_TRY(ra_cuda_done(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
                         "record a step", err));
     r.is_capturing = true;
@@ -168,7 +215,11 @@ static enum ra_status launch_step(struct ra_cuda *cuda, size_t i, struct ra_step
     ra_cuda_recording &r = cuda->recording;
     time->begin_ns = now_ns();
     RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
-    RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
+    if (!cuda->config.no_graph)
+        RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
+    else
+        for (const ra_cuda_recorded &each : r.lists[i])
+            RA_TRY(ra_cuda_done(each.run(), each.name, err));
     time->end_ns = now_ns();
     return RA_OK;
 }
@@ -178,7 +229,7 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
 {
     ra_cuda_recording &r = cuda->recording;
     void (*on_step)(int32_t, bool) = cuda->config.on_step;
-    for (size_t i = 0; i < r.steps.size(); i++) {
+    for (size_t i = 0; i < (size_t)r.n_steps; i++) {
         if (on_step)
             on_step((int32_t)i - 1, true);
         enum ra_status st = launch_step(cuda, i, &times[i], err);
@@ -193,7 +244,7 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
 static enum ra_status end_recording(struct ra_cuda *cuda, struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
-    if (!r.is_capturing)
+    if (!r.is_open)
         return RA_OK;
     RA_TRY(close_step(cuda, err));
     RA_TRY(add_mark(cuda, err));
@@ -219,7 +270,7 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
                                         cudaMemcpyDeviceToHost, cuda->stream),
                         "copy from the card", err));
     RA_TRY(ra_cuda_done(cudaStreamSynchronize(cuda->stream), "run the steps", err));
-    for (size_t i = 0; i < r.steps.size(); i++) {
+    for (size_t i = 0; i < (size_t)r.n_steps; i++) {
         float ms = 0;
         RA_TRY(ra_cuda_done(cudaEventElapsedTime(&ms, r.marks[i], r.marks[i + 1]),
                             "read a step's time", err));

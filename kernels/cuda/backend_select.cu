@@ -49,7 +49,9 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
     for (ra_cuda_span rest = span; rest.n > 0;) {
         const ra_cuda_selector *selector = selector_for(cuda, rest.n);
         ra_select_args a = choice(cuda, rest, rule, selector->scratch);
-        RA_TRY(ra_cuda_done(ra_launch_select(selector->plan, a, stream), "select", err));
+        ra_select_plan plan = selector->plan;
+        auto launch = [=](cudaStream_t in) { return ra_launch_select(plan, a, in); };
+        RA_TRY(ra_cuda_launch(cuda, stream, {"select", launch, false}, err));
         rest.score += selector->n_layers;
         rest.slot += selector->n_layers;
         rest.n -= selector->n_layers;
@@ -63,8 +65,9 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
     order.key_stride = cuda->logit_stride;
     order.chosen_stride = cuda->cap;
     order.protects = rule->current == RA_CURRENT_SNAPKV;
-    return ra_cuda_done(ra_launch_order(span.n * cuda->model.Hkv, most, order, stream),
-                        "order evictions", err);
+    int rows = span.n * cuda->model.Hkv;
+    auto launch = [=](cudaStream_t in) { return ra_launch_order(rows, most, order, in); };
+    return ra_cuda_launch(cuda, stream, {"order evictions", launch, false}, err);
 }
 
 /* What a checked run chose decides what it did next, and so what its recording must do. */
@@ -94,12 +97,19 @@ static void recall_choice(struct ra_cuda *cuda)
 /* --- recorded steps ----------------------------------------------------------------------------
  */
 
+/* What one stream was given so far comes before what the other is given from here on. */
+static cudaError_t wait_for(cudaStream_t first, cudaEvent_t event, cudaStream_t then)
+{
+    cudaError_t error = cudaEventRecord(event, first);
+    return error == cudaSuccess ? cudaStreamWaitEvent(then, event, 0) : error;
+}
+
 /* The other stream goes on from here. */
 static enum ra_status fork(struct ra_cuda *cuda, struct ra_error *err)
 {
-    RA_TRY(ra_cuda_done(cudaEventRecord(cuda->fork, cuda->stream), "fork", err));
     cuda->recording.is_beside = true;
-    return ra_cuda_done(cudaStreamWaitEvent(cuda->beside, cuda->fork, 0), "fork", err);
+    return ra_cuda_between(
+        cuda, "fork", [cuda] { return wait_for(cuda->stream, cuda->fork, cuda->beside); }, err);
 }
 
 static enum ra_status join(struct ra_cuda *cuda, struct ra_error *err)
@@ -107,8 +117,8 @@ static enum ra_status join(struct ra_cuda *cuda, struct ra_error *err)
     if (!cuda->recording.is_beside)
         return RA_OK;
     cuda->recording.is_beside = false;
-    RA_TRY(ra_cuda_done(cudaEventRecord(cuda->join, cuda->beside), "join", err));
-    return ra_cuda_done(cudaStreamWaitEvent(cuda->stream, cuda->join, 0), "join", err);
+    return ra_cuda_between(
+        cuda, "join", [cuda] { return wait_for(cuda->beside, cuda->join, cuda->stream); }, err);
 }
 
 static bool same_rule(const struct ra_select_rule &a, const struct ra_select_rule &b)

@@ -12,6 +12,8 @@
 #ifndef RA_KERNELS_CUDA_CUDA_CUH
 #define RA_KERNELS_CUDA_CUDA_CUH
 
+#include "kernels/cuda/early.cuh"
+
 #ifdef __CUDACC__
 
 #include <cuda_bf16.h>
@@ -34,8 +36,31 @@ template <typename... P, typename... A>
 inline cudaError_t ra_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
                              cudaStream_t stream, A &&...args)
 {
-    kernel<<<grid, block, smem, stream>>>(static_cast<P>(args)...);
-    return cudaGetLastError();
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = ra_early_launches::on ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+/*
+ * Every kernel's every thread comes by here once, before it touches what an earlier launch wrote or
+ * reads, and before it ends: all earlier launches are over then. Only now may the next launch
+ * start, so that what runs beside this one is the launch ahead of it and no other: what that one
+ * does not write may be read before.
+ */
+__device__ __forceinline__ void ra_after_earlier()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 /* --- global memory: counted in emulation ------------------------------------------------------ */

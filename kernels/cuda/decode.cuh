@@ -422,10 +422,16 @@ __global__ void __launch_bounds__(RA_DECODE_THREADS, kCtas) decode_split(ra_deco
     RA_SHARED(float, sums, (RA_DECODE_WARPS * G));
     RA_SHARED(uint32_t, arrived, 1);
     ra_decode<T, D, G, R, kStages, kLogits, kGather> split(args);
-    if (!split.locate())
-        return;
     uint4 *ring = rings + split.warp * kStages * 2 * R * 32 + split.lane;
-    split.start(ring);
+    if (!args.early)
+        ra_after_earlier();
+    bool has_keys = split.locate();
+    if (has_keys)
+        split.start(ring);
+    if (args.early)
+        ra_after_earlier();
+    if (!has_keys)
+        return;
     split.load_query(rows);
     split.run(ring);
     split.publish((float *)rows, tops, sums);

@@ -5,9 +5,9 @@
 #ifndef RA_KERNELS_CUDA_DECODE_ARGS_CUH
 #define RA_KERNELS_CUDA_DECODE_ARGS_CUH
 
-#include <stdint.h>
+#include "kernels/cuda/pages.cuh"
 
-enum { RA_DECODE_THREADS = 128, RA_DECODE_WARPS = 4, RA_DECODE_MAX_SPLITS = 256, RA_PAGE = 16 };
+enum { RA_DECODE_THREADS = 128, RA_DECODE_WARPS = 4, RA_DECODE_MAX_SPLITS = 256 };
 
 /* All pointers are the device's; what is read through n, self_in and gate may change between two
  * launches of one graph. */
@@ -32,6 +32,8 @@ struct ra_decode_args {
     int32_t window; /* see the last `window` of the n keys; 0: all */
     int32_t gate_value;
     int32_t Hkv, heads; /* KV heads; query heads of each */
+    int32_t early; /* not 0: the launch ahead writes nothing of n, index, pages, self_in, gate, and
+                    * of k, v, self_k and self_v nothing that is attended to */
     float scale;
 };
 

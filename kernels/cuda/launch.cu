@@ -58,7 +58,7 @@ cudaError_t ra_launch_decode(const ra_decode_plan &plan, const ra_decode_args &a
 cudaError_t ra_launch_score(const ra_decode_plan &plan, const ra_decode_args &args,
                             cudaStream_t stream)
 {
-    if (!ra_decode_exists(plan.dtype, plan.D) || plan.gather)
+    if (!ra_decode_exists(plan.dtype, plan.D))
         return cudaErrorInvalidValue;
     switch (plan.dtype) {
     case RA_F16:

@@ -30,7 +30,7 @@ int ra_decode_splits(int n_sms, int rows, int n);
 cudaError_t ra_launch_decode(const ra_decode_plan &plan, const ra_decode_args &args,
                              cudaStream_t stream);
 
-/* Logits and log-sum-exp alone, of contiguous keys: K is read, V is not. */
+/* Logits and log-sum-exp alone: K is read, V is not. */
 cudaError_t ra_launch_score(const ra_decode_plan &plan, const ra_decode_args &args,
                             cudaStream_t stream);
 

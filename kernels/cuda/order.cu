@@ -79,6 +79,7 @@ __device__ __forceinline__ void ra_sort(uint64_t (&entry)[EACH], int32_t first, 
 __global__ void __launch_bounds__(RA_ORDER_MOST / EACH) order_evictions(ra_order_args a)
 {
     RA_DYN(uint64_t, shared);
+    ra_after_earlier();
     int64_t row = blockIdx.x;
     int32_t n = ra_ld_warp(a.n_chosen + row), last = -1, first = (int32_t)threadIdx.x * EACH;
     const int32_t *chosen = a.chosen + row * a.chosen_stride;

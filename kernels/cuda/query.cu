@@ -15,6 +15,7 @@ __device__ __forceinline__ double ra_sum_lanes(double x)
 
 __global__ void __launch_bounds__(RA_QUERY_THREADS) query_cosine(ra_query_args a)
 {
+    ra_after_earlier();
     int lane = (int)threadIdx.x % 32;
     int64_t row = (int64_t)blockIdx.x * (RA_QUERY_THREADS / 32) + threadIdx.x / 32;
     if (row >= a.n_rows)

@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
 {
     RA_DYN(uint32_t, memory);
     RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);
+    ra_after_earlier();
     int64_t row = blockIdx.x;
     int32_t thread = (int32_t)threadIdx.x, n_new = ra_ld_warp(a.n_chosen + row);
     ra_refresh_plan plan;
@@ -145,21 +146,10 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
     }
 }
 
-/* Byte offset in C_f of a position of a row. */
-template <class Args>
-__device__ __forceinline__ int64_t ra_full_offset(const Args &a, int64_t row, int32_t position,
-                                                  int32_t row_bytes)
-{
-    const int32_t kPage = 16;
-    if (!a.pages)
-        return (row * a.row_stride + position) * row_bytes;
-    int64_t page = ra_ld(a.pages + row / a.Hkv * a.page_stride + position / kPage);
-    return ((page * a.Hkv + row % a.Hkv) * kPage + position % kPage) * row_bytes;
-}
-
 template <int kRowBytes>
 __global__ void __launch_bounds__(RA_MOVE_THREADS) move_rows(ra_move_args a)
 {
+    ra_after_earlier();
     constexpr int kLanes = kRowBytes / 16, kPerWarp = 32 / kLanes;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     int64_t row = blockIdx.y;
@@ -234,6 +224,7 @@ __device__ __forceinline__ int32_t ra_take_slot(const ra_insert_args &a, int64_t
 
 __global__ void __launch_bounds__(RA_INSERT_THREADS) insert_evict(ra_insert_args a)
 {
+    ra_after_earlier();
     int lane = (int)threadIdx.x % 32;
     int64_t row = (int64_t)blockIdx.x * (RA_INSERT_THREADS / 32) + threadIdx.x / 32;
     if (row >= a.n_rows)

@@ -8,7 +8,7 @@
 #ifndef RA_KERNELS_CUDA_REFRESH_CUH
 #define RA_KERNELS_CUDA_REFRESH_CUH
 
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/pages.cuh"
 
 enum { RA_PLAN_THREADS = 512, RA_MOVE_THREADS = 128, RA_INSERT_THREADS = 128 };
 

@@ -10,9 +10,9 @@
 
 #include "kernels/cuda/launch.cuh"
 
-template <class T, int D, int G, int R, int kStages>
-struct ra_score : ra_decode<T, D, G, R, kStages, true, false> {
-    using base = ra_decode<T, D, G, R, kStages, true, false>;
+template <class T, int D, int G, int R, int kStages, bool kGather>
+struct ra_score : ra_decode<T, D, G, R, kStages, true, kGather> {
+    using base = ra_decode<T, D, G, R, kStages, true, kGather>;
     using S = typename base::S;
 
     __device__ __forceinline__ explicit ra_score(const ra_decode_args &args) : base(args)
@@ -20,14 +20,18 @@ struct ra_score : ra_decode<T, D, G, R, kStages, true, false> {
     }
 
     /* Rows in line are one stretch of bytes, 16 a lane; zero beyond the split's end. */
-    __device__ __forceinline__ void ask_keys(uint4 *ring, int32_t turn) const
+    __device__ __forceinline__ void ask_keys(uint4 *ring, int32_t turn, int32_t found) const
     {
         uint4 *slot = ring + turn % kStages * R * 32;
         int32_t low = this->low_of(turn), high = this->high_of(turn);
+        int32_t mine = kGather ? this->row_of(found, low) : 0;
 #pragma unroll
         for (int r = 0; r < R; r++) {
             bool wanted = turn < this->turns && low + r * S::kGroups + this->group < high;
             int64_t offset = (int64_t)low * S::kBytes + this->lane * 16 + r * 512;
+            if (kGather)
+                offset = (int64_t)ra_shfl(mine, r * S::kGroups + this->group) * S::kBytes +
+                         this->sub * 16;
             ra_cp_async16_zfill(slot + r * 32, wanted ? this->k + offset : this->k, wanted);
         }
         ra_cp_async_commit();
@@ -36,9 +40,14 @@ struct ra_score : ra_decode<T, D, G, R, kStages, true, false> {
     __device__ __forceinline__ void start_keys(uint4 *ring)
     {
         this->plan_turns();
+        int32_t found[kStages];
+#pragma unroll
+        for (int turn = 0; turn < kStages; turn++)
+            found[turn] = this->look_up_turn(turn);
 #pragma unroll
         for (int turn = 0; turn < kStages - 1; turn++)
-            ask_keys(ring, turn);
+            ask_keys(ring, turn, found[turn]);
+        this->next = found[kStages - 1];
     }
 
     __device__ __forceinline__ void run_keys(uint4 *ring)
@@ -46,7 +55,8 @@ struct ra_score : ra_decode<T, D, G, R, kStages, true, false> {
         for (int32_t turn = 0; turn < this->turns; turn++) {
             float s[S::kValues];
             ra_cp_async_wait<kStages - 2>();
-            ask_keys(ring, turn + kStages - 1);
+            ask_keys(ring, turn + kStages - 1, this->next);
+            this->next = this->look_up_turn(turn + kStages);
             this->logits_of(ring + turn % kStages * R * 32, s);
             this->weigh(this->low_of(turn), this->high_of(turn), s);
         }
@@ -90,9 +100,8 @@ template <int R, int kStages> constexpr size_t ra_score_shared()
     return (size_t)kStages * R * RA_DECODE_THREADS * 16;
 }
 
-/* Launch and arguments as decode_split's, contiguous keys; v, out, index, pages and self are not
- * looked at. */
-template <class T, int D, int G, int R, int kStages = ra_decode_stages<R>()>
+/* Launch and arguments as decode_split's; v, out and self are not looked at. */
+template <class T, int D, int G, int R, bool kGather, int kStages = ra_decode_stages<R>()>
 __global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
     score_keys(ra_decode_args args)
 {
@@ -101,7 +110,8 @@ __global__ void __launch_bounds__(RA_DECODE_THREADS, ra_decode_ctas<G>())
     RA_SHARED(float, tops, (RA_DECODE_WARPS * G));
     RA_SHARED(float, sums, (RA_DECODE_WARPS * G));
     RA_SHARED(uint32_t, arrived, 1);
-    ra_score<T, D, G, R, kStages> split(args);
+    ra_after_earlier();
+    ra_score<T, D, G, R, kStages, kGather> split(args);
     if (!split.locate())
         return;
     uint4 *ring = rings + split.warp * kStages * R * 32 + split.lane;
@@ -120,8 +130,10 @@ cudaError_t ra_score_launch(const ra_decode_plan &plan, const ra_decode_args &ar
     constexpr int R = ra_decode_rows<G>();
     dim3 grid((unsigned)plan.splits, (unsigned)(args.Hkv * ra_decode_parts(args.heads)),
               (unsigned)plan.B);
-    return ra_launch(score_keys<T, D, G, R>, grid, RA_DECODE_THREADS,
-                     ra_score_shared<R, ra_decode_stages<R>()>(), stream, args);
+    return plan.gather ? ra_launch(score_keys<T, D, G, R, true>, grid, RA_DECODE_THREADS,
+                                   ra_score_shared<R, ra_decode_stages<R>()>(), stream, args)
+                       : ra_launch(score_keys<T, D, G, R, false>, grid, RA_DECODE_THREADS,
+                                   ra_score_shared<R, ra_decode_stages<R>()>(), stream, args);
 }
 
 template <class T, int D>

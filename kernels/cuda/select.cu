@@ -190,6 +190,7 @@ __global__ void __launch_bounds__(RA_AGGREGATE_THREADS, 3)
     RA_SHARED(uint4, tile, RA_AGGREGATE_THREADS);
     RA_SHARED(uint32_t, bins, RA_SELECT_BINS);
     RA_SHARED(float, lse, RA_AGGREGATE_HEADS);
+    ra_after_earlier();
     int64_t row = blockIdx.y;
     int32_t thread = (int32_t)threadIdx.x, halo = ra_halo_quads(a.pool);
     int32_t low = (int32_t)blockIdx.x * (RA_AGGREGATE_READ - 8 * halo);
@@ -496,6 +497,7 @@ __global__ void __launch_bounds__(RA_SELECT_THREADS, 2)
     RA_SHARED(uint32_t, starts, RA_SELECT_THREADS + 1);
     RA_SHARED(uint32_t, totals, 2 * RA_SELECT_WARPS);
     RA_SHARED(uint32_t, found, 3);
+    ra_after_earlier();
     const ra_select_parts at(p);
     int64_t row = blockIdx.y;
     int32_t thread = (int32_t)threadIdx.x, warp = thread / 32, stretch = p.slice / RA_SELECT_WARPS;

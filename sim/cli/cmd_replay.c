@@ -15,10 +15,10 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache, select;
+    int profile, scores, cache, select, page;
     struct ra_option_range steps;
     int64_t repeat, threads;
-    bool no_quality, by_type, dry_run, force;
+    bool no_quality, by_type, dry_run, force, pdl, no_graph;
 };
 
 static const struct ra_operand operands[] = {
@@ -152,12 +152,24 @@ static const struct ra_option options[] = {
      .fallback = "deferred",
      .help = "cuda: choose for all layers after a full step, in it, or beside it"},
     {.name = "decide", CUDA_ONLY},
-    {.name = "page", CUDA_ONLY},
+    {.name = "page",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(page),
+     .argument = "ROWS",
+     .choices = "none|16",
+     .fallback = "none",
+     .help = "cuda: keep all K and V in pages of so many rows, in no order"},
     {.name = "batch", CUDA_ONLY},
     {.name = "phase", CUDA_ONLY},
     {.name = "ragged", CUDA_ONLY},
-    {.name = "pdl", .kind = RA_OPTION_FLAG, .absent = "the cuda backend"},
-    {.name = "no-graph", .kind = RA_OPTION_FLAG, .absent = "the cuda backend"},
+    {.name = "pdl",
+     .kind = RA_OPTION_FLAG,
+     FIELD(pdl),
+     .help = "cuda: a launch may start before the one ahead of it has ended"},
+    {.name = "no-graph",
+     .kind = RA_OPTION_FLAG,
+     FIELD(no_graph),
+     .help = "cuda: a step is launched kernel by kernel, not as one graph"},
     {.name = NULL},
 };
 
@@ -254,6 +266,21 @@ static enum ra_status parse_policies(const struct ra_option_texts *texts, struct
     return RA_OK;
 }
 
+/* What only a backend that records steps can do. */
+static enum ra_status check_backend(const struct values *v, const struct ra_backend_ops *backend,
+                                    struct ra_error *err)
+{
+    const struct {
+        const char *option;
+        bool is_given;
+    } given[] = {{"--pdl", v->pdl}, {"--no-graph", v->no_graph}, {"--page", v->page > 0}};
+    for (size_t i = 0; i < sizeof given / sizeof *given && !backend->play; i++)
+        if (given[i].is_given)
+            return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
+                           given[i].option, backend->name);
+    return RA_OK;
+}
+
 static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                struct ra_replay_job *job, struct ra_error *err)
 {
@@ -270,6 +297,9 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .scores = v->scores == 0 ? RA_SCORES_FUSED : RA_SCORES_RECOMPUTE,
                                   .cache = v->cache == 0 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
                                   .select = (enum ra_select_mode)v->select,
+                                  .page = v->page > 0 ? 16 : 0,
+                                  .early = v->pdl,
+                                  .no_graph = v->no_graph,
                                   .n_threads = (int)v->threads,
                                   .repeats = (int)v->repeat,
                                   .first_step = v->steps.is_set ? (int32_t)v->steps.first : 0,
@@ -282,6 +312,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
     if (v->export_path && v->no_quality)
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
     RA_TRY(pick_backend(v->backend, &job->config.backend, err));
+    RA_TRY(check_backend(v, job->config.backend, err));
     const char *method = job->config.backend->method;
     if (v->repeat == 0)
         job->config.repeats = method && strcmp(method, "synthetic") == 0 ? 1 : 3;

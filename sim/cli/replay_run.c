@@ -64,9 +64,15 @@ static char *argv_json(const struct ra_cli *cli)
 
 static char *config_json(const struct ra_replay_config *config)
 {
+    static const char *const select_names[] = {"deferred", "inline", "side"};
     json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b}", "repeat", config->repeats, "threads",
                                config->n_threads, "first_step", config->first_step, "last_step",
                                config->last_step, "quality", config->quality);
+    if (config->backend->play) {
+        json_object_set_new(object, "select", json_string(select_names[config->select]));
+        json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "page", json_integer(config->page));
+    }
     json_t *layers = json_array();
     for (int i = 0; i < config->n_layer_ids; i++)
         json_array_append_new(layers, json_integer(config->layer_ids[i]));
@@ -132,7 +138,7 @@ static enum ra_status begin_runs(struct session *s, struct ra_error *err)
                                  .dtype = ra_dtype_name(info->model.dtype),
                                  .schedule_of_trace = info->seqs[config->seq].schedule,
                                  .method = config->backend->method,
-                                 .launch_mode = config->backend->launch_mode,
+                                 .launch_mode = ra_replay_launch_mode(config),
                                  .seed = s->job->cli->seed};
         st = params && !ra_json_starved()
                  ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)

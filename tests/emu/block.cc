@@ -250,6 +250,7 @@ static void leave_block()
     struct ra_emu_lane_state *me = ra_emu_now;
     struct warp *w = &warps[me->warp];
     ra_emu_cp_leave();
+    ra_emu_early_leave();
     w->alive &= ~(1u << me->index);
     n_alive--;
     for (uint64_t left = w->open; left; left &= left - 1)
@@ -315,7 +316,7 @@ static void run_block(dim3 grid, dim3 block, uint64_t index)
         lane->self.block_dim = block;
         lane->self.grid_dim = grid;
         lane->warp = t / WARP, lane->index = t % WARP, lane->epoch = 0;
-        lane->at_barrier = false;
+        lane->at_barrier = lane->after_earlier = false;
         warps[lane->warp].alive |= 1u << lane->index;
         set_ready(lane);
     }
@@ -348,6 +349,7 @@ void ra_emu_run(const struct ra_emu_launch &launch, const std::function<void()> 
     body = &kernel;
     ra_emu_count_launch(launch.text);
     ra_emu_publish_launch(launch);
+    ra_emu_early_launch(launch);
     std::vector<uint64_t> order(n_blocks);
     for (uint64_t i = 0; i < n_blocks; i++) {
         uint64_t j = ra_emu_shuffled() ? ra_emu_below(i + 1) : i;

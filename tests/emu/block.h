@@ -23,6 +23,7 @@ struct ra_emu_lane_state {
     struct ra_emu_self self;
     unsigned warp, index, epoch;
     bool at_barrier;
+    bool after_earlier; /* it waited for the launches before */
     std::vector<ra_emu_copy> open_group;
     std::deque<std::vector<ra_emu_copy>> groups;
 };
@@ -45,6 +46,12 @@ void ra_emu_publish_store(const void *p, size_t bytes);
 void ra_emu_publish_fence();
 void ra_emu_publish_atomic();
 void ra_emu_publish_load(const void *p, size_t bytes, const char *file, int line);
+
+/* Launches that start before the one ahead has ended: what a thread touches, and how it ends. */
+void ra_emu_early_launch(const struct ra_emu_launch &launch);
+void ra_emu_early_access(const void *p, size_t bytes, enum ra_emu_kind kind, const char *file,
+                         int line);
+void ra_emu_early_leave();
 
 /* At the end of a thread, and of a block. */
 void ra_emu_cp_leave();

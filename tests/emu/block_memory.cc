@@ -81,6 +81,7 @@ void ra_emu_access(const void *p, size_t bytes, enum ra_emu_kind kind, const cha
         ra_emu_fault("%s:%d: %s of %zu bytes at %p is not aligned", file, line, what, bytes, p);
     ra_emu_must_hold(p, bytes, what, file, line);
     ra_emu_count_access(p, bytes, kind, file, line);
+    ra_emu_early_access(p, bytes, kind, file, line);
     ra_emu_let_others_run();
     if (kind == RA_EMU_STORE)
         ra_emu_publish_store(p, bytes);
@@ -97,6 +98,8 @@ void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line)
     if (!shared)
         ra_emu_must_hold(p, bytes, "atomic", file, line);
     ra_emu_count_access(p, bytes, RA_EMU_ATOMIC, file, line);
+    if (!shared)
+        ra_emu_early_access(p, bytes, RA_EMU_ATOMIC, file, line);
     ra_emu_let_others_run();
     if (!shared)
         ra_emu_publish_atomic();

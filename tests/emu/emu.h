@@ -63,6 +63,11 @@ inline void ra_st16_stream(void *p, uint4 value, const char *file = __builtin_FI
     ra_st16(p, value, file, line);
 }
 
+inline void ra_after_earlier()
+{
+    ra_emu_after_earlier();
+}
+
 inline void ra_cp_async16(void *shared, const void *global, const char *file = __builtin_FILE(),
                           int line = __builtin_LINE())
 {

@@ -43,6 +43,9 @@ void ra_emu_atomic(const void *p, size_t bytes, const char *file, int line);
 
 void ra_emu_fence();
 
+/* All earlier launches of the stream are over. */
+void ra_emu_after_earlier();
+
 /* Meet at the block's barrier; the sum over threads of `value`. */
 unsigned ra_emu_barrier(unsigned value, const char *file, int line);
 

@@ -6,6 +6,7 @@
 #ifndef RA_TESTS_EMU_EMU_LAUNCH_H
 #define RA_TESTS_EMU_EMU_LAUNCH_H
 
+#include "kernels/cuda/early.cuh"
 #include "tests/emu/emu_runtime.h"
 
 #include <functional>
@@ -18,6 +19,8 @@ struct ra_emu_launch {
     const void *kernel; /* key of its attributes */
     dim3 grid, block;
     size_t shared_bytes;
+    bool early;          /* programmatic dependent launch */
+    cudaStream_t stream; /* in which it was asked for */
 };
 
 cudaError_t ra_emu_enqueue(const struct ra_emu_launch &launch, cudaStream_t stream,
@@ -31,7 +34,8 @@ inline cudaError_t ra_emu_launch_as(const char *text, void (*kernel)(P...), dim3
 {
     static_assert(sizeof...(P) == sizeof...(A), "as many arguments as parameters");
     std::tuple<std::decay_t<P>...> copies(static_cast<P>(args)...);
-    return ra_emu_enqueue({text, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes},
+    return ra_emu_enqueue({text, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes,
+                           ra_early_launches::on, stream},
                           stream, [kernel, copies] { std::apply(kernel, copies); });
 }
 

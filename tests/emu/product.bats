@@ -51,6 +51,41 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     same "$trace" -p recycled:k=16,stride=4,attend=after -p recycled:k=16,stride=4,sim=0.9 --select side
 }
 
+@test "launch by launch, and each before the one ahead has ended: nothing is read too early" {
+    local trace=synth:case=integer,D=64,P=64,N=10
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,attend=after
+        -p recycled:k=12,stride=4,sim=0.9 -p oracle:k=12 -p streaming:k=12)
+    local what how
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        for how in "--no-graph --select side" "--pdl" "--pdl --select inline" "--pdl --select side" \
+            "--pdl --no-graph"; do
+            # shellcheck disable=SC2086
+            emu "$trace" "${policies[@]}" $what $how --format json --check cpu.json >cuda.json
+        done
+    done
+    json 'sorted({(x["launch_mode"], x["pdl"]) for x in d})' <cuda.json | grep -qx "\[('stream', True)\]"
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --pdl
+    [[ $stderr == *"--pdl: expected --backend cuda beside it, got cpu"* ]]
+}
+
+@test "C_f in pages that are in no order: the same rows, appended, attended to, scored, moved" {
+    local trace=synth:case=integer,D=64,P=90,N=24,layers=3 what
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,attend=after
+        -p oracle:k=12 -p streaming:k=12)
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $what --page 16 --format json --check cpu.json >cuda.json
+    done
+    json 'all(x["page"] == 16 for x in d)' <cuda.json | grep -qx True
+    emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --page 16
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --page 16
+    [[ $stderr == *"--page: expected --backend cuda beside it, got cpu"* ]]
+}
+
 @test "window layers among the others, more layers than a power of two" {
     same synth:case=drift,D=64,P=96,N=10,layers=7 -p recycled:k=16,stride=4,sim=0.95
     same synth:case=drift,D=64,P=96,N=10,layers=7,window=16 -p recycled:k=16,stride=4 \

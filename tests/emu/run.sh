@@ -153,6 +153,10 @@ last-no-barrier |an atomic after|lacks a|an atomic after|an atomic after
 last-no-fence   |a fence before|a fence before|a fence before|a fence before
 last-no-look    |fence of the reader|fence of the reader|fence of the reader|fence of the reader
 last-early      |an atomic after|an atomic after|an atomic after|an atomic after
+follow-clean    |right|right|right|right
+follow-read     |load of what the launch ahead|load of what|load of what|load of what
+follow-write    |written before|written before|written before|written before
+follow-end      |ended without waiting|ended without|ended without|ended without
 TABLE
 
 # --- the same sources by the compiler they are for ----------------------------------------------------

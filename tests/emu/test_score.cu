@@ -58,14 +58,40 @@ template <class T> static double floor_bytes(const problem<T> &p)
     return bytes;
 }
 
-template <class T> static results launch(const problem<T> &p, test_case &test)
+/* K in pages: those of a sequence in reverse, all heads of a page together. */
+template <class T> struct paged {
+    int each; /* pages of a sequence */
+    std::vector<int32_t> pages;
+    std::vector<T> k;
+
+    explicit paged(const problem<T> &p) : each((p.rows + RA_PAGE - 1) / RA_PAGE)
+    {
+        int n = p.s.B * each;
+        k.resize((size_t)n * p.s.Hkv * RA_PAGE * p.D);
+        for (T &x : k)
+            store(x, NAN);
+        for (int i = 0; i < n; i++)
+            pages.push_back(n - 1 - i);
+        for (int head = 0; head < p.s.B * p.s.Hkv; head++)
+            for (int row = 0; row < p.rows; row++) {
+                size_t page = (size_t)pages[(size_t)(head / p.s.Hkv * each + row / RA_PAGE)];
+                size_t to = (page * p.s.Hkv + head % p.s.Hkv) * RA_PAGE + row % RA_PAGE;
+                memcpy(&k[to * p.D], &p.k[((size_t)head * p.rows + row) * p.D], p.D * sizeof(T));
+            }
+    }
+};
+
+template <class T>
+static results launch(const problem<T> &p, test_case &test, bool in_pages = false)
 {
     const shape &s = p.s;
     size_t heads = (size_t)s.B * s.Hkv, queries = heads * s.heads;
     size_t rows = heads * ra_decode_parts(s.heads), G = ra_decode_group(s.heads);
     device_array<float> q(p.q), logits(queries * p.rows), lse(queries);
     device_array<float> sums(rows * s.splits * 2 * G);
-    device_array<T> k(p.k);
+    paged<T> shuffled(p);
+    device_array<T> k(in_pages ? shuffled.k : p.k);
+    device_array<int32_t> pages(shuffled.pages);
     device_array<int32_t> n(p.n);
     device_array<uint32_t> ticket(std::vector<uint32_t>(rows, 0));
     ra_decode_args a = {};
@@ -76,6 +102,8 @@ template <class T> static results launch(const problem<T> &p, test_case &test)
     a.logits = logits.get();
     a.partial_sums = sums.get();
     a.ticket = ticket.get();
+    a.pages = in_pages ? pages.get() : nullptr;
+    a.page_stride = shuffled.each;
     a.row_stride = p.rows;
     a.logit_stride = p.rows;
     a.window = s.window;
@@ -87,6 +115,7 @@ template <class T> static results launch(const problem<T> &p, test_case &test)
     plan.D = p.D;
     plan.B = s.B;
     plan.splits = s.splits;
+    plan.gather = in_pages;
     start_counting();
     test.launched(ra_launch_score(plan, a, 0));
     /* Of few keys not all splits have one, and what splits cost is most of it. */
@@ -143,6 +172,10 @@ template <class T> static void run(const shape &s, enum ra_dtype dtype, int D)
     results again = launch(p, test);
     if (memcmp(again.lse.data(), got.lse.data(), got.lse.size() * sizeof(float)) != 0)
         test.complain("the order of blocks and warps changes the sum");
+    results in_pages = launch(p, test, true);
+    if (memcmp(in_pages.logits.data(), got.logits.data(), got.logits.size() * sizeof(float)) != 0 ||
+        memcmp(in_pages.lse.data(), got.lse.data(), got.lse.size() * sizeof(float)) != 0)
+        test.complain("keys in pages score differently");
 }
 
 template <class T> static void run_type(enum ra_dtype dtype)

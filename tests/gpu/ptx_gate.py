@@ -68,7 +68,7 @@ def bytes_under_way(arch, kernel, registers, static):
     if not m:
         return None
     arguments = [a.strip() for a in m[2].split(",")]
-    R, stages = int(arguments[3]), int(arguments[6 if m[1] == "decode_split" else 4])
+    R, stages = int(arguments[3]), int(arguments[6 if m[1] == "decode_split" else 5])
     rows = 2 if m[1] == "decode_split" else 1  # K and V, or K
     asked = rows * R * THREADS * 16
     shared = static + stages * asked + 1024

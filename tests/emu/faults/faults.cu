@@ -134,6 +134,37 @@ template <enum last_fault F> __global__ void last(float *x, float *out, unsigned
     atomicAdd(out, s);
 }
 
+/* Doubles the first tile; follow sums it with the second, which is there from the start, and may
+ * begin before it. */
+enum follow_fault {
+    FOLLOW_CLEAN,
+    FOLLOW_READ,  /* reads what is still being written */
+    FOLLOW_WRITE, /* writes before its time */
+    FOLLOW_END    /* some threads end without having waited */
+};
+
+__global__ void twice(float *x)
+{
+    ra_after_earlier();
+    ra_st(x + threadIdx.x, 2 * ra_ld(x + threadIdx.x));
+}
+
+template <enum follow_fault F> __global__ void follow(const float *x, float *out)
+{
+    unsigned t = threadIdx.x;
+    float s = ra_ld(x + N + t);
+    if (F == FOLLOW_READ)
+        s += ra_ld(x + t);
+    if (F == FOLLOW_WRITE)
+        atomicAdd(out, s);
+    if (F == FOLLOW_END && t >= N / 2)
+        return;
+    ra_after_earlier();
+    if (F != FOLLOW_READ)
+        s += ra_ld(x + t);
+    atomicAdd(out, s);
+}
+
 struct bed {
     float *x, *out;
     std::vector<float> host;
@@ -206,6 +237,17 @@ template <enum last_fault F> static int run_last()
     return wrong;
 }
 
+template <enum follow_fault F> static int run_follow()
+{
+    struct bed bed = make_bed(2 * N);
+    for (size_t i = 0; i < bed.host.size(); i++)
+        bed.expected += (i < N ? 2 : 1) * bed.host[i];
+    get(ra_launch(twice, dim3(1), dim3(N), 0, 0, bed.x));
+    ra_early_launches may_start(true);
+    get(ra_launch(follow<F>, dim3(1), dim3(N), 0, 0, (const float *)bed.x, bed.out));
+    return verdict(&bed);
+}
+
 /* What watches this program. */
 static int mode()
 {
@@ -248,6 +290,10 @@ int main(int argc, char **argv)
         {"last-no-fence", run_last<LAST_NO_FENCE>},
         {"last-no-look", run_last<LAST_NO_LOOK>},
         {"last-early", run_last<LAST_EARLY>},
+        {"follow-clean", run_follow<FOLLOW_CLEAN>},
+        {"follow-read", run_follow<FOLLOW_READ>},
+        {"follow-write", run_follow<FOLLOW_WRITE>},
+        {"follow-end", run_follow<FOLLOW_END>},
     };
     for (const auto &each : faults)
         if (argc == 2 && !strcmp(argv[1], each.name))
