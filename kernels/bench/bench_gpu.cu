@@ -158,23 +158,22 @@ struct sides {
 };
 
 /* Attention in one way, if it is right: cold over the layers, warm on the first. */
-static void add_attention(run &r, gpu_bed &bed, sides &to, const char *name, enum gpu_keys by,
-                          bool logits)
+static void add_attention(run &r, gpu_bed &bed, sides &to, const char *name, const gpu_way &way)
 {
     const gpu_shape &s = bed.s;
-    double error = bed.check_attention(by, logits);
+    enum gpu_keys by = way.keys;
+    double error = bed.check_attention(way);
     if (!passed(r, s, name, error, 1e-5))
         return;
     bool few = by == GPU_COMPACT || by == GPU_GATHERED;
-    double bytes = few ? s.recycled_bytes() : s.full_bytes();
+    double bytes = (few ? s.recycled_bytes() : s.full_bytes()) * (way.scores_alone ? 0.5 : 1);
     bytes += by == GPU_GATHERED ? 4.0 * s.B * s.Hkv * s.K : 0;
-    bytes += logits ? 4.0 * s.B * s.Hkv * s.heads * s.L : 0;
-    to.add(name, s.layers, bytes, error,
-           [&](cudaStream_t stream) { bed.attend_all(stream, by, logits); });
-    if (by == GPU_COMPACT)
+    bytes += way.logits ? 4.0 * s.B * s.Hkv * s.heads * s.L : 0;
+    to.add(name, s.layers, bytes, error, [&](cudaStream_t stream) { bed.attend_all(stream, way); });
+    if (by == GPU_COMPACT && !way.early)
         to.add("recycled warm", s.layers, bytes, error, [&](cudaStream_t stream) {
             for (int i = 0; i < s.layers; i++)
-                bed.attend(stream, 0, by, logits);
+                bed.attend(stream, 0, way);
         });
 }
 
@@ -237,7 +236,7 @@ static void add_cycle(gpu_bed &bed, sides &to)
     int set = bed.make_set(0.3);
     to.add("refresh step", 2 * s.layers, s.full_bytes(), NAN, [&](cudaStream_t stream) {
         for (int to_set : {0, set}) {
-            bed.attend_all(stream, GPU_FULL, true);
+            bed.attend_all(stream, {GPU_FULL, true, false, false});
             bed.select(stream, -1);
             bed.order(stream);
             bed.plan(stream, to_set);
@@ -282,11 +281,17 @@ static void run_shape(run &r, const gpu_shape &shape)
     }
     gpu_bed bed(s, r.card);
     sides full, recycled, rest, last;
-    add_attention(r, bed, full, "full", GPU_FULL, false);
-    add_attention(r, bed, full, "full, logits", GPU_FULL, true);
-    add_attention(r, bed, full, "full, pages of 16", GPU_PAGED, false);
-    add_attention(r, bed, recycled, "recycled compact", GPU_COMPACT, false);
-    add_attention(r, bed, recycled, "recycled gathered", GPU_GATHERED, false);
+    add_attention(r, bed, full, "full", {GPU_FULL, false, false, false});
+    add_attention(r, bed, full, "full, logits", {GPU_FULL, true, false, false});
+    add_attention(r, bed, full, "full, pages of 16", {GPU_PAGED, false, false, false});
+    add_attention(r, bed, full, "scores alone", {GPU_FULL, true, true, false});
+    add_attention(r, bed, recycled, "recycled compact", {GPU_COMPACT, false, false, false});
+    add_attention(r, bed, recycled, "recycled gathered", {GPU_GATHERED, false, false, false});
+    if (r.card.has_early_launches) {
+        add_attention(r, bed, full, "full, early", {GPU_FULL, false, false, true});
+        add_attention(r, bed, recycled, "compact, early", {GPU_COMPACT, false, false, true});
+        add_attention(r, bed, recycled, "gathered, early", {GPU_GATHERED, false, false, true});
+    }
     add_selection(r, bed, rest);
     add_refresh(r, bed, rest, "refresh, all new", 1 < s.L / s.K ? 1 : 0.5);
     add_refresh(r, bed, rest, "refresh, 1 in 10 new", 0.1);

@@ -19,7 +19,8 @@ gpu_card gpu_open()
     GPU(cudaGetDeviceProperties(&prop, 0));
     size_t free_bytes, total_bytes;
     GPU(cudaMemGetInfo(&free_bytes, &total_bytes));
-    return {prop.name, prop.multiProcessorCount, (size_t)prop.l2CacheSize, free_bytes};
+    return {prop.name, prop.multiProcessorCount, (size_t)prop.l2CacheSize, free_bytes,
+            prop.major >= 9};
 }
 
 void *gpu_library(const char *name)

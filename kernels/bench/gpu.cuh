@@ -30,6 +30,7 @@ struct gpu_card {
     std::string name;
     int n_sms;
     size_t l2_bytes, free_bytes;
+    bool has_early_launches; /* programmatic dependent launch */
 };
 
 /* Exits with 3 and a sentence where there is none. */

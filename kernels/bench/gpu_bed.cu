@@ -196,17 +196,21 @@ ra_decode_args gpu_bed::attention(int layer, enum gpu_keys by) const
     return a;
 }
 
-void gpu_bed::attend(cudaStream_t stream, int layer, enum gpu_keys by, bool with_logits) const
+void gpu_bed::attend(cudaStream_t stream, int layer, const gpu_way &way) const
 {
-    ra_decode_args a = attention(layer, by);
-    bool gather = by == GPU_GATHERED || by == GPU_PAGED;
-    GPU(ra_launch_decode({s.dtype, s.D, s.B, splits[by], with_logits, gather}, a, stream));
+    ra_decode_args a = attention(layer, way.keys);
+    bool gather = way.keys == GPU_GATHERED || way.keys == GPU_PAGED;
+    ra_decode_plan plan = {s.dtype, s.D, s.B, splits[way.keys], way.logits, gather};
+    a.early = way.early; /* nobody writes keys here */
+    GPU(way.scores_alone ? ra_launch_score(plan, a, stream) : ra_launch_decode(plan, a, stream));
 }
 
-void gpu_bed::attend_all(cudaStream_t stream, enum gpu_keys by, bool with_logits) const
+void gpu_bed::attend_all(cudaStream_t stream, const gpu_way &way) const
 {
-    for (int layer = 0; layer < s.layers; layer++)
-        attend(stream, layer, by, with_logits);
+    for (int layer = 0; layer < s.layers; layer++) {
+        ra_early_launches may_start(way.early && layer > 0);
+        attend(stream, layer, way);
+    }
 }
 
 void gpu_bed::select(cudaStream_t stream, int layer) const

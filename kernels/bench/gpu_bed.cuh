@@ -39,6 +39,13 @@ void gpu_each(int n, const std::function<void(int)> &call);
 /* How keys of a step are found. */
 enum gpu_keys { GPU_FULL, GPU_PAGED, GPU_GATHERED, GPU_COMPACT };
 
+/* An attention: logits are kept, or are all that is wanted; it may start before the one ahead has
+ * ended. */
+struct gpu_way {
+    enum gpu_keys keys;
+    bool logits, scores_alone, early;
+};
+
 class gpu_bed
 {
   public:
@@ -49,8 +56,8 @@ class gpu_bed
 
     /* Attention of one layer, or of all. */
     ra_decode_args attention(int layer, enum gpu_keys keys) const;
-    void attend(cudaStream_t stream, int layer, enum gpu_keys keys, bool logits) const;
-    void attend_all(cudaStream_t stream, enum gpu_keys keys, bool logits) const;
+    void attend(cudaStream_t stream, int layer, const gpu_way &way) const;
+    void attend_all(cudaStream_t stream, const gpu_way &way) const;
 
     /* From the logits of a layer, or of all where it is -1, to the chosen positions; their order.
      */
@@ -67,7 +74,7 @@ class gpu_bed
 
     /* Largest relative error of 64 outputs against f64 on the host; NaN where one is not written.
      */
-    double check_attention(enum gpu_keys keys, bool logits);
+    double check_attention(const gpu_way &way);
     /* Sampled rows: the worst key off its f64 score, in log space; NaN where the choice is not the
      * exact one of the keys as written. */
     double check_selection();
@@ -93,7 +100,7 @@ class gpu_bed
     int64_t stored_row(enum gpu_keys by, int row, int i) const;
     std::vector<double> read_rows(const gpu_array<uint8_t> &from, enum gpu_keys by, int row,
                                   int n) const;
-    double check_head(enum gpu_keys by, bool logits, int row) const;
+    double check_head(const gpu_way &way, int row) const;
     double check_keys(int row, const std::vector<uint32_t> &got) const;
 
     int64_t queries;           /* of a layer */

@@ -112,8 +112,9 @@ static double relative_error(const double *want, const float *got, size_t n)
     return sqrt(off / norm);
 }
 
-double gpu_bed::check_head(enum gpu_keys by, bool with_logits, int row) const
+double gpu_bed::check_head(const gpu_way &way, int row) const
 {
+    enum gpu_keys by = way.keys;
     int n = by == GPU_COMPACT || by == GPU_GATHERED ? s.K : s.L;
     std::vector<double> rows_k = read_rows(k_of(by), by, row, n);
     std::vector<double> rows_v = read_rows(v_of(by), by, row, n);
@@ -122,11 +123,11 @@ double gpu_bed::check_head(enum gpu_keys by, bool with_logits, int row) const
         size_t query = (size_t)row * s.heads + h;
         std::vector<float> mine = q.read(query * s.D, s.D), got = out.read(query * s.D, s.D);
         head_answer want = answer(mine.data(), rows_k, rows_v, s.D);
-        double error = relative_error(want.out.data(), got.data(), s.D);
+        double error = way.scores_alone ? 0 : relative_error(want.out.data(), got.data(), s.D);
         double off = fabs(lse.read(query, 1)[0] - want.lse);
         worst = !(error <= worst) ? error : worst;
         worst = !(off <= worst) ? off : worst;
-        if (!with_logits)
+        if (!way.logits)
             continue;
         std::vector<float> written = logits.read(query * s.L, n);
         error = relative_error(want.logits.data(), written.data(), n);
@@ -135,18 +136,22 @@ double gpu_bed::check_head(enum gpu_keys by, bool with_logits, int row) const
     return worst;
 }
 
-double gpu_bed::check_attention(enum gpu_keys by, bool with_logits)
+double gpu_bed::check_attention(const gpu_way &way)
 {
+    cudaStream_t stream;
     int n_checked = std::min(s.rows(), (64 + s.heads - 1) / s.heads);
     std::vector<double> error(n_checked, NAN);
     out.poison();
     lse.poison();
-    if (with_logits)
+    if (way.logits)
         logits.poison();
-    attend_all(0, by, with_logits);
     GPU(cudaDeviceSynchronize());
+    GPU(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    attend_all(stream, way);
+    GPU(cudaDeviceSynchronize());
+    GPU(cudaStreamDestroy(stream));
     auto check = [&](int i) {
-        error[i] = check_head(by, with_logits, (int)((int64_t)i * (s.rows() - 1) / n_checked));
+        error[i] = check_head(way, (int)((int64_t)i * (s.rows() - 1) / n_checked));
     };
     gpu_each(n_checked, check);
     double worst = 0;
@@ -191,7 +196,7 @@ double gpu_bed::check_selection()
     keys.poison();
     chosen.poison();
     n_chosen.poison();
-    attend_all(0, GPU_FULL, true);
+    attend_all(0, {GPU_FULL, true, false, false});
     select(0, -1);
     GPU(cudaDeviceSynchronize());
     int n_checked = std::min(s.rows(), 16);
