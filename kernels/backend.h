@@ -61,6 +61,14 @@ struct ra_step_time {
     uint64_t event_ns;         /* taken by the device */
 };
 
+/* What the kernels of one recorded step asked global memory for. */
+struct ra_step_traffic {
+    uint64_t load_bytes, store_bytes;
+    uint64_t sectors, min_sectors; /* of 32 bytes: touched by each instruction of a warp; that its
+                                    * bytes would fill if packed */
+    uint64_t launches;
+};
+
 struct ra_backend_ops {
     const char *name, *summary;
     unsigned caps;
@@ -165,6 +173,10 @@ struct ra_backend_ops {
     enum ra_status (*record_step)(void *self, int32_t t, struct ra_error *err);
     enum ra_status (*play)(void *self, struct ra_step_time *times, const float **out,
                            struct ra_error *err);
+
+    /* The recorded steps once more, their traffic counted: steps [1 + n_steps]. NULL: there is
+     * nothing that counts. */
+    enum ra_status (*count)(void *self, struct ra_step_traffic *steps, struct ra_error *err);
 
     void (*close)(void *self); /* accepts NULL */
 };

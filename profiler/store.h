@@ -132,6 +132,27 @@ RA_MUST_CHECK enum ra_status ra_store_scope_exec(struct ra_store *store,
                                                  const struct ra_scope_exec_row *row,
                                                  struct ra_error *err);
 
+/* What the pass counts, and by which means: "emu-count". */
+RA_MUST_CHECK enum ra_status ra_store_pass_metrics(struct ra_store *store, int64_t pass_id,
+                                                   const char *metric_set, struct ra_error *err);
+
+/* A metric as one kind of device counts it. Found again by (name, chip). */
+struct ra_metric_row {
+    const char *name, *chip;       /* of metrics.def; "GH100", "emulated" */
+    const char *counter, *hw_unit; /* the device's own names for it and its unit */
+    const char *unit;
+    bool is_additive; /* over scopes */
+};
+RA_MUST_CHECK enum ra_status ra_store_metric(struct ra_store *store,
+                                             const struct ra_metric_row *row, int64_t *metric_id,
+                                             struct ra_error *err);
+struct ra_value_row {
+    int64_t pass_id, scope_id, metric_id;
+    double value; /* NaN is not a value */
+};
+RA_MUST_CHECK enum ra_status ra_store_value(struct ra_store *store, const struct ra_value_row *row,
+                                            struct ra_error *err);
+
 /* A note kept with the results: severity "info", "warning" or "error". run_id 0: the store. */
 RA_MUST_CHECK enum ra_status ra_store_diagnostic(struct ra_store *store, int64_t run_id,
                                                  const char *severity, const char *source,

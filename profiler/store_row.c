@@ -53,6 +53,12 @@ static const char *const sql[RA_SQL_COUNT] = {
                          " VALUES(?,?,?,?,?,?)",
     [RA_SQL_SCOPE_EXEC] = "INSERT INTO scope_exec(pass_id, scope_id, host_start_ns, host_end_ns,"
                           " event_us, output_hash) VALUES(?,?,?,?,?,?)",
+    [RA_SQL_PASS_METRICS] = "UPDATE pass SET metric_set = ? WHERE id = ?",
+    [RA_SQL_METRIC_FIND] = "SELECT id FROM metric_def WHERE name = ? AND chip = ?",
+    [RA_SQL_METRIC_ADD] = "INSERT INTO metric_def(name, chip, cupti_name, hw_unit, unit, additive)"
+                          " VALUES(?,?,?,?,?,?)",
+    [RA_SQL_METRIC_VALUE] =
+        "INSERT INTO metric_value(pass_id, scope_id, metric_id, value) VALUES(?,?,?,?)",
     [RA_SQL_LAYER_STEP] = LAYER_STEP_INTO LAYER_STEP_MARKS,
     [RA_SQL_LAYER_STEPS] = LAYER_STEP_INTO FOUR(FOUR(FOUR(LAYER_STEP_MARKS))),
     [RA_SQL_RETAINED] = "INSERT INTO retained(run_id, layer, head, pos, first_step, last_step)"

@@ -42,4 +42,8 @@ void ra_beat_close(struct ra_beat *b);
 RA_MUST_CHECK enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
                                             struct ra_error *err);
 
+/* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or
+ * where nothing counts. */
+RA_MUST_CHECK enum ra_status ra_beat_count(struct ra_beat *b, int ordinal, struct ra_error *err);
+
 #endif

@@ -397,6 +397,8 @@ static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
         if (st == RA_OK)
             st = same_output(result, r, hash, err);
     }
+    if (st == RA_OK)
+        st = ra_beat_count(b, b->config->repeats, err);
     free(times);
     return st;
 }

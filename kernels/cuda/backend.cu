@@ -437,8 +437,10 @@ static enum ra_status cuda_set_reference(void *self, int layer, const float *q,
 /* What runs on the host takes a time that says nothing of a card. */
 #ifdef __CUDACC__
 #define RA_CUDA_METHOD "cuda-event"
+#define RA_CUDA_COUNT NULL
 #else
 #define RA_CUDA_METHOD "synthetic"
+#define RA_CUDA_COUNT ra_cuda_count
 #endif
 
 /* The two names of the library that are visible. */
@@ -476,5 +478,6 @@ const struct ra_backend_ops ra_backend_cuda = {
     ra_cuda_record_begin,
     ra_cuda_record_step,
     ra_cuda_play,
+    RA_CUDA_COUNT,
     cuda_close,
 };

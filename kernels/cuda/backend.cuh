@@ -259,6 +259,7 @@ enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err);
 enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err);
 enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
                             struct ra_error *err);
+enum ra_status ra_cuda_count(void *self, struct ra_step_traffic *steps, struct ra_error *err);
 enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
                                   const float **scores, struct ra_error *err);
 

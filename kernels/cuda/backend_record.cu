@@ -209,17 +209,23 @@ static uint64_t now_ns()
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static enum ra_status launch(struct ra_cuda *cuda, size_t i, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    if (!cuda->config.no_graph)
+        return ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err);
+    for (const ra_cuda_recorded &each : r.lists[i])
+        RA_TRY(ra_cuda_done(each.run(), each.name, err));
+    return RA_OK;
+}
+
 static enum ra_status launch_step(struct ra_cuda *cuda, size_t i, struct ra_step_time *time,
                                   struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
     time->begin_ns = now_ns();
     RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
-    if (!cuda->config.no_graph)
-        RA_TRY(ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err));
-    else
-        for (const ra_cuda_recorded &each : r.lists[i])
-            RA_TRY(ra_cuda_done(each.run(), each.name, err));
+    RA_TRY(launch(cuda, i, err));
     time->end_ns = now_ns();
     return RA_OK;
 }
@@ -279,3 +285,36 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
     *out = r.outputs.host;
     return RA_OK;
 }
+
+/* --- on the host, whose execution counts ------------------------------------------------------ */
+
+#ifndef __CUDACC__
+static enum ra_status count_steps(struct ra_cuda *cuda, struct ra_step_traffic *steps,
+                                  struct ra_error *err)
+{
+    for (size_t i = 0; i < (size_t)cuda->recording.n_steps; i++) {
+        struct ra_emu_traffic total;
+        ra_emu_reset_traffic();
+        RA_TRY(launch(cuda, i, err));
+        RA_TRY(ra_cuda_done(cudaStreamSynchronize(cuda->stream), "run a step", err));
+        ra_emu_total_traffic(&total);
+        steps[i] = {total.load_bytes, total.store_bytes, total.sectors, total.min_sectors,
+                    total.launches};
+    }
+    return RA_OK;
+}
+
+enum ra_status ra_cuda_count(void *self, struct ra_step_traffic *steps, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    RA_BUG_ON(!cuda->recording.is_on);
+    RA_TRY(end_recording(cuda, err));
+    RA_TRY(rewind(cuda, err));
+    RA_TRY(ra_cuda_done(cudaStreamSynchronize(cuda->stream), "rewind", err));
+    ra_emu_count_traffic(1);
+    enum ra_status st = count_steps(cuda, steps, err);
+    ra_emu_count_traffic(0);
+    ra_emu_reset_traffic();
+    return st;
+}
+#endif

@@ -44,6 +44,9 @@ void ra_emu_reset_traffic(void);
  * counting; *out is zero then. */
 int ra_emu_get_traffic(const char *kernel, struct ra_emu_traffic *out);
 
+/* Of all kernels together. */
+void ra_emu_total_traffic(struct ra_emu_traffic *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 #ifndef RA_TESTS_EMU_EMU_H
 #define RA_TESTS_EMU_EMU_H
 
+#include "tests/emu/control.h"
 #include "tests/emu/emu_device.h"
 #include "tests/emu/emu_launch.h"
 #include "tests/emu/emu_runtime.h"

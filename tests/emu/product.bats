@@ -118,6 +118,17 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
               x["repeats"] == 1 and x["backend"] == "cuda" for x in d)' <r.json | grep -qx True
     run -0 sqlite3 s.db "select backend, method, launch_mode, count(*) from run group by 1, 2, 3"
     [ "$output" = "cuda|synthetic|step-graph|2" ]
+    # what each step asked memory for: more than K and V, and more of them than a recycled step reads
+    run -0 sqlite3 s.db "select group_concat(distinct p.metric_set), count(distinct s.id), min(v.value) > 0
+        from metric_value v join metric_def m on m.id = v.metric_id join pass p on p.id = v.pass_id
+        join scope s on s.id = v.scope_id where p.mode = 'counter' and p.state = 'complete' and s.step >= 0"
+    [ "$output" = "emu-count|16|1" ]
+    run -0 sqlite3 s.db "select count(*), min(v.value >= l.kv_read_bytes and v.value < 3 * l.kv_read_bytes)
+        from metric_value v join metric_def m on m.id = v.metric_id and m.name = 'global_load_bytes'
+        join scope s on s.id = v.scope_id join run r on r.id = s.run_id join policy p on p.id = r.policy_id
+        join (select run_id, step, sum(kv_read_bytes) kv_read_bytes from layer_step group by 1, 2) l
+            on l.run_id = s.run_id and l.step = s.step where s.step >= 0 and p.name = 'full'"
+    [ "$output" = "8|1" ]
     # the prefill and eight steps, each with a time
     run -0 sqlite3 s.db "select kind, count(*), min(e.event_us > 0) from scope
         join scope_exec e on e.scope_id = scope.id group by kind"

@@ -48,6 +48,23 @@ int ra_emu_get_traffic(const char *kernel, struct ra_emu_traffic *out)
     return it != by_kernel.end();
 }
 
+void ra_emu_total_traffic(struct ra_emu_traffic *out)
+{
+    std::lock_guard<std::recursive_mutex> guard(ra_emu_lock);
+    *out = {};
+    for (const auto &each : by_kernel) {
+        const struct ra_emu_traffic &of = each.second;
+        out->launches += of.launches;
+        out->load_bytes += of.load_bytes;
+        out->store_bytes += of.store_bytes;
+        out->instructions += of.instructions;
+        out->sectors += of.sectors;
+        out->min_sectors += of.min_sectors;
+        out->lines += of.lines;
+        out->atomics += of.atomics;
+    }
+}
+
 void ra_emu_count_launch(const char *text)
 {
     now = counting ? &by_kernel[ra_emu_kernel_name(text)] : NULL;
