@@ -265,8 +265,7 @@ void gpu_bed::plan(cudaStream_t stream, int set) const
     a.moves = moves.get();
     a.n_moves = n_moves.get();
     a.stride = s.K;
-    a.max_rows = s.L;
-    size_t shared = ra_plan_shared(s.L, s.K);
+    size_t shared = ra_plan_shared(s.K);
     GPU(cudaFuncSetAttribute(plan_refresh, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              (int)shared));
     GPU(ra_launch(plan_refresh, (unsigned)s.rows(), RA_PLAN_THREADS, shared, stream, a));

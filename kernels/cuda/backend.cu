@@ -121,21 +121,6 @@ static size_t cuda_cache_bytes()
     return bytes > 0 ? (size_t)bytes : 0;
 }
 
-/* A refresh keeps bitmaps over all positions in a CTA's shared memory. */
-static enum ra_status check_shared(const struct ra_backend_config *config, struct ra_error *err)
-{
-    int most = 0;
-    size_t needed = ra_plan_shared(config->max_rows, config->max_retained);
-    RA_TRY(ra_cuda_done(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
-                        "ask for shared memory", err));
-    if (needed > (size_t)most)
-        return ra_fail(err, RA_EUSAGE,
-                       "cuda: a refresh over %d positions with k = %d needs %zu bytes of shared "
-                       "memory, this card has %d; use --backend cpu",
-                       (int)config->max_rows, (int)config->max_retained, needed, most);
-    return RA_OK;
-}
-
 /* Launches that start early are from 9.0 on. */
 static enum ra_status check_early(struct ra_error *err)
 {
@@ -171,7 +156,7 @@ enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_e
                        (int)RA_ORDER_MOST, (int)config->max_retained);
     if (config->early)
         RA_TRY(check_early(err));
-    return config->max_retained > 0 ? check_shared(config, err) : RA_OK;
+    return RA_OK;
 }
 
 static enum ra_status cuda_fits(const struct ra_backend_config *config, struct ra_error *err)
@@ -253,7 +238,7 @@ static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
     for (cudaEvent_t *event : {&cuda->fork, &cuda->join})
         RA_TRY(ra_cuda_done(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
                             "make an event", err));
-    size_t shared = ra_plan_shared(cuda->config.max_rows, cuda->cap);
+    size_t shared = ra_plan_shared(cuda->cap);
     return ra_cuda_done(cudaFuncSetAttribute(plan_refresh,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              (int)(cuda->cap > 0 ? shared : 0)),

@@ -32,8 +32,7 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, r
     plan.moves = cuda->moves + score * cap;
     plan.n_moves = cuda->counted.card + score;
     plan.stride = cuda->cap;
-    plan.max_rows = cuda->config.max_rows;
-    size_t shared = ra_plan_shared(plan.max_rows, cuda->cap);
+    size_t shared = ra_plan_shared(cuda->cap);
     auto launch_plan = [=](cudaStream_t in) {
         return ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS, shared, in, plan);
     };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Refresh by two bitmaps over positions, chosen and kept: what is chosen but not kept moves into
+ * Refresh by ranks: a chosen position is known by its place in the ascending list of them, so that
+ * what is kept per entry does not grow with the context. What is chosen but not kept moves into
  * slots that hold nothing kept. Where a cache shrinks, entries beyond its new end are not kept, but
  * copied again, so that no holes come to be.
  */
@@ -8,25 +9,55 @@
 
 #include "kernels/cuda/vec.cuh"
 
-/* Bitmaps and lists of the row that a CTA plans, in shared memory. */
-struct ra_refresh_plan {
-    uint32_t *chosen, *kept; /* [words] a bit a position */
-    uint32_t *rank;          /* [words] chosen positions below the word's */
-    uint32_t *taken;         /* [slot_words] a bit a slot */
-    int32_t *free_slot;      /* [cap] slots for what is new, ascending */
-    int32_t *slot_of;        /* [cap] of the i-th chosen position */
-    int32_t words, slot_words;
+/* Positions that a thread looks up side by side: each look waits for shared memory. */
+enum { AT_ONCE = 4 };
 
-    __device__ __forceinline__ uint32_t rank_of(int32_t position) const
+/* Lists and bitmaps of the row that a CTA plans, in shared memory. */
+struct ra_refresh_plan {
+    int32_t *chosen;     /* [cap] ascending; the first n count */
+    uint16_t *slot_of;   /* [cap] by rank, the place in `chosen` */
+    uint16_t *free_slot; /* [cap] slots for what is new, ascending */
+    uint32_t *kept;      /* [words] a bit a rank */
+    uint32_t *taken;     /* [words] a bit a slot */
+    int32_t n, words;
+
+    /* The largest rank whose position is not above, 0 where there is none, of each of a few. */
+    __device__ __forceinline__ void look_up(const int32_t (&position)[AT_ONCE],
+                                            int32_t (&rank)[AT_ONCE]) const
     {
-        uint32_t below = chosen[position / 32] & ((1u << position % 32) - 1);
-        return rank[position / 32] + (uint32_t)__popc(below);
+        for (int j = 0; j < AT_ONCE; j++)
+            rank[j] = 0;
+        for (int32_t step = n > 1 ? 1 << (31 - __clz(n - 1)) : 0; step > 0; step /= 2)
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++)
+                if (rank[j] + step < n && chosen[rank[j] + step] <= position[j])
+                    rank[j] += step;
     }
 };
 
-__device__ __forceinline__ bool ra_has_bit(const uint32_t *bits, int32_t i)
+/* visit(i, its position, its rank) for the positions of a list. */
+template <class Visit>
+__device__ __forceinline__ void ra_rank_each(const ra_refresh_plan &plan, const int32_t *list,
+                                             int32_t n, Visit visit)
 {
-    return bits[i / 32] >> i % 32 & 1;
+    for (int32_t i = (int32_t)threadIdx.x; i < n; i += AT_ONCE * RA_PLAN_THREADS) {
+        int32_t position[AT_ONCE], rank[AT_ONCE];
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++)
+            position[j] = i + j * RA_PLAN_THREADS < n ? ra_ld(list + i + j * RA_PLAN_THREADS) : -1;
+        plan.look_up(position, rank);
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++)
+            if (i + j * RA_PLAN_THREADS < n)
+                visit(i + j * RA_PLAN_THREADS, position[j], rank[j]);
+    }
+}
+
+/* Bits of a word of which the first n bits of all words count. */
+__device__ __forceinline__ uint32_t ra_bits_below(int32_t word, int32_t n)
+{
+    int32_t used = n - word * 32;
+    return used >= 32 ? ~0u : used > 0 ? (1u << used) - 1 : 0;
 }
 
 /* visit(word index, bits set before it, word) for each thread's stretch of words. Returns nothing
@@ -58,58 +89,47 @@ __device__ __forceinline__ void ra_each_bit(int32_t word, uint32_t before, uint3
         visit(word * 32 + __ffs((int)bits) - 1, before++);
 }
 
-/* Chosen positions, their ranks, and which slots keep what they hold. */
+/* Chosen positions, and which slots keep what they hold. */
 __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_plan &plan,
-                                        int64_t row, int32_t n_new, uint32_t *totals)
+                                        int64_t row)
 {
     int32_t n_old = ra_ld_warp(a.cache.n + row), thread = (int32_t)threadIdx.x;
     for (int32_t w = thread; w < plan.words; w += RA_PLAN_THREADS)
-        plan.chosen[w] = plan.kept[w] = 0;
-    for (int32_t w = thread; w < plan.slot_words; w += RA_PLAN_THREADS)
-        plan.taken[w] = 0;
+        plan.kept[w] = plan.taken[w] = 0;
+    for (int32_t i = thread; i < plan.n; i += RA_PLAN_THREADS)
+        plan.chosen[i] = ra_ld(a.chosen + row * a.stride + i);
     __syncthreads();
-    for (int32_t i = thread; i < n_new; i += RA_PLAN_THREADS) {
-        int32_t position = ra_ld(a.chosen + row * a.stride + i);
-        atomicOr(plan.chosen + position / 32, 1u << position % 32);
-    }
-    __syncthreads();
-    ra_count_words(
-        plan.words, totals, [&](int32_t w) { return plan.chosen[w]; },
-        [&](int32_t w, uint32_t before, uint32_t) { plan.rank[w] = before; });
-    for (int32_t s = thread; s < n_old && s < n_new; s += RA_PLAN_THREADS) {
-        int32_t position = ra_ld(a.cache.slot_pos + row * a.cache.cap + s);
-        if (!ra_has_bit(plan.chosen, position))
-            continue;
-        atomicOr(plan.kept + position / 32, 1u << position % 32);
-        atomicOr(plan.taken + s / 32, 1u << s % 32);
-        plan.slot_of[plan.rank_of(position)] = s;
-    }
+    int32_t n = n_old < plan.n ? n_old : plan.n;
+    auto visit = [&](int32_t slot, int32_t position, int32_t rank) {
+        if (plan.chosen[rank] != position)
+            return;
+        atomicOr(plan.kept + rank / 32, 1u << rank % 32);
+        atomicOr(plan.taken + slot / 32, 1u << slot % 32);
+        plan.slot_of[rank] = (uint16_t)slot;
+    };
+    ra_rank_each(plan, a.cache.slot_pos + row * a.cache.cap, n, visit);
     __syncthreads();
 }
 
 /* The i-th new position goes to the i-th slot that is not taken. */
 __device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_plan &plan,
-                                        int64_t row, int32_t n_new, uint32_t *totals)
+                                        int64_t row, uint32_t *totals)
 {
     ra_count_words(
-        plan.slot_words, totals,
-        [&](int32_t w) {
-            int32_t used = n_new - w * 32;
-            uint32_t in_use = used >= 32 ? ~0u : used > 0 ? (1u << used) - 1 : 0;
-            return ~plan.taken[w] & in_use;
-        },
+        plan.words, totals, [&](int32_t w) { return ~plan.taken[w] & ra_bits_below(w, plan.n); },
         [&](int32_t w, uint32_t before, uint32_t bits) {
-            ra_each_bit(w, before, bits, [&](int32_t s, uint32_t i) { plan.free_slot[i] = s; });
+            ra_each_bit(w, before, bits,
+                        [&](int32_t s, uint32_t i) { plan.free_slot[i] = (uint16_t)s; });
         });
     int64_t first = row * a.cache.cap;
     ra_count_words(
-        plan.words, totals, [&](int32_t w) { return plan.chosen[w] & ~plan.kept[w]; },
+        plan.words, totals, [&](int32_t w) { return ~plan.kept[w] & ra_bits_below(w, plan.n); },
         [&](int32_t w, uint32_t before, uint32_t bits) {
-            ra_each_bit(w, before, bits, [&](int32_t position, uint32_t i) {
+            ra_each_bit(w, before, bits, [&](int32_t rank, uint32_t i) {
                 int32_t s = plan.free_slot[i];
-                ra_st(a.moves + first + i, make_int2(position, s));
-                ra_st(a.cache.slot_pos + first + s, position);
-                plan.slot_of[plan.rank_of(position)] = s;
+                ra_st(a.moves + first + i, make_int2(plan.chosen[rank], s));
+                ra_st(a.cache.slot_pos + first + s, plan.chosen[rank]);
+                plan.slot_of[rank] = (uint16_t)s;
             });
             if (w == plan.words - 1)
                 ra_st(a.n_moves + row, (int32_t)before + __popc(bits));
@@ -122,25 +142,23 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
     RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);
     ra_after_earlier();
     int64_t row = blockIdx.x;
-    int32_t thread = (int32_t)threadIdx.x, n_new = ra_ld_warp(a.n_chosen + row);
     ra_refresh_plan plan;
-    plan.words = (a.max_rows + 31) / 32;
-    plan.slot_words = (a.cache.cap + 31) / 32;
-    plan.chosen = memory;
-    plan.kept = plan.chosen + plan.words;
-    plan.rank = plan.kept + plan.words;
-    plan.taken = plan.rank + plan.words;
-    plan.free_slot = (int32_t *)(plan.taken + plan.slot_words);
-    plan.slot_of = plan.free_slot + a.cache.cap;
-    ra_mark(a, plan, row, n_new, totals);
-    ra_pair(a, plan, row, n_new, totals);
-    int32_t queued = n_new > a.n_pinned ? n_new - a.n_pinned : 0;
-    for (int32_t i = thread; i < queued; i += RA_PLAN_THREADS) {
-        int32_t position = ra_ld(a.order + row * a.stride + i);
-        ra_st(a.cache.queue + row * a.cache.cap + i, plan.slot_of[plan.rank_of(position)]);
-    }
-    if (thread == 0) {
-        ra_st(a.cache.n + row, n_new);
+    plan.n = ra_ld_warp(a.n_chosen + row);
+    plan.words = (a.cache.cap + 31) / 32;
+    plan.kept = memory;
+    plan.taken = plan.kept + plan.words;
+    plan.chosen = (int32_t *)(plan.taken + plan.words);
+    plan.slot_of = (uint16_t *)(plan.chosen + a.cache.cap);
+    plan.free_slot = plan.slot_of + a.cache.cap;
+    ra_mark(a, plan, row);
+    ra_pair(a, plan, row, totals);
+    int32_t queued = plan.n > a.n_pinned ? plan.n - a.n_pinned : 0;
+    int32_t *queue = a.cache.queue + row * a.cache.cap;
+    ra_rank_each(plan, a.order + row * a.stride, queued, [&](int32_t i, int32_t, int32_t rank) {
+        ra_st(queue + i, (int32_t)plan.slot_of[rank]);
+    });
+    if (threadIdx.x == 0) {
+        ra_st(a.cache.n + row, plan.n);
         ra_st(a.cache.queue_first + row, 0);
         ra_st(a.cache.queue_n + row, queued);
     }

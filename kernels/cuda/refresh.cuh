@@ -19,7 +19,7 @@ struct ra_recycled {
     int32_t *queue;       /* [rows][cap] ring of slots, first to be evicted first */
     int32_t *queue_first; /* [rows] */
     int32_t *queue_n;     /* [rows] entries that may be evicted */
-    int32_t cap;
+    int32_t cap;          /* at most 65,536 */
 };
 
 struct ra_plan_args {
@@ -30,15 +30,14 @@ struct ra_plan_args {
     int2 *moves;             /* [rows][cap] filled: position, slot */
     int32_t *n_moves;        /* [rows] filled */
     int64_t stride;
-    int32_t max_rows; /* positions are below it */
     int32_t n_pinned; /* of each row, where it has as many */
 };
 
 /* Bytes of dynamic shared memory that plan_refresh needs. */
-inline size_t ra_plan_shared(int32_t max_rows, int32_t cap)
+inline size_t ra_plan_shared(int32_t cap)
 {
-    size_t words = ((size_t)max_rows + 31) / 32, slot_words = ((size_t)cap + 31) / 32;
-    return 4 * (3 * words + slot_words + 2 * (size_t)cap);
+    size_t words = ((size_t)cap + 31) / 32;
+    return 4 * (2 * words + (size_t)cap) + 2 * 2 * (size_t)cap;
 }
 
 /* Grid (rows). The cache's lists become those of the new selection; rows are yet to be moved. */

@@ -173,10 +173,9 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
     device_array<int32_t> d_chosen(chosen), d_order(order),
         n_chosen(std::vector<int32_t>(s.rows, count)), n_moves(s.rows);
     device_array<int2> moves((size_t)s.rows * w.cap);
-    size_t shared = ra_plan_shared(w.max_rows, w.cap);
+    size_t shared = ra_plan_shared(w.cap);
     ra_plan_args plan = {w.cache,     d_chosen.get(), d_order.get(), n_chosen.get(),
-                         moves.get(), n_moves.get(),  s.K,           w.max_rows,
-                         s.n_pinned};
+                         moves.get(), n_moves.get(),  s.K,           s.n_pinned};
     start_counting();
     test.launched(ra_launch(plan_refresh, s.rows, RA_PLAN_THREADS, shared, 0, plan));
     ra_move_args args = {moves.get(),      n_moves.get(), w.full_k.get(), w.full_v.get(),

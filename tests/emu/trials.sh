@@ -34,8 +34,8 @@ kernels/cuda/decode.cuh|dynamic memory 16 bytes less|kStages \* 2 \* R \* RA_DEC
 kernels/cuda/score.cuh|dynamic memory 16 bytes less|kStages \* R \* RA_DECODE_THREADS \* 16;|@s/;$/ - 16;/
 kernels/cuda/select.cu|dynamic memory 16 bytes less|const size_t shared =|@s/;$/ - 16;/
 kernels/cuda/order.cu|dynamic memory 16 bytes less|size_t shared = sorted|@s/sizeof(uint64_t)/& - 16/
-kernels/cuda/refresh.cuh|dynamic memory 16 bytes less|return 4 \* (3 \* words|@s/;$/ - 16;/
-kernels/cuda/backend_cache.cu|dynamic memory 16 bytes less|ra_plan_shared(a.max_rows|@s/cuda->cap)/& - 16/
+kernels/cuda/refresh.cuh|dynamic memory 16 bytes less|return 4 \* (2 \* words|@s/;$/ - 16;/
+kernels/cuda/backend_cache.cu|dynamic memory 16 bytes less|ra_plan_shared(cuda->cap|@s/cuda->cap)/& - 16/
 kernels/cuda/select.cu|of equal keys not the first|x.x == least && equal < equals|@s/equal < equals/equal > 0 \&\& equal <= equals/
 kernels/cuda/select.cu|a lane's keys listed backwards|to++, (above < most|@s/to++/to + --mine/
 kernels/cuda/order.cu|of equal keys the lower position first|key << 32 . ~position|s/| ~position/| position/;s/(int32_t) ~(uint32_t)/(int32_t)(uint32_t)/
