@@ -22,6 +22,11 @@ void ra_emu_set_card(size_t memory_bytes, int n_sms);
 /* The n-th runtime call from now on (1: the next) fails with `error` and does nothing; 0: none. */
 void ra_emu_fail_call(long n, int error);
 
+/* Memory of the card that takes room only where it is touched, and holds zeros; whatever the card
+ * has. NULL where the host cannot. */
+void *ra_emu_map(size_t bytes);
+void ra_emu_unmap(void *memory);
+
 /* Bytes of device and pinned memory now allocated: 0 when all was freed. */
 size_t ra_emu_allocated(void);
 

@@ -170,6 +170,32 @@ static cudaError_t deallocate(void *p, bool pinned)
     return cudaSuccess;
 }
 
+/* The bytes behind it are watched like any other's. */
+void *ra_emu_map(size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> guard(ra_emu_lock);
+    void *memory = mmap(NULL, bytes + past, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    memset(static_cast<char *>(memory) + bytes, 0xa5, past);
+    allocations[(uintptr_t)memory] = {bytes, false};
+    return memory;
+}
+
+void ra_emu_unmap(void *memory)
+{
+    std::lock_guard<std::recursive_mutex> guard(ra_emu_lock);
+    ra_emu_drain();
+    auto it = allocations.find((uintptr_t)memory);
+    if (it == allocations.end())
+        return;
+    if (!ra_emu_intact(memory, it->second.bytes))
+        ra_emu_fault("a mapping of %zu bytes was written past its end", it->second.bytes);
+    munmap(memory, it->second.bytes + past);
+    allocations.erase(it);
+}
+
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     RA_EMU_ENTER();
