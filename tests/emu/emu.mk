@@ -9,9 +9,11 @@ EMU_OBJ   := $(EMU_SRC:%.cc=$(B)/%.o) $(B)/sim/base/half.o
 EMU_CU    := $(sort $(wildcard kernels/cuda/*.cu))
 EMU_MORE  := $(sort $(wildcard tests/emu/*.cu tests/emu/faults/*.cu))
 EMU_TSAN  := $(filter thread,$(SANITIZE))
-# A barrier costs TSan threads squared: the backend's own kernels would take it minutes.
-EMU_WITH  := $(if $(EMU_TSAN),,$(EMU_CU:%=$(B)/emu/%.o))
-EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),tests/emu/test_kernels.cu tests/emu/test_runtime.cu,\
+# A barrier costs TSan threads squared: it watches each kernel once, in test_race, which has those of
+# attention within it.
+EMU_WITH  := $(patsubst %,$(B)/emu/kernels/cuda/%.cu.o,$(if $(EMU_TSAN),append order query refresh select,\
+             $(notdir $(EMU_CU:%.cu=%))))
+EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),$(patsubst %,tests/emu/test_%.cu,kernels runtime race),\
              $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend $(B)/emu/test_backend_record)
 EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
 CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(OPT) -g -ffp-contract=off \

@@ -102,17 +102,6 @@ static inline int finish()
     return n_failed || !n_passed;
 }
 
-/* The thread sanitizer sees a race in any case of a kind, and takes its time: one in eight. */
-static inline bool is_left_out()
-{
-#ifdef RA_EMU_TSAN
-    static int n;
-    return n++ % 8 != 0;
-#else
-    return false;
-#endif
-}
-
 static uint64_t random_state = 1;
 
 static inline uint32_t random_bits()

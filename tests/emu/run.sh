@@ -14,7 +14,7 @@ tests=$(basename -a tests/emu/test_*.cu tests/emu/test_*.c | sed 's/\..*//')
 case $mode in
 plain) seeds="0 1 2 3" ;;
 address) seeds=1 ;;
-thread) seeds="0 1" tests="test_kernels test_runtime" ;; # see emu.mk
+thread) seeds="0 1" tests="test_kernels test_runtime test_race" ;; # see emu.mk
 esac
 
 # --- test programs: cmocka's counts, or a last line like this script's ---------------------------

@@ -239,8 +239,6 @@ void compare_logits(const problem<T, D> &p, int head, const answer<T, D> &want, 
 
 template <class T, int D, int G, bool kLogits, bool kGather> void run(const shape &s)
 {
-    if (is_left_out())
-        return;
     test_case test("decode %s D=%d G=%d of %d by=%d n=%d splits=%d window=%d self=%d logits=%d",
                    type_name(T()), D, G, s.heads, s.by, s.n, s.splits, s.window, s.self, kLogits);
     problem<T, D> p(s);

@@ -63,8 +63,6 @@ static void next_query(world &w, int step)
 
 static void run(const shape &s)
 {
-    if (is_left_out())
-        return;
     test_case test("query rows=%d Hq=%d D=%d sim=%g update=%d", s.rows, s.Hq, s.D, s.sim, s.update);
     world w(s);
     device_array<double> reference((size_t)s.rows * s.D);

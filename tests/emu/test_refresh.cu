@@ -274,8 +274,6 @@ static void insert(world &w, int position, bool appends, test_case &test)
 /* Refreshes with more and more in common, insertions between them, a smaller cache, a full one. */
 static void live(const shape &s)
 {
-    if (is_left_out())
-        return;
     test_case test("C_r rows=%d L=%d K=%d bytes=%d pinned=%d%s%s", s.rows, s.L, s.K, s.row_bytes,
                    s.n_pinned, s.paged ? " paged" : "", s.in_place ? " in place" : "");
     world w(s);
