@@ -33,6 +33,7 @@ struct ra_backend_config {
     int n_layers;
     const int32_t *window;    /* [n_layers] sliding window w, 0: full attention; borrowed */
     int32_t max_rows;         /* P + N */
+    int32_t n_steps;          /* that will be recorded, the prefill among them; 0: none */
     int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
     enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
     int page;                 /* C_f is kept in pages of so many rows, in no order; 0: in line */
@@ -85,7 +86,9 @@ struct ra_backend_ops {
      * last level. */
     size_t (*cache_bytes)(void);
 
-    /* Bytes that open will take for this configuration, computed before anything is allocated. */
+    /* Bytes that open will take for this configuration, computed before anything is allocated; and
+     * the rows, queries and outputs of n_steps recorded steps. Lists of recorded choices come to
+     * it. */
     size_t (*memory)(const struct ra_backend_config *config);
 
     /* RA_EUSAGE for what it cannot run, RA_ENOMEM for what its memory does not hold; the reason

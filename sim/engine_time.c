@@ -110,6 +110,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .n_layers = shape->n_lanes,
         .window = windows,
         .max_rows = shape->P + shape->run_steps,
+        .n_steps = shape->run_steps + 1,
         .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
         .page = config->page,

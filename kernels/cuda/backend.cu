@@ -164,11 +164,13 @@ static enum ra_status cuda_fits(const struct ra_backend_config *config, struct r
     RA_TRY(ra_cuda_check(config, err));
     size_t needed = ra_cuda_memory(config), free_bytes = 0, total = 0;
     RA_TRY(ra_cuda_done(cudaMemGetInfo(&free_bytes, &total), "ask for free memory", err));
+    bool is_large = needed >= (size_t)1 << 30;
+    double unit = is_large ? 0x1p30 : 0x1p20;
     if (needed > free_bytes)
         return ra_fail(err, RA_ENOMEM,
-                       "cuda: the replay needs %.2f GiB of the card's memory, %.2f GiB are free; "
+                       "cuda: the replay needs %.2f %s of the card's memory, %.2f are free; "
                        "replay fewer layers (--layers) or steps (--steps)",
-                       (double)needed / 0x1p30, (double)free_bytes / 0x1p30);
+                       (double)needed / unit, is_large ? "GiB" : "MiB", (double)free_bytes / unit);
     return RA_OK;
 }
 

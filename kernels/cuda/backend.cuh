@@ -159,7 +159,7 @@ struct ra_cuda {
 /* What cuda cannot run: RA_EUSAGE, the reason in `err`. */
 enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err);
 
-/* Bytes of the card's block; SIZE_MAX when they cannot be counted. */
+/* Bytes of the card's block and of recorded rows; SIZE_MAX when they cannot be counted. */
 size_t ra_cuda_memory(const struct ra_backend_config *config);
 
 /* Zeroed blocks with every piece in its place. RA_ENOMEM, with bytes needed and free. */

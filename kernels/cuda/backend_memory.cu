@@ -223,10 +223,23 @@ static arenas count(const struct ra_backend_config *config)
     return counted;
 }
 
+/* What every recorded step of every layer keeps on the card: its query, its row and its output. */
+static size_t recorded_bytes(const struct ra_backend_config *config)
+{
+    const struct ra_model *m = config->model;
+    size_t heads = (size_t)m->Hq * (size_t)m->D * sizeof(float);
+    size_t row = (size_t)m->Hkv * (size_t)m->D * ra_dtype_bytes(m->dtype);
+    return (size_t)config->n_steps * (size_t)config->n_layers * (2 * heads + 2 * row);
+}
+
 size_t ra_cuda_memory(const struct ra_backend_config *config)
 {
     arenas counted = count(config);
-    return counted.card.overflow ? SIZE_MAX : counted.card.used;
+    size_t bytes;
+    if (counted.card.overflow ||
+        __builtin_add_overflow(counted.card.used, recorded_bytes(config), &bytes))
+        return SIZE_MAX;
+    return bytes;
 }
 
 static enum ra_status take_blocks(struct ra_cuda *cuda, size_t card, size_t host,

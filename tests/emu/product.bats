@@ -95,7 +95,11 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
 @test "a card without room, and a head it has no kernel for, are refused before anything runs" {
     run -1 --separate-stderr env RA_EMU_MEMORY=100000 "$emulated" replay "$sample" -p full \
         --backend cuda
-    [[ $stderr == *"cuda: the replay needs "*" GiB of the card's memory, 0.00 GiB are free"* ]]
+    [[ $stderr == *"cuda: the replay needs "*" MiB of the card's memory, 0.10 are free"* ]]
+    # room for the caches, none for what recorded steps keep
+    run -1 --separate-stderr env RA_EMU_MEMORY=8000000 "$emulated" replay "$sample" -p full \
+        --backend cuda
+    [[ $stderr == *"cuda: the replay needs 9.73 MiB of the card's memory, 7.63 are free"* ]]
     run -2 --separate-stderr "$emulated" replay synth:case=flat,D=32 -p full --backend cuda
     [[ $stderr == *"cuda: expected head dimensions"*"got D = 32"* ]]
     run -2 --separate-stderr "$emulated" replay synth:case=flat,D=64,P=9000,N=4 \
