@@ -37,6 +37,9 @@ struct ra_backend_config {
     int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
     enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
     int page;                 /* C_f is kept in pages of so many rows, in no order; 0: in line */
+    int batch; /* so many copies of the sequence, each with memory of its own, go through every
+                * operation together; what comes back is the first's, and RA_EDIVERGED where
+                * another's differs. 0 or 1: one */
     enum ra_scores_mode scores;
     /* Of backends that record: when to choose; launches that start before the one ahead has ended;
      * steps as launches one by one. */

@@ -38,7 +38,7 @@ struct ra_replay_config {
     int n_policies;
     const struct ra_backend_ops *backend;
     enum ra_cache_mode cache;
-    int page; /* as in struct ra_backend_config */
+    int page, batch; /* as in struct ra_backend_config */
     enum ra_scores_mode scores;
     enum ra_select_mode select;
     bool early, no_graph; /* as in struct ra_backend_config */

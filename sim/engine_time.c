@@ -114,6 +114,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
         .page = config->page,
+        .batch = config->batch,
         .scores = config->scores,
         .select = config->select,
         .early = config->early,
@@ -417,8 +418,9 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
     result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
     result->is_timed = b->ops->method != NULL;
     result->repeats = config->repeats;
-    double kv = (double)shape->n_lanes * (double)(shape->P + shape->run_steps) *
-                (double)shape->model->Hkv * (double)ra_model_row_bytes(shape->model);
+    double kv = (config->batch > 1 ? config->batch : 1) * (double)shape->n_lanes *
+                (double)(shape->P + shape->run_steps) * (double)shape->model->Hkv *
+                (double)ra_model_row_bytes(shape->model);
     size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
     result->is_cache_resident = kv <= (double)cache;
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);

@@ -117,6 +117,13 @@ static const char *put_policy(FILE *out, const char *text, int width, int *n_put
 /* --- one table ---------------------------------------------------------------------------------
  */
 
+/* Copies of the trace that were decoded together; results of earlier versions do not say. */
+static double copies_of(const json_t *row)
+{
+    double n = number_of(row, "batch", NULL);
+    return n > 1 ? n : 1;
+}
+
 /* Rows of one table have these in common: times of two methods never share a column. */
 static bool same_table(const json_t *a, const json_t *b)
 {
@@ -129,6 +136,7 @@ static bool same_table(const json_t *a, const json_t *b)
     double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
     return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
            number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
+           copies_of(a) == copies_of(b) &&
            (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
 }
 
@@ -238,6 +246,10 @@ static void put_heading(const struct table *table, const json_t *row)
     }
     if (number_of(row, "sequence", NULL) > 0) {
         snprintf(part, sizeof part, "sequence %.0f", number_of(row, "sequence", NULL));
+        put_part(&line, part);
+    }
+    if (copies_of(row) > 1) {
+        snprintf(part, sizeof part, "%.0f copies of one trace", copies_of(row));
         put_part(&line, part);
     }
     snprintf(part, sizeof part, "recorded under %s attention", text_of(row, "schedule_of_trace"));

@@ -28,6 +28,17 @@ enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct 
     return ra_cuda_done(cudaStreamSynchronize(cuda->stream), operation, err);
 }
 
+enum ra_status ra_cuda_same(const struct ra_cuda *cuda, const void *fetched, size_t bytes,
+                            const char *what, struct ra_error *err)
+{
+    const char *first = static_cast<const char *>(fetched);
+    for (int b = 1; b < cuda->B && !cuda->recording.is_open; b++)
+        if (memcmp(first, first + (size_t)b * bytes, bytes) != 0)
+            return ra_fail(err, RA_EDIVERGED, "cuda: copy %d of %d: its %s is not the first's", b,
+                           cuda->B, what);
+    return RA_OK;
+}
+
 /* --- what it can run -------------------------------------------------------------------------- */
 
 /* Numbers of the toolkit's errors, not all of which every toolkit names. */
@@ -206,14 +217,15 @@ static void reset_layer(struct ra_cuda *cuda, struct ra_cuda_layer *layer)
 enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
                              struct ra_error *err)
 {
-    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    size_t counts = (size_t)cuda->rows * sizeof(int32_t);
     const struct ra_recycled *c = &layer->recycled;
     int32_t *cleared[] = {layer->n, c->n, c->queue_first, c->queue_n};
     for (int32_t *piece : cleared)
         if (piece)
             RA_TRY(ra_cuda_done(cudaMemsetAsync(piece, 0, counts, cuda->stream), "reset", err));
-    return ra_cuda_done(cudaMemsetAsync(layer->has_reference, 0, sizeof(int32_t), cuda->stream),
-                        "reset", err);
+    return ra_cuda_done(
+        cudaMemsetAsync(layer->has_reference, 0, (size_t)cuda->B * sizeof(int32_t), cuda->stream),
+        "reset", err);
 }
 
 /* A card that fails here fails at the next operation too, which can say so. */
@@ -251,17 +263,17 @@ static enum ra_status open_stream(struct ra_cuda *cuda, struct ra_error *err)
  * golden ratio, or the next that has no divisor in common. */
 static enum ra_status shuffle_pages(struct ra_cuda *cuda, struct ra_error *err)
 {
-    int64_t n = cuda->n_pages, step = (int64_t)((double)n * 0.618) + 1;
+    int64_t n = cuda->n_pages, n_lists = (int64_t)cuda->n_slots * cuda->B,
+            step = (int64_t)((double)n * 0.618) + 1;
     while (n > 0 && std::gcd(step, n) != 1)
         step++;
-    for (int64_t slot = 0; slot < cuda->n_slots && n > 0; slot++)
+    for (int64_t list = 0; list < n_lists && n > 0; list++)
         for (int64_t i = 0; i < n; i++)
-            cuda->pages.host[slot * n + i] = (int32_t)(slot * n + (i + 1 + slot) * step % n);
+            cuda->pages.host[list * n + i] = (int32_t)(list * n + (i + 1 + list) * step % n);
     if (n == 0)
         return RA_OK;
     return ra_cuda_done(cudaMemcpy(cuda->pages.card, cuda->pages.host,
-                                   (size_t)(cuda->n_slots * n) * sizeof(int32_t),
-                                   cudaMemcpyHostToDevice),
+                                   (size_t)(n_lists * n) * sizeof(int32_t), cudaMemcpyHostToDevice),
                         "load the list of pages", err);
 }
 
@@ -301,21 +313,23 @@ struct copied {
     char *to;
 };
 
-/* K or V of a head's first n rows. A page has room for every head, RA_PAGE rows each. */
-static enum ra_status load_head(const struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
-                                const copied &what, int head, int32_t n, struct ra_error *err)
+/* K or V of the first n rows of `row`, a KV head of a copy. A page has room for every head, RA_PAGE
+ * rows each. */
+static enum ra_status load_row(const struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
+                               const copied &what, int row, int32_t n, struct ra_error *err)
 {
-    size_t row = cuda->row_bytes;
+    size_t bytes = cuda->row_bytes, Hkv = (size_t)cuda->model.Hkv;
+    size_t copy = (size_t)row / Hkv, head = (size_t)row % Hkv;
     int32_t each = layer->pages ? RA_PAGE : n;
     for (int32_t first = 0; first < n; first += each) {
-        size_t to = layer->pages
-                        ? ((size_t)layer->page_of[first / RA_PAGE] * (size_t)cuda->model.Hkv +
-                           (size_t)head) *
-                              RA_PAGE
-                        : (size_t)head * (size_t)cuda->config.max_rows;
+        size_t to = (size_t)row * (size_t)cuda->config.max_rows;
+        if (layer->pages) {
+            const int32_t *list = layer->page_of + copy * (size_t)cuda->n_pages;
+            to = ((size_t)list[first / RA_PAGE] * Hkv + head) * RA_PAGE;
+        }
         size_t rows = (size_t)(n - first < each ? n - first : each);
-        RA_TRY(ra_cuda_done(cudaMemcpy(what.to + to * row, what.from + (size_t)first * row,
-                                       rows * row, cudaMemcpyHostToDevice),
+        RA_TRY(ra_cuda_done(cudaMemcpy(what.to + to * bytes, what.from + (size_t)first * bytes,
+                                       rows * bytes, cudaMemcpyHostToDevice),
                             "load prompt rows", err));
     }
     return RA_OK;
@@ -329,15 +343,16 @@ static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_ro
     if (rows->P < 0 || rows->P > cuda->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got %d", layer,
                        (int)cuda->config.max_rows, (int)rows->P);
-    for (size_t head = 0; head < (size_t)cuda->model.Hkv; head++) {
+    for (int row = 0; row < cuda->rows; row++) {
+        size_t head = (size_t)(row % cuda->model.Hkv);
         const char *k = static_cast<const char *>(rows->k) + head * rows->k_stride;
         const char *v = static_cast<const char *>(rows->v) + head * rows->v_stride;
-        RA_TRY(load_head(cuda, to, {k, to->k}, (int)head, rows->P, err));
-        RA_TRY(load_head(cuda, to, {v, to->v}, (int)head, rows->P, err));
-        cuda->flags.host[head] = rows->P;
+        RA_TRY(load_row(cuda, to, {k, to->k}, row, rows->P, err));
+        RA_TRY(load_row(cuda, to, {v, to->v}, row, rows->P, err));
+        cuda->flags.host[row] = rows->P;
     }
     to->rows = rows->P;
-    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    size_t counts = (size_t)cuda->rows * sizeof(int32_t);
     for (int32_t *n : {to->n, to->n_prompt})
         RA_TRY(ra_cuda_done(cudaMemcpy(n, cuda->flags.host, counts, cudaMemcpyHostToDevice),
                             "load prompt rows", err));
@@ -367,7 +382,9 @@ static enum ra_status cuda_append(void *self, int layer, const void *k, const vo
     a.n = to->n;
     a.pages = to->pages;
     a.row_stride = cuda->config.max_rows;
-    a.n_rows = a.Hkv = cuda->model.Hkv;
+    a.page_stride = cuda->n_pages;
+    a.n_rows = cuda->rows;
+    a.Hkv = cuda->model.Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;
     auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
     RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"append", launch, true}, err));
@@ -394,16 +411,18 @@ static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
     a.has_reference = of->has_reference;
     a.cosine = cuda->cosine.card;
     a.fires = cuda->fires;
-    a.n_rows = 1;
+    a.n_rows = cuda->B;
     a.Hq = cuda->model.Hq;
     a.D = cuda->model.D;
     a.update = update;
-    auto launch = [a](cudaStream_t stream) {
-        return ra_launch(query_cosine, 1, RA_QUERY_THREADS, 0, stream, a);
+    const unsigned each = RA_QUERY_THREADS / 32, grid = ((unsigned)cuda->B + each - 1) / each;
+    auto launch = [=](cudaStream_t stream) {
+        return ra_launch(query_cosine, grid, RA_QUERY_THREADS, 0, stream, a);
     };
     RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"cosine", launch, false}, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->cosine, 1, err));
-    return ra_cuda_wait(cuda, "cosine", err);
+    RA_TRY(ra_cuda_wait(cuda, "cosine", err));
+    return ra_cuda_same(cuda, cuda->cosine.host, sizeof(double), "cosine", err);
 }
 
 static enum ra_status cuda_cosine(void *self, int layer, const float *q, double *cosine,

@@ -12,11 +12,8 @@
 #ifndef RA_KERNELS_CUDA_BACKEND_CUH
 #define RA_KERNELS_CUDA_BACKEND_CUH
 
-#include <deque>
-#include <functional>
-#include <vector>
-
 #include "kernels/backend.h"
+#include "kernels/cuda/backend_recording.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/refresh.cuh"
 #include "kernels/cuda/select.cuh"
@@ -27,70 +24,23 @@ struct ra_cuda_layer {
     int32_t rows;                /* of C_f; the last is self */
     int32_t window;              /* 0: full attention */
     int slot;                    /* among the layers without a window; -1: it has one */
-    char *k, *v;                 /* [Hkv][max_rows][D]; paged: the pool of all layers */
-    const int32_t *pages;        /* [n_pages] its own; NULL: not paged */
-    int32_t *page_of;            /* [n_pages] the same on the host */
-    int32_t *n, *n_prompt;       /* [Hkv] rows, as the card knows them; those of `load` */
-    char *self_k, *self_v;       /* [Hkv][D] room for the row last appended */
+    char *k, *v;                 /* [B][Hkv][max_rows][D]; paged: the pool of all layers */
+    const int32_t *pages;        /* [B][n_pages] its own; NULL: not paged */
+    int32_t *page_of;            /* [B][n_pages] the same on the host */
+    int32_t *n, *n_prompt;       /* [B][Hkv] rows, as the card knows them; those of `load` */
+    char *self_k, *self_v;       /* [B][Hkv][D] room for the row last appended */
     const char *at_k, *at_v;     /* where that row is: there, or among recorded operands */
-    double *reference;           /* [D] mean query */
-    int32_t *has_reference;      /* [1] */
-    struct ra_recycled recycled; /* of cap 0 where there is no C_r */
-    char *r_k, *r_v;             /* [Hkv][cap][D] rows of C_r; NULL when gathering */
+    double *reference;           /* [B][D] mean query */
+    int32_t *has_reference;      /* [B] */
+    struct ra_recycled recycled; /* [B][Hkv]; of cap 0 where there is no C_r */
+    char *r_k, *r_v;             /* [B][Hkv][cap][D] rows of C_r; NULL when gathering */
 
-    /* What the host knows of C_r. */
+    /* What the host knows of C_r, of one copy. */
     int32_t *held, *queued; /* [Hkv] entries, and those that may be evicted */
     bool *has_self;         /* [Hkv] */
     int32_t *next, *order;  /* [Hkv][cap] adopted: ascending, and first to be evicted first */
     int32_t *next_n;        /* [Hkv]; -1: nothing adopted */
     int32_t next_pinned;
-};
-
-/* Pieces of one size on both sides: the host's is what is sent or what came back. */
-template <class T> struct ra_cuda_pair {
-    T *host, *card;
-};
-
-/* A choice that waits for the step's end. */
-struct ra_cuda_due {
-    int layer;
-    struct ra_select_rule rule;
-    bool refreshes;
-};
-
-/* One launch, or a few in line. */
-struct ra_cuda_work {
-    const char *name; /* for errors */
-    std::function<cudaError_t(cudaStream_t)> launch;
-    bool is_append; /* writes nothing but the end of C_f */
-};
-
-/* What the main stream was given last: launches may start early behind a kernel alone. */
-enum ra_cuda_ahead { RA_CUDA_NO_KERNEL, RA_CUDA_APPEND, RA_CUDA_KERNEL };
-
-/* A recorded launch, or wait between streams, where steps are not graphs. */
-struct ra_cuda_recorded {
-    const char *name;
-    std::function<cudaError_t()> run;
-};
-
-/* Steps as graphs, or as lists of launches, with all they read and produce. */
-struct ra_cuda_recording {
-    bool is_on, is_capturing;
-    bool is_open;      /* a step is recorded */
-    size_t needed;     /* bytes of the operands of a run, counted while it is checked */
-    size_t size, used; /* of the room for them, in both places */
-    char *host, *card;
-    size_t n_outputs, outputs_of_run;
-    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
-    int n_steps;                        /* closed */
-    std::vector<cudaGraphExec_t> steps;
-    std::vector<std::vector<ra_cuda_recorded>> lists;
-    std::vector<cudaEvent_t> marks; /* before each step, and after the last */
-    std::deque<std::vector<int32_t>>
-        choices; /* of `select`: for each KV head a count, then so many */
-    std::vector<ra_cuda_due> due;
-    bool is_beside; /* the other stream has work that this one has not waited for */
 };
 
 /* What selects for so many layers in line at once. */
@@ -110,6 +60,7 @@ struct ra_cuda {
     struct ra_backend_config config;
     struct ra_model model;
     int32_t cap; /* entries of a C_r */
+    int B, rows; /* copies of the sequence; KV heads of a layer, of all copies */
     int n_sms;
     char *card_block, *host_block;
     cudaStream_t stream, beside;
@@ -119,39 +70,40 @@ struct ra_cuda {
 
     /* Layers without a window, in line. */
     int n_slots;
-    char *k, *v;                        /* [n_slots][Hkv][max_rows][D]; paged:
-                                         * [n_slots * n_pages][Hkv][RA_PAGE][D] */
-    struct ra_cuda_pair<int32_t> pages; /* [n_slots][n_pages] pages of a layer; none: in line */
-    int32_t n_pages;                    /* of a layer */
-    int32_t *n;                         /* [n_slots][Hkv] */
+    char *k, *v;                        /* [n_slots][B][Hkv][max_rows][D]; paged:
+                                         * [n_slots * B * n_pages][Hkv][RA_PAGE][D] */
+    struct ra_cuda_pair<int32_t> pages; /* [n_slots][B][n_pages]; none: in line */
+    int32_t n_pages;                    /* of a layer of one copy */
+    int32_t *n;                         /* [n_slots][B][Hkv] */
     struct ra_recycled recycled;        /* of all their C_r */
-    char *r_k, *r_v;                    /* [n_slots][Hkv][cap][D] */
+    char *r_k, *r_v;                    /* [n_slots][B][Hkv][cap][D] */
     int score_slots; /* layers that have scores of their own: all, or one at a time */
 
-    struct ra_cuda_pair<float> q, out; /* [Hq][D] */
+    /* What is given has one copy on the host and B on the card; what comes back, B on both. */
+    struct ra_cuda_pair<float> q, out; /* [B][Hq][D] */
     struct ra_cuda_pair<char> self;    /* [2][Hkv][D]: K, V */
-    float *logits;                     /* [score_slots][Hq][logit_stride] */
-    float *lse;                        /* [score_slots][Hq] */
+    float *logits;                     /* [score_slots][B][Hq][logit_stride] */
+    float *lse;                        /* [score_slots][B][Hq] */
     int64_t logit_stride;
     int scores_layer; /* whose logits came last; -1: nobody's */
     enum ra_cuda_ahead ahead;
     float *partial, *partial_sums;
     uint32_t *ticket;
-    struct ra_cuda_pair<int32_t> index;   /* [Hq][max_rows] sets from outside */
-    struct ra_cuda_pair<int32_t> index_n; /* [Hq] */
-    struct ra_cuda_pair<int32_t> flags;   /* [Hkv] is self in C_r? */
+    struct ra_cuda_pair<int32_t> index;   /* [B][Hq][max_rows] sets from outside, all on the host */
+    struct ra_cuda_pair<int32_t> index_n; /* [B][Hq] */
+    struct ra_cuda_pair<int32_t> flags;   /* [B][Hkv] is self in C_r? */
 
     struct ra_cuda_selector selectors[RA_CUDA_SELECTORS]; /* ascending in layers */
     int n_selectors;
-    uint32_t *keys, *raw_keys;           /* [score_slots][Hkv][logit_stride] */
-    int32_t *chosen;                     /* [score_slots][Hkv][cap] ascending */
+    uint32_t *keys, *raw_keys;           /* [score_slots][B][Hkv][logit_stride] */
+    int32_t *chosen;                     /* [score_slots][B][Hkv][cap] ascending */
     struct ra_cuda_pair<int32_t> ranked; /* the same in order of eviction; one layer's comes back */
-    struct ra_cuda_pair<int32_t> counted; /* [.][Hkv] chosen; entries moved; who was evicted */
-    struct ra_cuda_pair<int32_t> set, order, set_n; /* [Hkv] what a refresh installs */
-    struct ra_cuda_pair<int32_t> position;          /* [Hkv] of self */
-    int2 *moves;                                    /* [score_slots][Hkv][cap] */
-    struct ra_cuda_pair<double> cosine;             /* [1] */
-    int32_t *fires;                                 /* [1] */
+    struct ra_cuda_pair<int32_t> counted; /* [.][B][Hkv] chosen; entries moved; who was evicted */
+    struct ra_cuda_pair<int32_t> set, order, set_n; /* [B][Hkv] what a refresh installs */
+    struct ra_cuda_pair<int32_t> position;          /* [B][Hkv] of self */
+    int2 *moves;                                    /* [score_slots][B][Hkv][cap] */
+    struct ra_cuda_pair<double> cosine;             /* [B] */
+    int32_t *fires;                                 /* [B] */
 
     struct ra_cuda_recording recording;
 };
@@ -177,38 +129,45 @@ enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const r
 enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
                                const std::function<cudaError_t()> &run, struct ra_error *err);
 
-/* Room among the recorded operands, with a copy of this one; NULL, and counted, unless a recording
- * is on. */
-void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes);
+/* Room among the recorded operands, with this one n times in line; NULL, and counted, unless a
+ * recording is on. */
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes, int n);
 
 /* Where the output of an attention goes. */
 float *ra_cuda_output(struct ra_cuda *cuda);
 
-/* Give n elements of the host's side to the launches to come: *at is where they find them. */
+/* Give n elements of the host's side to every copy, for the launches to come: *at is where they
+ * find them, [B][n]. */
 template <class T>
 enum ra_status ra_cuda_give(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
                             const T **at, struct ra_error *err)
 {
-    *at = static_cast<const T *>(ra_cuda_keep(cuda, pair.host, n * sizeof(T)));
+    *at = static_cast<const T *>(ra_cuda_keep(cuda, pair.host, n * sizeof(T), cuda->B));
     if (*at)
         return RA_OK;
     *at = pair.card;
-    return ra_cuda_done(
-        cudaMemcpyAsync(pair.card, pair.host, n * sizeof(T), cudaMemcpyHostToDevice, cuda->stream),
-        "copy to the card", err);
+    for (size_t b = 0; b < (size_t)cuda->B; b++)
+        RA_TRY(ra_cuda_done(cudaMemcpyAsync(pair.card + b * n, pair.host, n * sizeof(T),
+                                            cudaMemcpyHostToDevice, cuda->stream),
+                            "copy to the card", err));
+    return RA_OK;
 }
 
-/* Fetch n elements; while steps are recorded, nothing. */
+/* Fetch n elements of every copy; while steps are recorded, nothing. */
 template <class T>
 enum ra_status ra_cuda_fetch(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
                              struct ra_error *err)
 {
     if (cuda->recording.is_on)
         return RA_OK;
-    return ra_cuda_done(
-        cudaMemcpyAsync(pair.host, pair.card, n * sizeof(T), cudaMemcpyDeviceToHost, cuda->stream),
-        "copy from the card", err);
+    return ra_cuda_done(cudaMemcpyAsync(pair.host, pair.card, n * (size_t)cuda->B * sizeof(T),
+                                        cudaMemcpyDeviceToHost, cuda->stream),
+                        "copy from the card", err);
 }
+
+/* RA_EDIVERGED unless what was fetched, `bytes` of each copy, is the same of all. */
+enum ra_status ra_cuda_same(const struct ra_cuda *cuda, const void *fetched, size_t bytes,
+                            const char *what, struct ra_error *err);
 
 /* Wait for what an operation launched and fetched; while steps are recorded, not. */
 enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct ra_error *err);

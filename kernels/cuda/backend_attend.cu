@@ -27,6 +27,7 @@ static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
     a.k = of->k;
     a.v = of->v;
     a.pages = of->pages;
+    a.page_stride = cuda->n_pages;
     a.n = of->n;
     a.partial = cuda->partial;
     a.partial_sums = cuda->partial_sums;
@@ -50,16 +51,16 @@ struct launch {
 static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &how,
                           struct ra_error *err)
 {
-    int rows = a.Hkv * ra_decode_parts(a.heads);
+    int rows = cuda->B * a.Hkv * ra_decode_parts(a.heads);
     ra_decode_plan plan = {};
     plan.dtype = cuda->model.dtype;
     plan.D = cuda->model.D;
-    plan.B = 1;
+    plan.B = cuda->B;
     plan.splits = ra_decode_splits(cuda->n_sms, rows, how.n);
     plan.logits = how.logits;
     plan.gather = how.gather || a.pages;
     if (how.logits) { /* otherwise those of an earlier pass stay */
-        size_t query = (size_t)how.score * (size_t)cuda->model.Hq;
+        size_t query = (size_t)(how.score * cuda->B) * (size_t)cuda->model.Hq;
         a.lse = cuda->lse + query;
         a.logits = cuda->logits + query * (size_t)cuda->logit_stride;
     }
@@ -78,7 +79,7 @@ static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *na
     if (cuda->recording.is_on)
         return RA_OK;
     memcpy(out, cuda->out.host, query_floats(cuda) * sizeof *out);
-    return RA_OK;
+    return ra_cuda_same(cuda, cuda->out.host, query_floats(cuda) * sizeof *out, "output", err);
 }
 
 enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
@@ -159,13 +160,14 @@ static enum ra_status check_set(const struct ra_positions *set, int32_t rows, st
     return RA_OK;
 }
 
-static int32_t row_of(const struct ra_cuda *cuda, int layer, int head, int32_t position)
+static int32_t row_of(const struct ra_cuda *cuda, int layer, int row, int32_t position)
 {
     const struct ra_cuda_layer *of = &cuda->layers[layer];
     if (!of->pages)
-        return head * cuda->config.max_rows + position;
-    return (of->page_of[position / RA_PAGE] * cuda->model.Hkv + head) * RA_PAGE +
-           position % RA_PAGE;
+        return row * cuda->config.max_rows + position;
+    int copy = row / cuda->model.Hkv, head = row % cuda->model.Hkv;
+    int32_t page = of->page_of[copy * cuda->n_pages + position / RA_PAGE];
+    return (page * cuda->model.Hkv + head) * RA_PAGE + position % RA_PAGE;
 }
 
 /* The sets, with self at the end, as numbers of rows of C_f of all KV heads together: so that any
@@ -180,15 +182,29 @@ static enum ra_status list_rows(struct ra_cuda *cuda, int layer, const struct ra
     }
     RA_BUG_ON(longest > cuda->config.max_rows);
     *stride = longest;
-    for (int i = 0; i < n_sets; i++) {
+    for (int i = 0; i < cuda->B * n_sets; i++) {
+        const struct ra_positions *set = &sets[i % n_sets];
         int32_t *to = cuda->index.host + (size_t)i * (size_t)longest;
-        int head = i / (n_sets / cuda->model.Hkv);
-        for (int32_t j = 0; j < sets[i].n; j++)
-            to[j] = row_of(cuda, layer, head, sets[i].pos[j]);
-        to[sets[i].n] = row_of(cuda, layer, head, rows - 1);
-        cuda->index_n.host[i] = sets[i].n + 1;
+        int row = i / (n_sets / cuda->model.Hkv);
+        for (int32_t j = 0; j < set->n; j++)
+            to[j] = row_of(cuda, layer, row, set->pos[j]);
+        to[set->n] = row_of(cuda, layer, row, rows - 1);
+        cuda->index_n.host[i % n_sets] = set->n + 1;
     }
     return RA_OK;
+}
+
+/* The lists of all copies, which differ: each names rows of its own. */
+static enum ra_status give_index(struct ra_cuda *cuda, size_t n, const int32_t **at,
+                                 struct ra_error *err)
+{
+    *at = static_cast<const int32_t *>(ra_cuda_keep(cuda, cuda->index.host, n * sizeof **at, 1));
+    if (*at)
+        return RA_OK;
+    *at = cuda->index.card;
+    return ra_cuda_done(cudaMemcpyAsync(cuda->index.card, cuda->index.host, n * sizeof **at,
+                                        cudaMemcpyHostToDevice, cuda->stream),
+                        "copy to the card", err);
 }
 
 enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
@@ -202,7 +218,7 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
     launch how = {"attend to sets", longest, false, true, true, 0};
     ra_decode_args a = over_all(cuda, layer);
     a.out = ra_cuda_output(cuda);
-    RA_TRY(ra_cuda_give(cuda, cuda->index, (size_t)n_sets * (size_t)longest, &a.index, err));
+    RA_TRY(give_index(cuda, (size_t)(cuda->B * n_sets) * (size_t)longest, &a.index, err));
     RA_TRY(ra_cuda_give(cuda, cuda->index_n, (size_t)n_sets, &a.n, err));
     RA_TRY(give_query(cuda, q, &a, err));
     a.index_stride = longest;

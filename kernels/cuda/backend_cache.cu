@@ -23,10 +23,10 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
 enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, ra_plan_args plan,
                                cudaStream_t stream, struct ra_error *err)
 {
-    size_t row = (size_t)span.slot * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
-    size_t score = (size_t)span.score * (size_t)cuda->model.Hkv;
+    size_t row = (size_t)span.slot * (size_t)cuda->rows, cap = (size_t)cuda->cap;
+    size_t score = (size_t)span.score * (size_t)cuda->rows;
     const struct ra_recycled *all = &cuda->recycled;
-    int rows = span.n * cuda->model.Hkv;
+    int rows = span.n * cuda->rows;
     plan.cache = {all->n + row,           all->slot_pos + row * cap, all->queue + row * cap,
                   all->queue_first + row, all->queue_n + row,        cuda->cap};
     plan.moves = cuda->moves + score * cap;
@@ -46,7 +46,7 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, r
     a.from_k = cuda->k + stored;
     a.from_v = cuda->v + stored;
     if (cuda->n_pages > 0)
-        a.pages = cuda->pages.card + (size_t)span.slot * (size_t)cuda->n_pages;
+        a.pages = cuda->pages.card + (size_t)(span.slot * cuda->B) * (size_t)cuda->n_pages;
     a.page_stride = cuda->n_pages;
     a.to_k = cuda->r_k + row * cap * cuda->row_bytes;
     a.to_v = cuda->r_v + row * cap * cuda->row_bytes;
@@ -110,9 +110,10 @@ enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_
         return RA_OK; /* its lists are kept until then */
     RA_TRY(install_layer(cuda, layer, err));
     ra_cuda_pair<int32_t> counted = cuda->counted;
-    counted.card += ra_cuda_span_of(cuda, layer).score * Hkv;
+    counted.card += ra_cuda_span_of(cuda, layer).score * cuda->rows;
     RA_TRY(ra_cuda_fetch(cuda, counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "refresh", err));
+    RA_TRY(ra_cuda_same(cuda, counted.host, (size_t)Hkv * sizeof(int32_t), "count of moves", err));
     for (int head = 0; head < Hkv; head++) {
         *moved += cuda->recording.is_on ? 0 : cuda->counted.host[head];
         of->next_n[head] = -1;
@@ -144,18 +145,19 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *e
     a.to_k = of->r_k;
     a.to_v = of->r_v;
     a.evicted = cuda->counted.card;
-    a.n_rows = Hkv;
+    a.n_rows = cuda->rows;
     a.Hkv = Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;
     a.K = K;
     unsigned each = RA_INSERT_THREADS / 32;
     auto launch = [=](cudaStream_t stream) {
-        return ra_launch(insert_evict, ((unsigned)Hkv + each - 1) / each, RA_INSERT_THREADS, 0,
+        return ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
                          stream, a);
     };
     RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"insert and evict", launch, false}, err));
     RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
     RA_TRY(ra_cuda_wait(cuda, "insert and evict", err));
+    RA_TRY(ra_cuda_same(cuda, cuda->counted.host, (size_t)Hkv * sizeof(int32_t), "eviction", err));
     for (int head = 0; head < Hkv; head++) {
         bool replaces = of->held[head] >= K && of->queued[head] > 0;
         of->held[head] += !replaces;

@@ -56,12 +56,13 @@ static size_t rows_stored(const struct ra_cuda *cuda)
  * them. */
 static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
 {
-    size_t rows = (size_t)cuda->n_slots * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    size_t rows = (size_t)cuda->n_slots * (size_t)cuda->rows, cap = (size_t)cuda->cap;
     cuda->k = at.card.take<char>(rows * rows_stored(cuda), cuda->row_bytes);
     cuda->v = at.card.take<char>(rows * rows_stored(cuda), cuda->row_bytes);
     cuda->n = at.card.take<int32_t>(rows);
     if (cuda->n_pages > 0)
-        cuda->pages = at.take_pair<int32_t>((size_t)cuda->n_slots * (size_t)cuda->n_pages);
+        cuda->pages =
+            at.take_pair<int32_t>((size_t)(cuda->n_slots * cuda->B) * (size_t)cuda->n_pages);
     if (cap == 0)
         return;
     struct ra_recycled *c = &cuda->recycled;
@@ -79,13 +80,13 @@ static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
 
 static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
 {
-    size_t row = (size_t)layer->slot * (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    size_t row = (size_t)layer->slot * (size_t)cuda->rows, cap = (size_t)cuda->cap;
     const struct ra_recycled *all = &cuda->recycled;
     size_t stored = cuda->n_pages > 0 ? 0 : row * rows_stored(cuda) * cuda->row_bytes;
     layer->k = offset(cuda->k, stored);
     layer->v = offset(cuda->v, stored);
     if (cuda->n_pages > 0) {
-        size_t page = (size_t)layer->slot * (size_t)cuda->n_pages;
+        size_t page = (size_t)(layer->slot * cuda->B) * (size_t)cuda->n_pages;
         layer->pages = offset(cuda->pages.card, page);
         layer->page_of = offset(cuda->pages.host, page);
     }
@@ -100,23 +101,23 @@ static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
 /* Windows are copied into the layers, so that the caller's array is not needed later. */
 static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, arenas &at)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, rows = Hkv * (size_t)cuda->config.max_rows;
-    size_t entries = Hkv * (size_t)cuda->cap;
+    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
+    size_t rows = (size_t)cuda->rows, B = (size_t)cuda->B;
     struct ra_cuda_layer layer = {};
     layer.window = cuda->config.window[number];
     layer.slot = slot;
     if (slot >= 0) {
         place_slot(cuda, &layer);
     } else {
-        layer.k = at.card.take<char>(rows, cuda->row_bytes);
-        layer.v = at.card.take<char>(rows, cuda->row_bytes);
-        layer.n = at.card.take<int32_t>(Hkv);
+        layer.k = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
+        layer.v = at.card.take<char>(rows * (size_t)cuda->config.max_rows, cuda->row_bytes);
+        layer.n = at.card.take<int32_t>(rows);
     }
-    layer.n_prompt = at.card.take<int32_t>(Hkv);
-    layer.self_k = at.card.take<char>(Hkv, cuda->row_bytes);
-    layer.self_v = at.card.take<char>(Hkv, cuda->row_bytes);
-    layer.reference = at.card.take<double>((size_t)cuda->model.D);
-    layer.has_reference = at.card.take<int32_t>(1);
+    layer.n_prompt = at.card.take<int32_t>(rows);
+    layer.self_k = at.card.take<char>(rows, cuda->row_bytes);
+    layer.self_v = at.card.take<char>(rows, cuda->row_bytes);
+    layer.reference = at.card.take<double>(B * (size_t)cuda->model.D);
+    layer.has_reference = at.card.take<int32_t>(B);
     if (slot >= 0 && entries > 0) {
         layer.held = at.host.take<int32_t>(Hkv);
         layer.queued = at.host.take<int32_t>(Hkv);
@@ -136,7 +137,7 @@ static void lay_out_selectors(struct ra_cuda *cuda, arenas &at)
     for (int n = 1;; n *= 2) {
         struct ra_cuda_selector *s = &cuda->selectors[cuda->n_selectors++];
         s->n_layers = n < cuda->score_slots ? n : cuda->score_slots;
-        s->plan = ra_plan_select(cuda->n_sms, s->n_layers * cuda->model.Hkv, cuda->config.max_rows);
+        s->plan = ra_plan_select(cuda->n_sms, s->n_layers * cuda->rows, cuda->config.max_rows);
         s->scratch = at.card.take<uint32_t>(ra_select_scratch(s->plan), 1);
         if (n >= cuda->score_slots || cuda->n_selectors == RA_CUDA_SELECTORS)
             return;
@@ -145,18 +146,19 @@ static void lay_out_selectors(struct ra_cuda *cuda, arenas &at)
 
 static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
+    size_t Hkv = (size_t)cuda->model.Hkv, one = Hkv * (size_t)cuda->cap;
+    size_t rows = (size_t)cuda->rows, entries = rows * (size_t)cuda->cap;
     size_t slots = (size_t)cuda->score_slots;
     lay_out_selectors(cuda, at);
-    cuda->keys = at.card.take<uint32_t>(slots * Hkv * (size_t)cuda->logit_stride);
-    cuda->raw_keys = at.card.take<uint32_t>(slots * Hkv * (size_t)cuda->logit_stride);
+    cuda->keys = at.card.take<uint32_t>(slots * rows * (size_t)cuda->logit_stride);
+    cuda->raw_keys = at.card.take<uint32_t>(slots * rows * (size_t)cuda->logit_stride);
     cuda->chosen = at.card.take<int32_t>(slots * entries);
     cuda->ranked = {at.host.take<int32_t>(entries), at.card.take<int32_t>(slots * entries)};
-    cuda->counted = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(slots * Hkv)};
-    cuda->set = at.take_pair<int32_t>(entries);
-    cuda->order = at.take_pair<int32_t>(entries);
-    cuda->set_n = at.take_pair<int32_t>(Hkv);
-    cuda->position = at.take_pair<int32_t>(Hkv);
+    cuda->counted = {at.host.take<int32_t>(rows), at.card.take<int32_t>(slots * rows)};
+    cuda->set = {at.host.take<int32_t>(one), at.card.take<int32_t>(entries)};
+    cuda->order = {at.host.take<int32_t>(one), at.card.take<int32_t>(entries)};
+    cuda->set_n = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(rows)};
+    cuda->position = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(rows)};
     cuda->moves = at.card.take<int2>(slots * entries);
 }
 
@@ -164,26 +166,28 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
 static void lay_out(struct ra_cuda *cuda, arenas &at)
 {
     const struct ra_model *m = &cuda->model;
-    size_t Hq = (size_t)m->Hq, Hkv = (size_t)m->Hkv, max_rows = (size_t)cuda->config.max_rows;
-    size_t heads = Hq * (size_t)m->D, G = (size_t)ra_decode_group(m->G);
+    size_t B = (size_t)cuda->B, Hq = (size_t)m->Hq, Hkv = (size_t)m->Hkv;
+    size_t max_rows = (size_t)cuda->config.max_rows, heads = Hq * (size_t)m->D;
     /* Partial results of the group's heads, those that do not exist among them; or one head each.
      */
-    size_t parts = Hkv * (size_t)ra_decode_parts(m->G), of_split = parts * G > Hq ? parts * G : Hq;
+    size_t G = (size_t)ra_decode_group(m->G), parts = Hkv * (size_t)ra_decode_parts(m->G);
+    size_t of_split = B * (parts * G > Hq ? parts * G : Hq);
     cuda->logit_stride = (int64_t)(max_rows + 4) / 4 * 4;
     cuda->layers = at.host.take<struct ra_cuda_layer>((size_t)cuda->config.n_layers);
-    cuda->q = at.take_pair<float>(heads);
-    cuda->out = at.take_pair<float>(heads);
+    cuda->q = {at.host.take<float>(heads), at.card.take<float>(B * heads)};
+    cuda->out = at.take_pair<float>(B * heads);
     cuda->self = {at.host.take<char>(2 * Hkv, cuda->row_bytes), nullptr};
-    cuda->logits = at.card.take<float>((size_t)cuda->score_slots * Hq * (size_t)cuda->logit_stride);
-    cuda->lse = at.card.take<float>((size_t)cuda->score_slots * Hq);
+    cuda->logits =
+        at.card.take<float>((size_t)cuda->score_slots * B * Hq * (size_t)cuda->logit_stride);
+    cuda->lse = at.card.take<float>((size_t)cuda->score_slots * B * Hq);
     cuda->partial = at.card.take<float>(of_split * RA_DECODE_MAX_SPLITS * (size_t)m->D);
     cuda->partial_sums = at.card.take<float>(2 * of_split * RA_DECODE_MAX_SPLITS);
-    cuda->ticket = at.card.take<uint32_t>(parts > Hq ? parts : Hq);
-    cuda->index = at.take_pair<int32_t>(Hq * max_rows);
-    cuda->index_n = at.take_pair<int32_t>(Hq);
-    cuda->flags = at.take_pair<int32_t>(Hkv);
-    cuda->cosine = at.take_pair<double>(1);
-    cuda->fires = at.card.take<int32_t>(1);
+    cuda->ticket = at.card.take<uint32_t>(B * (parts > Hq ? parts : Hq));
+    cuda->index = at.take_pair<int32_t>(B * Hq * max_rows);
+    cuda->index_n = {at.host.take<int32_t>(Hq), at.card.take<int32_t>(B * Hq)};
+    cuda->flags = at.take_pair<int32_t>(B * Hkv);
+    cuda->cosine = at.take_pair<double>(B);
+    cuda->fires = at.card.take<int32_t>(B);
     if (cuda->cap > 0)
         lay_out_choice(cuda, at);
     lay_out_slots(cuda, at);
@@ -204,6 +208,8 @@ static struct ra_cuda shape_of(const struct ra_backend_config *config)
     shape.config = *config;
     shape.model = *config->model;
     shape.cap = config->max_retained;
+    shape.B = config->batch > 1 ? config->batch : 1;
+    shape.rows = shape.B * shape.model.Hkv;
     shape.row_bytes = (size_t)shape.model.D * ra_dtype_bytes(shape.model.dtype);
     shape.scores_layer = -1;
     shape.n_sms = sms();
@@ -229,7 +235,8 @@ static size_t recorded_bytes(const struct ra_backend_config *config)
     const struct ra_model *m = config->model;
     size_t heads = (size_t)m->Hq * (size_t)m->D * sizeof(float);
     size_t row = (size_t)m->Hkv * (size_t)m->D * ra_dtype_bytes(m->dtype);
-    return (size_t)config->n_steps * (size_t)config->n_layers * (2 * heads + 2 * row);
+    size_t B = config->batch > 1 ? (size_t)config->batch : 1;
+    return (size_t)config->n_steps * (size_t)config->n_layers * B * (2 * heads + 2 * row);
 }
 
 size_t ra_cuda_memory(const struct ra_backend_config *config)

@@ -50,25 +50,33 @@ enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
     return run_or_list(cuda, name, run, err);
 }
 
-void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes)
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes, int n)
 {
     ra_cuda_recording &r = cuda->recording;
-    size_t room = (bytes + OPERAND_ALIGNMENT - 1) / OPERAND_ALIGNMENT * OPERAND_ALIGNMENT;
+    size_t room =
+        (bytes * (size_t)n + OPERAND_ALIGNMENT - 1) / OPERAND_ALIGNMENT * OPERAND_ALIGNMENT;
     if (!r.is_on) {
         r.needed += room;
         return NULL;
     }
     RA_BUG_ON(room > r.size - r.used); /* not the calls of the checked run */
     char *at = r.card + r.used;
-    memcpy(r.host + r.used, operand, bytes);
+    for (int i = 0; i < n; i++)
+        memcpy(r.host + r.used + (size_t)i * bytes, operand, bytes);
     r.used += room;
     return at;
+}
+
+/* Of one layer at one step, all copies. */
+static size_t output_floats(const struct ra_cuda *cuda)
+{
+    return (size_t)cuda->B * (size_t)cuda->model.Hq * (size_t)cuda->model.D;
 }
 
 float *ra_cuda_output(struct ra_cuda *cuda)
 {
     ra_cuda_recording &r = cuda->recording;
-    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    size_t floats = output_floats(cuda);
     r.n_outputs++;
     if (!r.is_on)
         return cuda->out.card;
@@ -128,7 +136,7 @@ enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     ra_cuda_recording checked = cuda->recording;
-    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    size_t floats = output_floats(cuda);
     RA_BUG_ON(checked.is_on);
     cuda->recording = {};
     ra_cuda_recording &r = cuda->recording;
@@ -191,7 +199,7 @@ enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
 /* The state after `load`; what is beyond the counts is of no consequence. */
 static enum ra_status rewind(struct ra_cuda *cuda, struct ra_error *err)
 {
-    size_t counts = (size_t)cuda->model.Hkv * sizeof(int32_t);
+    size_t counts = (size_t)cuda->rows * sizeof(int32_t);
     for (int i = 0; i < cuda->config.n_layers; i++) {
         const struct ra_cuda_layer *layer = &cuda->layers[i];
         RA_TRY(ra_cuda_clear(cuda, layer, err));
@@ -258,12 +266,24 @@ static enum ra_status end_recording(struct ra_cuda *cuda, struct ra_error *err)
                         "copy to the card", err);
 }
 
+/* The first copy's outputs in line, if the others' are the same. */
+static enum ra_status keep_first(struct ra_cuda *cuda, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    size_t all = output_floats(cuda), one = all / (size_t)cuda->B;
+    for (size_t i = 0; i < r.n_outputs && cuda->B > 1; i++) {
+        RA_TRY(ra_cuda_same(cuda, r.outputs.host + i * all, one * sizeof(float), "output", err));
+        memmove(r.outputs.host + i * one, r.outputs.host + i * all, one * sizeof(float));
+    }
+    return RA_OK;
+}
+
 enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
                             struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     ra_cuda_recording &r = cuda->recording;
-    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    size_t floats = output_floats(cuda);
     RA_BUG_ON(!r.is_on);
     RA_TRY(end_recording(cuda, err));
     RA_TRY(rewind(cuda, err));
@@ -283,7 +303,7 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
         times[i].event_ns = (uint64_t)((double)ms * 1e6 + 0.5);
     }
     *out = r.outputs.host;
-    return RA_OK;
+    return keep_first(cuda, err);
 }
 
 /* --- on the host, whose execution counts ------------------------------------------------------ */

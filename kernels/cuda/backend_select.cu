@@ -21,12 +21,12 @@ static const ra_cuda_selector *selector_for(const struct ra_cuda *cuda, int n_la
 static ra_select_args choice(const struct ra_cuda *cuda, const ra_cuda_span &span,
                              const struct ra_select_rule *rule, uint32_t *scratch)
 {
-    size_t row = (size_t)span.score * (size_t)cuda->model.Hkv, stride = (size_t)cuda->logit_stride;
-    size_t query = (size_t)span.score * (size_t)cuda->model.Hq;
+    size_t row = (size_t)span.score * (size_t)cuda->rows, stride = (size_t)cuda->logit_stride;
+    size_t query = (size_t)(span.score * cuda->B) * (size_t)cuda->model.Hq;
     ra_select_args a = {};
     a.logits = cuda->logits + query * stride;
     a.lse = cuda->lse + query;
-    a.n = cuda->n + (size_t)span.slot * (size_t)cuda->model.Hkv;
+    a.n = cuda->n + (size_t)span.slot * (size_t)cuda->rows;
     a.keys = cuda->keys + row * stride;
     a.raw_keys = rule->evict == RA_EVICT_RAW ? cuda->raw_keys + row * stride : NULL;
     a.chosen = cuda->chosen + row * (size_t)cuda->cap;
@@ -65,7 +65,7 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
     order.key_stride = cuda->logit_stride;
     order.chosen_stride = cuda->cap;
     order.protects = rule->current == RA_CURRENT_SNAPKV;
-    int rows = span.n * cuda->model.Hkv;
+    int rows = span.n * cuda->rows;
     auto launch = [=](cudaStream_t in) { return ra_launch_order(rows, most, order, in); };
     return ra_cuda_launch(cuda, stream, {"order evictions", launch, false}, err);
 }
@@ -147,15 +147,17 @@ static ra_plan_args keep_lists(struct ra_cuda *cuda, const ra_cuda_due *first, s
     std::vector<int32_t> set, order, set_n;
     for (size_t i = 0; i < n; i++) {
         struct ra_cuda_layer *of = &cuda->layers[first[i].layer];
-        set.insert(set.end(), of->next, of->next + entries);
-        order.insert(order.end(), of->order, of->order + entries);
-        set_n.insert(set_n.end(), of->next_n, of->next_n + Hkv);
+        for (int b = 0; b < cuda->B; b++) {
+            set.insert(set.end(), of->next, of->next + entries);
+            order.insert(order.end(), of->order, of->order + entries);
+            set_n.insert(set_n.end(), of->next_n, of->next_n + Hkv);
+        }
         std::fill(of->next_n, of->next_n + Hkv, -1);
     }
     ra_plan_args a = {};
-    a.chosen = (int32_t *)ra_cuda_keep(cuda, set.data(), set.size() * sizeof(int32_t));
-    a.order = (int32_t *)ra_cuda_keep(cuda, order.data(), order.size() * sizeof(int32_t));
-    a.n_chosen = (int32_t *)ra_cuda_keep(cuda, set_n.data(), set_n.size() * sizeof(int32_t));
+    a.chosen = (int32_t *)ra_cuda_keep(cuda, set.data(), set.size() * sizeof(int32_t), 1);
+    a.order = (int32_t *)ra_cuda_keep(cuda, order.data(), order.size() * sizeof(int32_t), 1);
+    a.n_chosen = (int32_t *)ra_cuda_keep(cuda, set_n.data(), set_n.size() * sizeof(int32_t), 1);
     a.n_pinned = cuda->layers[first->layer].next_pinned;
     return a;
 }
@@ -209,7 +211,8 @@ static enum ra_status choose_now(struct ra_cuda *cuda, int layer, const struct r
                                  struct ra_error *err)
 {
     ra_cuda_span span = ra_cuda_span_of(cuda, layer);
-    size_t Hkv = (size_t)cuda->model.Hkv, row = (size_t)span.score * Hkv, cap = (size_t)cuda->cap;
+    size_t Hkv = (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
+    size_t row = (size_t)span.score * (size_t)cuda->rows;
     ra_cuda_pair<int32_t> counted = cuda->counted, ranked = cuda->ranked;
     RA_TRY(
         ra_cuda_choose(cuda, span, rule, most_of(cuda, {layer, *rule, false}), cuda->stream, err));
@@ -218,6 +221,8 @@ static enum ra_status choose_now(struct ra_cuda *cuda, int layer, const struct r
     RA_TRY(ra_cuda_fetch(cuda, counted, Hkv, err));
     RA_TRY(ra_cuda_fetch(cuda, ranked, Hkv * cap, err));
     RA_TRY(ra_cuda_wait(cuda, "select", err));
+    RA_TRY(ra_cuda_same(cuda, counted.host, Hkv * sizeof(int32_t), "count of entries", err));
+    RA_TRY(ra_cuda_same(cuda, ranked.host, Hkv * cap * sizeof(int32_t), "choice", err));
     remember_choice(cuda);
     return RA_OK;
 }

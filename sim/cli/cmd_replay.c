@@ -17,7 +17,7 @@ struct values {
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
     int profile, scores, cache, select, page;
     struct ra_option_range steps;
-    int64_t repeat, threads;
+    int64_t repeat, threads, batch;
     bool no_quality, by_type, dry_run, force, pdl, no_graph;
 };
 
@@ -28,7 +28,7 @@ static const struct ra_operand operands[] = {
 };
 
 #define FIELD(field) .offset = offsetof(struct values, field)
-#define CUDA_ONLY .kind = RA_OPTION_TEXT, .argument = "VALUE", .absent = "the cuda backend"
+#define LATER(value, part) .kind = RA_OPTION_TEXT, .argument = value, .absent = part
 static const struct ra_option options[] = {
     {.name = "policy",
      .letter = 'p',
@@ -142,8 +142,8 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_TEXT,
      .argument = "WHAT",
      .absent = "filler traffic between layers"},
-    {.name = "granularity", CUDA_ONLY},
-    {.name = "counters", CUDA_ONLY},
+    {.name = "granularity", LATER("WHAT", "GPU profiling")},
+    {.name = "counters", LATER("LIST", "GPU profiling")},
     {.name = "select",
      .kind = RA_OPTION_CHOICE,
      FIELD(select),
@@ -151,7 +151,7 @@ static const struct ra_option options[] = {
      .choices = "deferred|inline|side",
      .fallback = "deferred",
      .help = "cuda: choose for all layers after a full step, in it, or beside it"},
-    {.name = "decide", CUDA_ONLY},
+    {.name = "decide", LATER("WHERE", "steps that decide on the device")},
     {.name = "page",
      .kind = RA_OPTION_CHOICE,
      FIELD(page),
@@ -159,9 +159,16 @@ static const struct ra_option options[] = {
      .choices = "none|16",
      .fallback = "none",
      .help = "cuda: keep all K and V in pages of so many rows, in no order"},
-    {.name = "batch", CUDA_ONLY},
-    {.name = "phase", CUDA_ONLY},
-    {.name = "ragged", CUDA_ONLY},
+    {.name = "batch",
+     .kind = RA_OPTION_INT,
+     FIELD(batch),
+     .argument = "B",
+     .fallback = "1",
+     .min = 1,
+     .max = 256,
+     .help = "cuda: so many copies of the recorded sequence, each with its own memory"},
+    {.name = "phase", LATER("VALUE", "batches whose copies refresh at different steps")},
+    {.name = "ragged", LATER("SHARE", "batches of unequal lengths")},
     {.name = "pdl",
      .kind = RA_OPTION_FLAG,
      FIELD(pdl),
@@ -273,7 +280,10 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     const struct {
         const char *option;
         bool is_given;
-    } given[] = {{"--pdl", v->pdl}, {"--no-graph", v->no_graph}, {"--page", v->page > 0}};
+    } given[] = {{"--pdl", v->pdl},
+                 {"--no-graph", v->no_graph},
+                 {"--page", v->page > 0},
+                 {"--batch", v->batch > 1}};
     for (size_t i = 0; i < sizeof given / sizeof *given && !backend->play; i++)
         if (given[i].is_given)
             return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
@@ -298,6 +308,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .cache = v->cache == 0 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
                                   .select = (enum ra_select_mode)v->select,
                                   .page = v->page > 0 ? 16 : 0,
+                                  .batch = (int)v->batch,
                                   .early = v->pdl,
                                   .no_graph = v->no_graph,
                                   .n_threads = (int)v->threads,

@@ -72,6 +72,7 @@ static char *config_json(const struct ra_replay_config *config)
         json_object_set_new(object, "select", json_string(select_names[config->select]));
         json_object_set_new(object, "pdl", json_boolean(config->early));
         json_object_set_new(object, "page", json_integer(config->page));
+        json_object_set_new(object, "batch", json_integer(config->batch));
     }
     json_t *layers = json_array();
     for (int i = 0; i < config->n_layer_ids; i++)

@@ -86,6 +86,31 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     [[ $stderr == *"--page: expected --backend cuda beside it, got cpu"* ]]
 }
 
+@test "a batch: copies with memory of their own through every operation, quality counted once" {
+    local trace=synth:case=integer,D=64,P=60,N=12,layers=3 how
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,sim=0.9
+        -p oracle:k=12 -p streaming:k=12)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    for how in "--batch 3" "--batch 2 --page 16 --pdl" "--batch 5 --select side --no-graph"; do
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --format json --check cpu.json >cuda.json
+    done
+    json 'all(x["batch"] == 5 for x in d)' <cuda.json | grep -qx True
+    "$emulated" replay "$trace" "${policies[@]:0:2}" --cache gather --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$trace" "${policies[@]:0:2}" --cache gather --batch 2 --db b.db --format json --check cpu.json >cuda.json
+    "$emulated" report b.db | grep -q "2 copies of one trace"
+    # twice the traffic of one, in as many launches
+    emu "$trace" "${policies[@]:0:2}" --cache gather --db one.db >/dev/null
+    local sum="select sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id where m.name = "
+    [ "$(sqlite3 b.db "$sum 'launches'")" = "$(sqlite3 one.db "$sum 'launches'")" ]
+    local one two
+    one=$(sqlite3 one.db "$sum 'global_load_bytes'") two=$(sqlite3 b.db "$sum 'global_load_bytes'")
+    awk -v one="$one" -v two="$two" 'BEGIN { exit !(two > 1.9 * one && two < 2.1 * one) }'
+    emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --batch 2
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --batch 2
+    [[ $stderr == *"--batch: expected --backend cuda beside it, got cpu"* ]]
+}
+
 @test "window layers among the others, more layers than a power of two" {
     same synth:case=drift,D=64,P=96,N=10,layers=7 -p recycled:k=16,stride=4,sim=0.95
     same synth:case=drift,D=64,P=96,N=10,layers=7,window=16 -p recycled:k=16,stride=4 \

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the cuda backend keeps of recorded steps: their operands and outputs on the card, and the
+ * launches themselves, as a graph a step or as a list. backend_record.cu fills and plays it.
+ */
+#ifndef RA_KERNELS_CUDA_BACKEND_RECORDING_CUH
+#define RA_KERNELS_CUDA_BACKEND_RECORDING_CUH
+
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cuda.cuh"
+
+/* Pieces of one size on both sides: the host's is what is sent or what came back. */
+template <class T> struct ra_cuda_pair {
+    T *host, *card;
+};
+
+/* A choice that waits for the step's end. */
+struct ra_cuda_due {
+    int layer;
+    struct ra_select_rule rule;
+    bool refreshes;
+};
+
+/* One launch, or a few in line. */
+struct ra_cuda_work {
+    const char *name; /* for errors */
+    std::function<cudaError_t(cudaStream_t)> launch;
+    bool is_append; /* writes nothing but the end of C_f */
+};
+
+/* What the main stream was given last: launches may start early behind a kernel alone. */
+enum ra_cuda_ahead { RA_CUDA_NO_KERNEL, RA_CUDA_APPEND, RA_CUDA_KERNEL };
+
+/* A recorded launch, or wait between streams, where steps are not graphs. */
+struct ra_cuda_recorded {
+    const char *name;
+    std::function<cudaError_t()> run;
+};
+
+/* Steps as graphs, or as lists of launches, with all they read and produce. */
+struct ra_cuda_recording {
+    bool is_on, is_capturing;
+    bool is_open;      /* a step is recorded */
+    size_t needed;     /* bytes of the operands of a run, counted while it is checked */
+    size_t size, used; /* of the room for them, in both places */
+    char *host, *card;
+    size_t n_outputs, outputs_of_run;
+    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][B][Hq][D] */
+    int n_steps;                        /* closed */
+    std::vector<cudaGraphExec_t> steps;
+    std::vector<std::vector<ra_cuda_recorded>> lists;
+    std::vector<cudaEvent_t> marks; /* before each step, and after the last */
+    std::deque<std::vector<int32_t>>
+        choices; /* of `select`: for each KV head a count, then so many */
+    std::vector<ra_cuda_due> due;
+    bool is_beside; /* the other stream has work that this one has not waited for */
+};
+
+#endif
