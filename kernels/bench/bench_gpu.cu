@@ -15,8 +15,9 @@
 #include <memory>
 
 #include "kernels/bench/gpu_bed.cuh"
+#include "kernels/bench/gpu_plain.cuh"
 
-enum { ROUNDS = 3, LEAST_LAUNCHES = 64, READ_THREADS = 256, READ_EACH = 8 };
+enum { ROUNDS = 3, LEAST_LAUNCHES = 64 };
 
 /* Is there time, and a place to write to. */
 struct run {
@@ -29,64 +30,6 @@ struct run {
     bool late() const
     {
         return std::chrono::steady_clock::now() > end;
-    }
-};
-
-/* Reads `n` times 16 bytes and keeps nothing, if the sum is not a number that it is not. */
-__global__ void __launch_bounds__(READ_THREADS)
-    read_plain(const uint4 *from, uint64_t n, uint32_t *never)
-{
-    uint64_t i = (uint64_t)blockIdx.x * READ_THREADS * READ_EACH + threadIdx.x;
-    uint32_t sum = 0;
-    uint4 x[READ_EACH];
-#pragma unroll
-    for (int j = 0; j < READ_EACH; j++)
-        x[j] = i + (uint64_t)j * READ_THREADS < n ? ra_ld16_stream(from + i + j * READ_THREADS)
-                                                  : make_uint4(0, 0, 0, 0);
-#pragma unroll
-    for (int j = 0; j < READ_EACH; j++)
-        sum ^= x[j].x ^ x[j].y ^ x[j].z ^ x[j].w;
-    if (sum == 0x9e3779b9u)
-        ra_st(never, sum);
-}
-
-/* Plain traffic over memory of its own, `bytes` a launch, as many launches as the graph has. */
-class plain
-{
-    gpu_array<uint8_t> memory;
-    gpu_array<uint32_t> never;
-    std::unique_ptr<gpu_graph> read_graph, copy_graph;
-
-  public:
-    gpu_side read, copy;
-
-    plain(const run &r, double bytes_of_launch)
-    {
-        size_t bytes = ((size_t)bytes_of_launch + 4095) / 4096 * 4096;
-        size_t cold = 4 * r.card.l2_bytes + 2 * bytes;
-        int launches = (int)((cold + bytes - 1) / bytes);
-        launches = launches < 4 ? 4 : launches;
-        memory = gpu_array<uint8_t>(bytes * (size_t)launches);
-        never = gpu_array<uint32_t>(1);
-        uint64_t n = bytes / 16, each = READ_THREADS * READ_EACH;
-        read_graph.reset(new gpu_graph([&](cudaStream_t stream) {
-            for (int i = 0; i < launches; i++)
-                GPU(ra_launch(read_plain, (unsigned)((n + each - 1) / each), READ_THREADS, 0,
-                              stream, (const uint4 *)(memory.get() + bytes * i), n, never.get()));
-        }));
-        copy_graph.reset(new gpu_graph([&](cudaStream_t stream) {
-            for (int i = 0; i < launches; i++)
-                GPU(cudaMemcpyAsync(memory.get() + bytes * i, memory.get() + bytes * i + bytes / 2,
-                                    bytes / 2, cudaMemcpyDeviceToDevice, stream));
-        }));
-        read = {"read", read_graph.get(), launches, (double)bytes, {}};
-        copy = {"copy", copy_graph.get(), launches, (double)bytes, {}};
-    }
-
-    /* Bytes read plus written per second, of the better. */
-    double best() const
-    {
-        return read.gbps() > copy.gbps() ? read.gbps() : copy.gbps();
     }
 };
 
@@ -137,7 +80,7 @@ struct sides {
         all.emplace_back(new gpu_side{name, graphs.back().get(), launches, bytes, {}});
         error.push_back(err);
     }
-    void time(const run &r, plain *beside)
+    void time(const run &r, gpu_plain *beside)
     {
         std::vector<gpu_side *> in_turn;
         for (auto &side : all)
@@ -300,7 +243,7 @@ static void run_shape(run &r, const gpu_shape &shape)
     add_insertion(bed, last);
     double best;
     {
-        plain beside(r, s.full_bytes());
+        gpu_plain beside(r.card, s.full_bytes());
         full.time(r, &beside);
         best = beside.best();
         for (size_t i = 0; i < full.all.size(); i++)
@@ -309,7 +252,7 @@ static void run_shape(run &r, const gpu_shape &shape)
         report(r, s, beside.copy, best, NAN);
     }
     {
-        plain beside(r, s.recycled_bytes());
+        gpu_plain beside(r.card, s.recycled_bytes());
         recycled.time(r, &beside);
         for (size_t i = 0; i < recycled.all.size(); i++)
             report(r, s, *recycled.all[i], beside.best(), recycled.error[i]);

@@ -169,6 +169,17 @@ gpu_bed::gpu_bed(const gpu_shape &shape, const gpu_card &card) : s(shape)
     GPU(cudaDeviceSynchronize());
 }
 
+gpu_layer gpu_bed::layer(int number) const
+{
+    size_t row = (size_t)number * s.B * s.Hkv * row_bytes();
+    return {q.get() + number * queries * s.D,
+            out.get() + number * queries * s.D,
+            k.get() + number * kv_layer,
+            v.get() + number * kv_layer,
+            self_k.get() + row,
+            self_v.get() + row};
+}
+
 ra_decode_args gpu_bed::attention(int layer, enum gpu_keys by) const
 {
     bool compact = by == GPU_COMPACT, few = compact || by == GPU_GATHERED;
@@ -286,7 +297,7 @@ void gpu_bed::move(cudaStream_t stream) const
     GPU(ra_launch_move(s.rows(), s.D * (int)ra_dtype_bytes(s.dtype), a, stream));
 }
 
-void gpu_bed::insert(cudaStream_t stream) const
+void gpu_bed::insert(cudaStream_t stream, bool appends) const
 {
     ra_insert_args a = {};
     a.cache = {cache_n.get(), slot_pos.get(), queue.get(), queue_first.get(), queue_n.get(), s.K};
@@ -295,8 +306,8 @@ void gpu_bed::insert(cudaStream_t stream) const
     a.position = position.get();
     a.to_k = cr_k.get();
     a.to_v = cr_v.get();
-    a.full_k = k.get();
-    a.full_v = v.get();
+    a.full_k = appends ? k.get() : nullptr;
+    a.full_v = appends ? v.get() : nullptr;
     a.row_stride = s.L;
     a.n_rows = s.rows();
     a.Hkv = s.Hkv;
@@ -305,6 +316,19 @@ void gpu_bed::insert(cudaStream_t stream) const
     unsigned each = RA_INSERT_THREADS / 32;
     GPU(ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
                   stream, a));
+}
+
+static __global__ void add_one(int32_t *x, int n)
+{
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i < n)
+        ra_st(x + i, ra_ld(x + i) + 1);
+}
+
+void gpu_bed::advance(cudaStream_t stream) const
+{
+    int n = (int)position.count();
+    GPU(ra_launch(add_one, (unsigned)(n + 127) / 128, 128, 0, stream, position.get(), n));
 }
 
 void gpu_bed::cosine(cudaStream_t stream) const

@@ -46,6 +46,14 @@ struct gpu_way {
     bool logits, scores_alone, early;
 };
 
+/* Where a layer's operands are, of all sequences. */
+struct gpu_layer {
+    float *q;              /* [B][Hq][D] */
+    const float *out;      /* [B][Hq][D] */
+    void *k, *v;           /* [B][Hkv][L][D] */
+    void *self_k, *self_v; /* [B][Hkv][D] */
+};
+
 class gpu_bed
 {
   public:
@@ -53,6 +61,8 @@ class gpu_bed
 
     /* Bytes that a bed of this shape takes. */
     static double memory(const gpu_shape &shape);
+
+    gpu_layer layer(int number) const;
 
     /* Attention of one layer, or of all. */
     ra_decode_args attention(int layer, enum gpu_keys keys) const;
@@ -69,7 +79,10 @@ class gpu_bed
     /* C_r of all rows to that set. */
     void plan(cudaStream_t stream, int set) const;
     void move(cudaStream_t stream) const;
-    void insert(cudaStream_t stream) const;
+    /* Self of all rows into C_r, and into C_f unless it is there. */
+    void insert(cudaStream_t stream, bool appends = true) const;
+    /* Self of the next insertion is a position later. */
+    void advance(cudaStream_t stream) const;
     void cosine(cudaStream_t stream) const;
 
     /* Largest relative error of 64 outputs against f64 on the host; NaN where one is not written.

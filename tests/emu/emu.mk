@@ -49,7 +49,7 @@ build/emu/rattn-sim: $(B)/emu/rattn-sim
 	$(Q)mkdir -p $(@D) && cp -f $< $@
 .PHONY: emu test-emu emu-trials build-emu nvcc-tests nvcc-check
 emu: build/emu/rattn-sim ## build/emu/rattn-sim: its cuda backend runs on the host
-build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/emu/bench_gpu)
+build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/emu/bench_gpu $(B)/emu/bench_step)
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 TRIAL ?= .

@@ -108,12 +108,18 @@ rivals() { # TIER
         --seconds "$PART_SECONDS" --out "$OUT/rivals-$1.json"
 }
 
+# cuBLAS comes with torch where it comes with nothing else.
+step() {
+    RA_CUBLAS=${RA_CUBLAS:-$(find / -xdev -name 'libcublas.so.1[23]' -size +1M 2>/dev/null | head -n 1)} \
+        "$programs/bench_step" --seconds "$PART_SECONDS" --out "$OUT/step.json" ${DRY:+--dry}
+}
+
 sanitize() {
     [ -z "$DRY" ] || return 0
     OUT=$(mktemp -d) TOOL_SECONDS=$((PART_SECONDS / 8)) PROGRAMS="" tests/gpu/run.sh
 }
 
-export -f unpack card tests replay bench rivals sanitize
+export -f unpack card tests replay bench rivals step sanitize
 export B DRY programs python sample
 part unpack 200 bash -c unpack
 part card 30 bash -c card
@@ -122,6 +128,7 @@ part replay 90 bash -c replay
 part core 120 bash -c "bench core"
 part batch 90 bash -c "bench batch"
 part rivals 90 bash -c "rivals core"
+part step 100 bash -c step
 part sanitize 120 bash -c sanitize
 part grid 60 bash -c "bench grid"
 say "$passed passed, $failed failed, $skipped skipped"

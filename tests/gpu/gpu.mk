@@ -3,7 +3,8 @@
 # kernels/cuda, build/gpu/X a program; cudart and the C++ library are within it, so that it runs
 # where only the driver is.
 GPU_ARCH  ?= 90
-GPU_BENCH := bench_gpu gpu gpu_bed gpu_check
+GPU_BENCH := gpu gpu_bed gpu_check gpu_plain
+GPU_STEP  := step_check step_gemm step_model step_operations
 # Kernels that are templates are launched from other sources than those that hold them.
 GPU_FLAGS = -std=c++17 -O3 -lineinfo -gencode arch=compute_$(GPU_ARCH),code=sm_$(GPU_ARCH) \
             -static-global-template-stub=false -I.
@@ -30,25 +31,32 @@ build/gpu/c/%.o: %.c
 	$(Q)mkdir -p $(@D) && $(CC) -std=c17 -O2 -D_GNU_SOURCE -I. -c -o $@ $<
 build/gpu/base.a: build/gpu/c/sim/model.o build/gpu/c/sim/base/error.o build/gpu/c/sim/base/half.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
-build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,$(GPU_BENCH)) build/gpu/kernels.a build/gpu/base.a
+build/gpu/bench_gpu: $(patsubst %,build/gpu/kernels/bench/%.o,bench_gpu $(GPU_BENCH)) build/gpu/kernels.a build/gpu/base.a
+	$(Q)$(GPU_LINK) -ldl
+build/gpu/bench_step: $(patsubst %,build/gpu/kernels/bench/%.o,bench_step $(GPU_STEP) $(GPU_BENCH)) build/gpu/kernels.a build/gpu/base.a
 	$(Q)$(GPU_LINK) -ldl
 
 # The benchmark as the emulation runs it: DRY=1.
-$(B)/emu/bench_gpu: $(GPU_BENCH:%=$(B)/emu/kernels/bench/%.cu.o) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+$(B)/emu/bench_gpu: $(patsubst %,$(B)/emu/kernels/bench/%.cu.o,bench_gpu $(GPU_BENCH)) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+	@echo "  LD    $@"
+	$(Q)$(EMU_LINK)
+$(B)/emu/bench_step: $(patsubst %,$(B)/emu/kernels/bench/%.cu.o,bench_step $(GPU_STEP) $(GPU_BENCH)) $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	@echo "  LD    $@"
 	$(Q)$(EMU_LINK)
 
 .PHONY: build-gpu test-gpu need-nvcc
 need-nvcc:
 	$(if $(NVCC),@:,@echo "programs for a card need nvcc in PATH"; exit 1)
-build-gpu: need-nvcc build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) ## tests and benchmark for a card: build/gpu
+build-gpu: need-nvcc build/gpu/card build/gpu/bench_gpu build/gpu/bench_step $(GPU_TESTS) ## tests and benchmarks for a card: build/gpu
 # The product for a machine without its libraries, beside the cuda backend.
 build/gpu/rattn-sim: $(CLIO) $(LIB)
 	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -o $@ $^ -Wl,-Bstatic $(PKG_LIBS) -Wl,-Bdynamic -lm -pthread
 build/gpu/librattn_cuda.so: build/librattn_cuda.so
 	$(Q)cp -f $< $@
-GPU_PACKED := build/gpu/card build/gpu/bench_gpu $(GPU_TESTS) build/gpu/rattn-sim build/gpu/librattn_cuda.so
-.PHONY: bench-gpu gpu-bundle gpu-day
+GPU_PACKED := build/gpu/card build/gpu/bench_gpu build/gpu/bench_step $(GPU_TESTS) build/gpu/rattn-sim build/gpu/librattn_cuda.so
+.PHONY: bench-gpu bench-step gpu-bundle gpu-day
+bench-step: need-nvcc build/gpu/bench_step ## whole decode steps timed on a card: build/gpu/out
+	$(Q)mkdir -p build/gpu/out && build/gpu/bench_step --out build/gpu/out/step.json
 bench-gpu: build-gpu ## our kernels timed on a card: build/gpu/out
 	$(Q)mkdir -p build/gpu/out && for tier in core batch grid; do \
 	  build/gpu/bench_gpu --tier $$tier --out build/gpu/out/$$tier.json || exit; done
