@@ -41,7 +41,7 @@ struct ra_replay_config {
     int page, batch; /* as in struct ra_backend_config */
     enum ra_scores_mode scores;
     enum ra_select_mode select;
-    bool early, no_graph; /* as in struct ra_backend_config */
+    bool early, no_graph, between; /* as in struct ra_backend_config */
     int n_threads;        /* 0: one per processor */
     int repeats;          /* timed repeats, >= 1 */
     int32_t first_step;   /* steps before it bring the caches to their state, uncounted */

@@ -186,6 +186,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     if (config->backend->play) {
         json_object_set_new(object, "select", json_string(select_names[config->select]));
         json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page",
                             config->page ? json_integer(config->page) : json_null());
     }

@@ -119,6 +119,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .select = config->select,
         .early = config->early,
         .no_graph = config->no_graph,
+        .between = config->between,
         .n_threads = config->n_threads,
         .on_step = ra_range_enabled() ? range_of_played_step : NULL};
 }
@@ -422,7 +423,7 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
                 (double)(shape->P + shape->run_steps) * (double)shape->model->Hkv *
                 (double)ra_model_row_bytes(shape->model);
     size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
-    result->is_cache_resident = kv <= (double)cache;
+    result->is_cache_resident = kv <= (double)cache && !config->between;
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
     return RA_OK;
 }

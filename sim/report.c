@@ -124,6 +124,13 @@ static double copies_of(const json_t *row)
     return n > 1 ? n : 1;
 }
 
+/* What was read between layers; results of earlier versions do not say. */
+static const char *between_of(const json_t *row)
+{
+    const char *between = text_of(row, "between");
+    return *between ? between : "none";
+}
+
 /* Rows of one table have these in common: times of two methods never share a column. */
 static bool same_table(const json_t *a, const json_t *b)
 {
@@ -136,7 +143,7 @@ static bool same_table(const json_t *a, const json_t *b)
     double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
     return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
            number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
-           copies_of(a) == copies_of(b) &&
+           copies_of(a) == copies_of(b) && strcmp(between_of(a), between_of(b)) == 0 &&
            (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
 }
 
@@ -302,6 +309,8 @@ static void put_notes(const struct table *table, const json_t *row, bool is_time
         snprintf(part, sizeof part, "time: %s per step, attention of all replayed layers",
                  text_of(json_object_get(row, "attention_ns"), "method"));
         put_part(&line, part);
+        if (strcmp(between_of(row), "none") != 0)
+            put_part(&line, "caches as cold as in a model");
         double repeats = number_of(row, "repeats", NULL);
         if (repeats > 1) {
             snprintf(part, sizeof part, "median of %.0f repeats", repeats);

@@ -365,6 +365,7 @@ static enum ra_status cuda_append(void *self, int layer, const void *k, const vo
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_cuda_layer *to = &cuda->layers[layer];
     size_t bytes = (size_t)cuda->model.Hkv * cuda->row_bytes;
+    RA_TRY(ra_cuda_begin_layer(cuda, err));
     if (to->rows >= cuda->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got one more",
                        layer, (int)cuda->config.max_rows);

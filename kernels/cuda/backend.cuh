@@ -105,6 +105,10 @@ struct ra_cuda {
     struct ra_cuda_pair<double> cosine;             /* [B] */
     int32_t *fires;                                 /* [B] */
 
+    char *filler; /* read between layers */
+    size_t filler_bytes;
+    uint32_t *never;
+
     struct ra_cuda_recording recording;
 };
 
@@ -128,6 +132,9 @@ enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const r
 /* Something else than a launch that the streams do. */
 enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
                                const std::function<cudaError_t()> &run, struct ra_error *err);
+
+/* A layer's part of the recorded step begins: what is between comes before it. */
+enum ra_status ra_cuda_begin_layer(struct ra_cuda *cuda, struct ra_error *err);
 
 /* Room among the recorded operands, with this one n times in line; NULL, and counted, unless a
  * recording is on. */

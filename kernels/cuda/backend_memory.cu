@@ -190,6 +190,8 @@ static void lay_out(struct ra_cuda *cuda, arenas &at)
     cuda->fires = at.card.take<int32_t>(B);
     if (cuda->cap > 0)
         lay_out_choice(cuda, at);
+    cuda->filler = at.card.take<char>(cuda->filler_bytes);
+    cuda->never = at.card.take<uint32_t>(1);
     lay_out_slots(cuda, at);
     for (int layer = 0, slot = 0; layer < cuda->config.n_layers; layer++)
         lay_out_layer(cuda, layer, cuda->config.window[layer] == 0 ? slot++ : -1, at);
@@ -202,12 +204,21 @@ static int sms()
     return n > 0 ? n : 1;
 }
 
+/* Twice the L2 in any case; and four times between two uses of a line, a step apart. */
+static size_t filler_bytes(const struct ra_backend_config *config)
+{
+    int cache = 0;
+    cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, 0);
+    return config->between && cache > 0 ? (config->n_layers > 1 ? 2 : 4) * (size_t)cache : 0;
+}
+
 static struct ra_cuda shape_of(const struct ra_backend_config *config)
 {
     struct ra_cuda shape = {};
     shape.config = *config;
     shape.model = *config->model;
     shape.cap = config->max_retained;
+    shape.filler_bytes = filler_bytes(config);
     shape.B = config->batch > 1 ? config->batch : 1;
     shape.rows = shape.B * shape.model.Hkv;
     shape.row_bytes = (size_t)shape.model.D * ra_dtype_bytes(shape.model.dtype);

@@ -6,6 +6,7 @@
  * produced is fetched after the last ended.
  */
 #include "kernels/cuda/backend.cuh"
+#include "kernels/cuda/between.cuh"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,9 @@ void ra_cuda_recording_close(struct ra_cuda *cuda)
         cudaGraphExecDestroy(step);
     for (cudaEvent_t mark : r.marks)
         cudaEventDestroy(mark);
+    for (const std::vector<cudaEvent_t> &span : r.spans)
+        for (cudaEvent_t mark : span)
+            cudaEventDestroy(mark);
     if (r.is_capturing) {
         cudaGraph_t unfinished = NULL;
         cudaStreamEndCapture(cuda->stream, &unfinished);
@@ -148,6 +152,32 @@ enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err)
     return RA_OK;
 }
 
+/* A layer's part begins or ends here, in each play. */
+static enum ra_status mark_span(struct ra_cuda *cuda, struct ra_error *err)
+{
+    cudaEvent_t mark = NULL;
+    RA_TRY(ra_cuda_done(cudaEventCreate(&mark), "make an event", err));
+    cuda->recording.spans.back().push_back(mark);
+    unsigned flags = cuda->config.no_graph ? cudaEventRecordDefault : cudaEventRecordExternal;
+    cudaStream_t stream = cuda->stream;
+    return ra_cuda_between(
+        cuda, "mark a layer", [=] { return cudaEventRecordWithFlags(mark, stream, flags); }, err);
+}
+
+enum ra_status ra_cuda_begin_layer(struct ra_cuda *cuda, struct ra_error *err)
+{
+    if (!cuda->config.between || !cuda->recording.is_open)
+        return RA_OK;
+    if (!cuda->recording.spans.back().empty())
+        RA_TRY(mark_span(cuda, err));
+    const char *from = cuda->filler;
+    uint64_t n = cuda->filler_bytes / 16;
+    uint32_t *never = cuda->never;
+    auto launch = [=](cudaStream_t stream) { return ra_launch_between(from, n, never, stream); };
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"read between layers", launch, false}, err));
+    return mark_span(cuda, err);
+}
+
 static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
@@ -156,6 +186,8 @@ static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
     if (!r.is_open)
         return RA_OK;
     RA_TRY(ra_cuda_settle(cuda, err));
+    if (!r.spans.back().empty())
+        RA_TRY(mark_span(cuda, err));
     r.is_open = false;
     r.n_steps++;
     if (!r.is_capturing)
@@ -186,6 +218,7 @@ enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
     RA_TRY(add_mark(cuda, err));
     cuda->ahead = RA_CUDA_NO_KERNEL;
     r.is_open = true;
+    r.spans.emplace_back();
     if (cuda->config.no_graph) {
         r.lists.emplace_back();
         return RA_OK;
@@ -278,6 +311,21 @@ static enum ra_status keep_first(struct ra_cuda *cuda, struct ra_error *err)
     return RA_OK;
 }
 
+/* The whole step, or its layers' parts without what is between. */
+static enum ra_status step_ms(const ra_cuda_recording &r, size_t i, double *ms,
+                              struct ra_error *err)
+{
+    std::vector<cudaEvent_t> whole = {r.marks[i], r.marks[i + 1]};
+    const std::vector<cudaEvent_t> &parts = r.spans[i].empty() ? whole : r.spans[i];
+    for (size_t part = 0; part + 1 < parts.size(); part += 2) {
+        float each = 0;
+        RA_TRY(ra_cuda_done(cudaEventElapsedTime(&each, parts[part], parts[part + 1]),
+                            "read a step's time", err));
+        *ms += (double)each;
+    }
+    return RA_OK;
+}
+
 enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
                             struct ra_error *err)
 {
@@ -297,10 +345,9 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
                         "copy from the card", err));
     RA_TRY(ra_cuda_done(cudaStreamSynchronize(cuda->stream), "run the steps", err));
     for (size_t i = 0; i < (size_t)r.n_steps; i++) {
-        float ms = 0;
-        RA_TRY(ra_cuda_done(cudaEventElapsedTime(&ms, r.marks[i], r.marks[i + 1]),
-                            "read a step's time", err));
-        times[i].event_ns = (uint64_t)((double)ms * 1e6 + 0.5);
+        double ms = 0;
+        RA_TRY(step_ms(r, i, &ms, err));
+        times[i].event_ns = (uint64_t)(ms * 1e6 + 0.5);
     }
     *out = r.outputs.host;
     return keep_first(cuda, err);

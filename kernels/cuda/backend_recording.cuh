@@ -53,6 +53,8 @@ struct ra_cuda_recording {
     int n_steps;                        /* closed */
     std::vector<cudaGraphExec_t> steps;
     std::vector<std::vector<ra_cuda_recorded>> lists;
+    /* Of each step: where a layer's part begins and ends, in turn, if something is between them. */
+    std::vector<std::vector<cudaEvent_t>> spans;
     std::vector<cudaEvent_t> marks; /* before each step, and after the last */
     std::deque<std::vector<int32_t>>
         choices; /* of `select`: for each KV head a count, then so many */

@@ -15,7 +15,7 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache, select, page;
+    int profile, scores, cache, select, page, between;
     struct ra_option_range steps;
     int64_t repeat, threads, batch;
     bool no_quality, by_type, dry_run, force, pdl, no_graph;
@@ -139,9 +139,12 @@ static const struct ra_option options[] = {
      .argument = "N",
      .absent = "timing of more layers than were recorded"},
     {.name = "between",
-     .kind = RA_OPTION_TEXT,
+     .kind = RA_OPTION_CHOICE,
+     FIELD(between),
      .argument = "WHAT",
-     .absent = "filler traffic between layers"},
+     .choices = "auto|model|none",
+     .fallback = "auto",
+     .help = "cuda: what is read, untimed, between layers; auto: as in a model on a GPU"},
     {.name = "granularity", LATER("WHAT", "GPU profiling")},
     {.name = "counters", LATER("LIST", "GPU profiling")},
     {.name = "select",
@@ -283,7 +286,8 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     } given[] = {{"--pdl", v->pdl},
                  {"--no-graph", v->no_graph},
                  {"--page", v->page > 0},
-                 {"--batch", v->batch > 1}};
+                 {"--batch", v->batch > 1},
+                 {"--between", v->between == 1}};
     for (size_t i = 0; i < sizeof given / sizeof *given && !backend->play; i++)
         if (given[i].is_given)
             return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
@@ -325,6 +329,8 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
     RA_TRY(pick_backend(v->backend, &job->config.backend, err));
     RA_TRY(check_backend(v, job->config.backend, err));
     const char *method = job->config.backend->method;
+    bool is_card = method && strcmp(method, "cuda-event") == 0;
+    job->config.between = v->between == 1 || (v->between == 0 && is_card);
     if (v->repeat == 0)
         job->config.repeats = method && strcmp(method, "synthetic") == 0 ? 1 : 3;
     RA_TRY(parse_policies(&v->policies, job, err));

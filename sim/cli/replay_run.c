@@ -71,6 +71,7 @@ static char *config_json(const struct ra_replay_config *config)
     if (config->backend->play) {
         json_object_set_new(object, "select", json_string(select_names[config->select]));
         json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page", json_integer(config->page));
         json_object_set_new(object, "batch", json_integer(config->batch));
     }

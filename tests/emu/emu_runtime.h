@@ -66,6 +66,8 @@ struct cudaDeviceProp {
 #define cudaStreamDefault 0u
 #define cudaStreamNonBlocking 1u
 #define cudaEventDefault 0u
+#define cudaEventRecordDefault 0u
+#define cudaEventRecordExternal 1u
 #define cudaEventBlockingSync 1u
 #define cudaEventDisableTiming 2u
 #define cudaStreamLegacy ((cudaStream_t)1)
@@ -100,6 +102,8 @@ cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = 0);
+/* cudaEventRecordExternal, of a stream that is captured: each launch of the graph records it. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);

@@ -86,6 +86,34 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     [[ $stderr == *"--page: expected --backend cuda beside it, got cpu"* ]]
 }
 
+@test "between layers: read in every step, and no part of its time" {
+    local trace=synth:case=integer,D=64,P=40,N=4,layers=3 how
+    local policies=(-p full -p recycled:k=8,stride=2)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    for how in "--no-graph" "--pdl --select side" ""; do
+        rm -f cold.db warm.db
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --between model --db cold.db --format json --check cpu.json >cold.json
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --db warm.db --format json >warm.json
+        # twice the 4 MiB of this card's L2 before each of three layers of a step
+        local sum="select sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id
+            join scope s on s.id = v.scope_id where s.step >= 0 and m.name = "
+        [ $(($(sqlite3 cold.db "$sum 'launches'" | cut -d. -f1) - $(sqlite3 warm.db "$sum 'launches'" | cut -d. -f1))) -eq 24 ]
+        [ $(($(sqlite3 cold.db "$sum 'global_load_bytes'" | cut -d. -f1) - $(sqlite3 warm.db "$sum 'global_load_bytes'" | cut -d. -f1))) -eq $((24 * 8 << 20)) ]
+    done
+    json 'all(x["between"] == "model" for x in d)' <cold.json | grep -qx True
+    json 'all(x["between"] == "none" for x in d)' <warm.json | grep -qx True
+    # reading 192 MiB takes this machine seconds, attention to 40 keys does not
+    run -0 sqlite3 cold.db "select min(2 * e.event_us * 1000 < host_s) from scope_exec e join scope s on s.id = e.scope_id
+        join (select pass_id, (max(host_end_ns) - min(host_start_ns)) * 1.0 / 5 host_s from scope_exec group by 1) h
+        on h.pass_id = e.pass_id where s.step >= 0"
+    [ "$output" = 1 ]
+    "$emulated" report cold.db | grep -q "caches as cold as in a model"
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --between model
+    [[ $stderr == *"--between: expected --backend cuda beside it, got cpu"* ]]
+}
+
 @test "a batch: copies with memory of their own through every operation, quality counted once" {
     local trace=synth:case=integer,D=64,P=60,N=12,layers=3 how
     local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,sim=0.9

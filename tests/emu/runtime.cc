@@ -250,6 +250,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return ra_emu_result(cudaSuccess);
 }
 
+static void happen(cudaEvent_t event, uint64_t number)
+{
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    event->done = number;
+    event->ms = std::chrono::duration<double, std::milli>(now).count();
+}
+
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
 {
     RA_EMU_ENTER();
@@ -263,14 +270,22 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
         return ra_emu_result(cudaSuccess);
     }
     uint64_t number = ++event->recorded;
-    return ra_emu_result(
-        push(stream, {[event, number] {
-                          event->done = number;
-                          event->ms = std::chrono::duration<double, std::milli>(
-                                          std::chrono::steady_clock::now().time_since_epoch())
-                                          .count();
-                      },
-                      NULL, 0}));
+    return ra_emu_result(push(stream, {[event, number] { happen(event, number); }, NULL, 0}));
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t handle, unsigned flags)
+{
+    if (flags == cudaEventRecordDefault)
+        return cudaEventRecord(event, handle);
+    RA_EMU_ENTER();
+    cudaStream_t stream = resolve(handle);
+    if (!stream || !events.count(event))
+        return ra_emu_result(cudaErrorInvalidResourceHandle);
+    if (flags != cudaEventRecordExternal || !stream->capture)
+        return ra_emu_result(cudaErrorInvalidValue);
+    auto record = [event] { happen(event, ++event->recorded); };
+    append(stream->capture, stream, record, -1);
+    return ra_emu_result(cudaSuccess);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned)

@@ -226,6 +226,38 @@ static void the_legacy_stream_waits_for_blocking_ones(void **state)
     close_two(&s);
 }
 
+/* Each launch of the graph records them anew; what else happens in between does not count. */
+static void a_graph_tells_when(void **state)
+{
+    (void)state;
+    struct two_streams s = open_two(cudaStreamNonBlocking);
+    cudaEvent_t end;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    float ms = -1, again = -1;
+    OK(cudaEventCreate(&end));
+    REFUSED(cudaErrorInvalidValue, cudaEventRecordWithFlags(end, s.a, cudaEventRecordExternal));
+    OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal));
+    OK(cudaEventRecordWithFlags(s.event, s.a, cudaEventRecordExternal));
+    OK(ra_launch(put, dim3(1), dim3(1), 0, s.a, s.x, 1));
+    OK(cudaEventRecordWithFlags(end, s.a, cudaEventRecordExternal));
+    OK(cudaStreamEndCapture(s.a, &graph));
+    OK(cudaGraphInstantiate(&exec, graph, 0));
+    REFUSED(cudaErrorInvalidResourceHandle, cudaEventElapsedTime(&ms, s.event, end));
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        ra_emu_seed(seed);
+        OK(cudaGraphLaunch(exec, s.a));
+        OK(cudaStreamSynchronize(s.a));
+        OK(cudaEventElapsedTime(&ms, s.event, end));
+        OK(cudaEventElapsedTime(&again, s.event, end));
+        assert_true(ms >= 0 && ms == again);
+    }
+    OK(cudaGraphExecDestroy(exec));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaEventDestroy(end));
+    close_two(&s);
+}
+
 static void events_tell_when(void **state)
 {
     (void)state;
@@ -399,6 +431,7 @@ int main(void)
         cmocka_unit_test(what_is_not_waited_for_comes_late_in_some_schedule),
         cmocka_unit_test(the_legacy_stream_waits_for_blocking_ones),
         cmocka_unit_test(events_tell_when),
+        cmocka_unit_test(a_graph_tells_when),
         cmocka_unit_test(graphs_replay_what_streams_were_told),
         cmocka_unit_test(captures_refuse_what_cards_refuse),
         cmocka_unit_test(launches_that_no_card_takes_are_refused),

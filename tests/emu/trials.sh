@@ -48,7 +48,7 @@ TABLE
 # One type of a template suffices: tests of the others pass or not as before.
 reach() { # FILE
     case $1 in
-    */decode.cuh) sources=tests/emu/test_decode.cu tests=test_decode ;;
+    */decode*.cuh) sources=tests/emu/test_decode.cu tests=test_decode ;;
     */score.cuh) sources=kernels/cuda/score_f16.cu tests=test_score ;;
     */select.cu | */order.cu) sources=$1 tests=test_select ;;
     */refresh.cu) sources=$1 tests=test_refresh ;;

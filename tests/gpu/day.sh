@@ -70,28 +70,32 @@ tests() {
     OUT=$(mktemp -d) TOOLS="" PROGRAM_SECONDS=$PART_SECONDS tests/gpu/run.sh
 }
 
-# The product on the card: checked step by step, then timed as graphs, each way of choosing.
+# The product on the card: checked step by step, then timed, each way of choosing and launching.
 replay() {
-    local few=() how
-    [ -z "$DRY" ] || few=(--layers 9 --steps 0..15)
+    local few=() how i=0
+    local ways=("" "--select inline" "--select side" --pdl --no-graph "--between none" "--cache gather"
+        "--batch 8" "--batch 8 --page 16 --pdl")
+    [ -z "$DRY" ] || { few=(--layers 9 --steps 0..15) ways=("" --pdl "--batch 2 --page 16"); }
     [ -x "$programs/rattn-sim" ] || { echo "no $programs/rattn-sim: not packed"; return 3; }
-    for how in deferred inline side; do
+    for how in "${ways[@]}"; do
+        # shellcheck disable=SC2086
         "$programs/rattn-sim" replay "$sample" -p full -p recycled:k=256,stride=16 \
             -p recycled:k=256,stride=16,attend=after -p streaming:k=256 "${few[@]}" \
-            --backend cuda --select "$how" -q --format json >"$OUT/replay-$how.json" || return
-        python3 - "$how" "$OUT/replay-$how.json" <<'END'
+            --backend cuda $how -q --format json >"$OUT/replay-$i.json" || return
+        python3 - "$how" "$OUT/replay-$i.json" <<'END'
 import json, sys
 for run in json.load(open(sys.argv[2])):
     ns = run["attention_ns"]
-    print("%-9s %-46s %9.1f us a step, p99 %9.1f, speed-up %s, kernel_err %.2g, %s" % (
+    print("%-28s %-46s %9.1f us a step, p99 %9.1f, speed-up %s, kernel_err %.2g, %s" % (
         sys.argv[1], run["policy"][:46], ns["per_step_mean"] / 1e3, ns["p99"] / 1e3,
         run["speedup_attention"] and round(run["speedup_attention"], 3), run["kernel_err"]["max"],
         ns["method"]))
 END
+        i=$((i + 1))
     done
     python3 - "$OUT" <<'END'
-import json, os, sys
-names = [os.path.join(sys.argv[1], "replay-%s.json" % how) for how in ("deferred", "inline", "side")]
+import glob, json, os, sys
+names = sorted(glob.glob(os.path.join(sys.argv[1], "replay-*.json")))
 json.dump([run for name in names for run in json.load(open(name))],
           open(os.path.join(sys.argv[1], "replay.json"), "w"), indent=1)
 for name in names:
