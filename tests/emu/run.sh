@@ -17,14 +17,43 @@ address) seeds=1 ;;
 thread) seeds="0 1" tests="test_kernels test_runtime test_race" ;; # see emu.mk
 esac
 
-# --- test programs: cmocka's counts, or a last line like this script's ---------------------------
-# As many at a time as there are processors.
-# shellcheck disable=SC2016 # the inner shell expands
-for name in $tests; do
-    for seed in $seeds; do echo "$name $seed"; done
-done | xargs -P "$(nproc)" -L 1 bash -c \
-    'RA_EMU_SEED=$3 "$0/$2" >"$1/$2.$3" 2>&1; echo $? >"$1/$2.$3.status"' "$B/emu" "$runs"
+# --- everything that takes time, as many at a time as there are processors ----------------------------
+# Whole recordings where no sanitizer watches: it would take minutes.
+others=""
+case $mode in
+plain) others="product.bats day nvcc modes.bats" only=. ;;
+address) others="product.bats" only='integer|what a full step|room' ;;
+*) only= ;;
+esac
+if [ -n "$others" ] && ! command -v bats >/dev/null; then
+    echo "the product's tests need bats: run ./bootstrap"
+    exit 1
+fi
 
+# Its status to $runs/NAME.SEED.status, its words beside it.
+job() { # NAME SEED
+    local said=$runs/$1.$2
+    case $1 in
+    *.bats) RATTN_EMU="$B/emu/rattn-sim" bats --tap -f "$only" "tests/emu/$1" >"$said" 2>&1 ;;
+    day) DRY=1 OUT=$runs/day B=$B tests/gpu/day.sh >"$said" 2>&1 ;;
+    nvcc) make -s nvcc-tests >"$said" 2>&1 ;;
+    *) RA_EMU_SEED=$2 "$B/emu/$1" >"$said" 2>&1 ;;
+    esac
+    echo $? >"$said.status"
+}
+export -f job
+export B runs only
+# shellcheck disable=SC2016 # the inner shell expands
+{
+    for name in $others; do
+        [ "$name" = nvcc ] && ! command -v nvcc >/dev/null || echo "$name 0"
+    done
+    for name in $tests; do
+        for seed in $seeds; do echo "$name $seed"; done
+    done
+} | xargs -P "$(nproc)" -L 1 bash -c 'job "$0" "$1"'
+
+# --- test programs: cmocka's counts, or a last line like this script's ---------------------------
 add_run() { # NAME SEED
     local status last p=0 f=0 s=0 said=$runs/$1.$2
     status=$(cat "$said.status")
@@ -48,45 +77,49 @@ for name in $tests; do
     for seed in $seeds; do add_run "$name" "$seed"; done
 done
 
-# --- the product, its cuda backend on the host -------------------------------------------------------
-# Whole recordings where no sanitizer watches: it would take minutes.
-case $mode in
-plain) only=. ;;
-address) only='integer|what a full step|room' ;;
-*) only= ;;
-esac
-if [ -n "$only" ] && ! command -v bats >/dev/null; then
-    echo "the product's tests need bats: run ./bootstrap"
-    failed=$((failed + 1))
-elif [ -n "$only" ]; then
-    RATTN_EMU="$B/emu/rattn-sim" bats --tap -f "$only" tests/emu/product.bats >"$log" 2>&1
-    passed=$((passed + $(grep -c '^ok ' "$log"))) f=$(grep -c '^not ok ' "$log")
-    if [ "$f" -gt 0 ] || ! grep -q '^ok ' "$log"; then
-        cat "$log"
+# --- the product, its cuda backend on the host; the day of a card, without one ------------------------
+add_bats() { # NAME
+    local said=$runs/$1.0 f
+    passed=$((passed + $(grep -c '^ok ' "$said"))) f=$(grep -c '^not ok ' "$said")
+    if [ "$f" -gt 0 ] || ! grep -q '^ok ' "$said" || [ "$(cat "$said.status")" -ne 0 ]; then
+        cat "$said"
         failed=$((failed + (f > 0 ? f : 1)))
     fi
-fi
+}
 
-# --- the day of a card, without one --------------------------------------------------------------------
+add_one() { # COMMAND...: passes by its status; $log is what to show
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        cat "$log"
+        failed=$((failed + 1))
+    fi
+}
+
+went_well() { # NAME
+    cp "$runs/$1.0" "$log"
+    [ "$(cat "$runs/$1.0.status")" -eq 0 ]
+}
+
+# A variable that is set but empty once made a card's day measure the dry sizes: only the option asks
+# for them. The true ones do not fit here.
+true_sizes() {
+    DRY="" RA_EMU_MEMORY=1000000000 "$B/emu/bench_gpu" --out "$runs/true.json" >"$log" 2>&1 &&
+        grep -q 'n/a: needs' "$log" && [ ! -s "$runs/true.json" ]
+}
+
+few_files() { # of a day: what it makes on the way is gone
+    find "$runs/day" -type f >"$log"
+    [ "$(wc -l <"$log")" -le 9 ]
+}
+
+for name in $others; do
+    case $name in *.bats) add_bats "$name" ;; esac
+done
 if [ "$mode" = plain ]; then
-    day=$(mktemp -d)
-    if DRY=1 OUT=$day B=$B tests/gpu/day.sh >"$log" 2>&1 && [ "$(find "$day" -type f | wc -l)" -le 9 ]; then
-        passed=$((passed + 1))
-    else
-        cat "$log"
-        ls "$day"
-        failed=$((failed + 1))
-    fi
-    # A variable that is set but empty once made a card's day measure the dry sizes: only the option
-    # asks for them. The true ones do not fit here.
-    if DRY="" RA_EMU_MEMORY=1000000000 "$B/emu/bench_gpu" --out "$day/true.json" >"$log" 2>&1 &&
-        grep -q 'n/a: needs' "$log" && [ ! -s "$day/true.json" ]; then
-        passed=$((passed + 1))
-    else
-        cat "$log"
-        failed=$((failed + 1))
-    fi
-    rm -rf "$day"
+    add_one went_well day
+    add_one few_files
+    add_one true_sizes
 fi
 
 # --- faults ----------------------------------------------------------------------------------------
@@ -158,16 +191,11 @@ follow-end      |ended without waiting|ended without|ended without|ended without
 TABLE
 
 # --- the same sources by the compiler they are for ----------------------------------------------------
-if [ "$mode" != plain ]; then
-    :
-elif ! command -v nvcc >/dev/null; then
+if [ "$mode" = plain ] && ! command -v nvcc >/dev/null; then
     echo "no nvcc: CUDA sources not compiled for a card"
     skipped=$((skipped + 1))
-elif make -s nvcc-tests >"$log" 2>&1; then
-    passed=$((passed + 1))
-else
-    cat "$log"
-    failed=$((failed + 1))
+elif [ "$mode" = plain ]; then
+    add_one went_well nvcc
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

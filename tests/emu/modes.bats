@@ -1,0 +1,103 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# The ways in which the product's cuda backend launches steps and keeps caches, run on the host: each
+# must give the cpu backend's sets and counts, as product.bats tells.
+
+load ../cli/common
+
+emu() { # ARGUMENTS of replay: by the emulated card
+    "$emulated" replay "$@" --backend cuda --repeat 1 -q
+}
+
+setup_file() {
+    emulated=$(realpath "${RATTN_EMU:-$BATS_TEST_DIRNAME/../../build/emu/rattn-sim}")
+    export emulated
+}
+
+@test "launch by launch, and each before the one ahead has ended: nothing is read too early" {
+    local trace=synth:case=integer,D=64,P=64,N=10
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,attend=after
+        -p recycled:k=12,stride=4,sim=0.9 -p oracle:k=12 -p streaming:k=12)
+    local what how
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        for how in "--no-graph --select side" "--pdl" "--pdl --select inline" "--pdl --select side" \
+            "--pdl --no-graph"; do
+            # shellcheck disable=SC2086
+            emu "$trace" "${policies[@]}" $what $how --format json --check cpu.json >cuda.json
+        done
+    done
+    json 'sorted({(x["launch_mode"], x["pdl"]) for x in d})' <cuda.json | grep -qx "\[('stream', True)\]"
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --pdl
+    [[ $stderr == *"--pdl: expected --backend cuda beside it, got cpu"* ]]
+}
+
+@test "C_f in pages that are in no order: the same rows, appended, attended to, scored, moved" {
+    local trace=synth:case=integer,D=64,P=90,N=24,layers=3 what
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,attend=after
+        -p oracle:k=12 -p streaming:k=12)
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $what --page 16 --format json --check cpu.json >cuda.json
+    done
+    json 'all(x["page"] == 16 for x in d)' <cuda.json | grep -qx True
+    emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --page 16
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --page 16
+    [[ $stderr == *"--page: expected --backend cuda beside it, got cpu"* ]]
+}
+
+@test "between layers: read in every step, and no part of its time" {
+    local trace=synth:case=integer,D=64,P=40,N=4,layers=3 how
+    local policies=(-p full -p recycled:k=8,stride=2)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    for how in "--no-graph" "--pdl --select side" ""; do
+        rm -f cold.db warm.db
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --between model --db cold.db --format json --check cpu.json >cold.json
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --db warm.db --format json >warm.json
+        # twice the 4 MiB of this card's L2 before each of three layers of a step
+        local sum="select sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id
+            join scope s on s.id = v.scope_id where s.step >= 0 and m.name = "
+        [ $(($(sqlite3 cold.db "$sum 'launches'" | cut -d. -f1) - $(sqlite3 warm.db "$sum 'launches'" | cut -d. -f1))) -eq 24 ]
+        [ $(($(sqlite3 cold.db "$sum 'global_load_bytes'" | cut -d. -f1) - $(sqlite3 warm.db "$sum 'global_load_bytes'" | cut -d. -f1))) -eq $((24 * 8 << 20)) ]
+    done
+    json 'all(x["between"] == "model" for x in d)' <cold.json | grep -qx True
+    json 'all(x["between"] == "none" for x in d)' <warm.json | grep -qx True
+    # reading 192 MiB takes this machine seconds, attention to 40 keys does not
+    run -0 sqlite3 cold.db "select min(2 * e.event_us * 1000 < host_s) from scope_exec e join scope s on s.id = e.scope_id
+        join (select pass_id, (max(host_end_ns) - min(host_start_ns)) * 1.0 / 5 host_s from scope_exec group by 1) h
+        on h.pass_id = e.pass_id where s.step >= 0"
+    [ "$output" = 1 ]
+    "$emulated" report cold.db | grep -q "caches as cold as in a model"
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --between model
+    [[ $stderr == *"--between: expected --backend cuda beside it, got cpu"* ]]
+}
+
+@test "a batch: copies with memory of their own through every operation, quality counted once" {
+    local trace=synth:case=integer,D=64,P=60,N=12,layers=3 how
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,sim=0.9
+        -p oracle:k=12 -p streaming:k=12)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    for how in "--batch 3" "--batch 2 --page 16 --pdl" "--batch 5 --select side --no-graph"; do
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --format json --check cpu.json >cuda.json
+    done
+    json 'all(x["batch"] == 5 for x in d)' <cuda.json | grep -qx True
+    "$emulated" replay "$trace" "${policies[@]:0:2}" --cache gather --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$trace" "${policies[@]:0:2}" --cache gather --batch 2 --db b.db --format json --check cpu.json >cuda.json
+    "$emulated" report b.db | grep -q "2 copies of one trace"
+    # twice the traffic of one, in as many launches
+    emu "$trace" "${policies[@]:0:2}" --cache gather --db one.db >/dev/null
+    local sum="select sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id where m.name = "
+    [ "$(sqlite3 b.db "$sum 'launches'")" = "$(sqlite3 one.db "$sum 'launches'")" ]
+    local one two
+    one=$(sqlite3 one.db "$sum 'global_load_bytes'") two=$(sqlite3 b.db "$sum 'global_load_bytes'")
+    awk -v one="$one" -v two="$two" 'BEGIN { exit !(two > 1.9 * one && two < 2.1 * one) }'
+    emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --batch 2
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --batch 2
+    [[ $stderr == *"--batch: expected --backend cuda beside it, got cpu"* ]]
+}
