@@ -45,7 +45,7 @@ struct ra_backend_config {
      * steps as launches one by one. */
     enum ra_select_mode select;
     bool early, no_graph;
-    bool between; /* memory that is no cache is read between layers, outside the time of a step */
+    bool between;  /* memory that is no cache is read between layers, outside the time of a step */
     int n_threads; /* 0: one per processor */
     /* Called before and after each step's launch in `play`; begin and end pair up also when the
      * launch fails. Optional. */

@@ -42,11 +42,11 @@ struct ra_replay_config {
     enum ra_scores_mode scores;
     enum ra_select_mode select;
     bool early, no_graph, between; /* as in struct ra_backend_config */
-    int n_threads;        /* 0: one per processor */
-    int repeats;          /* timed repeats, >= 1 */
-    int32_t first_step;   /* steps before it bring the caches to their state, uncounted */
-    int32_t last_step;    /* inclusive; -1: the last */
-    const int *layer_ids; /* model layer numbers to replay; NULL: all recorded */
+    int n_threads;                 /* 0: one per processor */
+    int repeats;                   /* timed repeats, >= 1 */
+    int32_t first_step;            /* steps before it bring the caches to their state, uncounted */
+    int32_t last_step;             /* inclusive; -1: the last */
+    const int *layer_ids;          /* model layer numbers to replay; NULL: all recorded */
     int n_layer_ids;
     bool quality;                    /* phase 1; without it the backend's own selections stand */
     bool by_type;                    /* split quality by token type */

@@ -28,7 +28,7 @@ static const struct ra_operand operands[] = {
 };
 
 #define FIELD(field) .offset = offsetof(struct values, field)
-#define LATER(value, part) .kind = RA_OPTION_TEXT, .argument = value, .absent = part
+#define LATER(value, part) .kind = RA_OPTION_TEXT, .argument = (value), .absent = (part)
 static const struct ra_option options[] = {
     {.name = "policy",
      .letter = 'p',

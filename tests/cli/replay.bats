@@ -39,8 +39,10 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *"cuda: "* ]]
     run -3 --separate-stderr "$rattn" replay "$sample" -p full --profile timing
     [[ $stderr == *profil* ]]
-    run -3 --separate-stderr "$rattn" replay "$sample" -p full --batch 4
-    [[ $stderr == *cuda* ]]
+    run -3 --separate-stderr "$rattn" replay "$sample" -p full --decide device
+    [[ $stderr == *"decide on the device"* ]]
+    run -3 --separate-stderr "$rattn" replay "$sample" -p full --phase spread
+    [[ $stderr == *"refresh at different steps"* ]]
 }
 
 @test "the cuda backend's library: missing, broken, of another version" {
