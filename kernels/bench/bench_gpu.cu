@@ -8,7 +8,6 @@
  *
  * --dry: sizes that tell nothing of speed; every row says so.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include <chrono>
@@ -300,55 +299,15 @@ static void run_tier(run &r, const char *tier)
     }
 }
 
-struct options {
-    const char *tier = "core", *out = "bench_gpu.json";
-    double seconds = 1e6;
-    bool dry = false;
-};
-
-/* What follows argv[*i], which must be there. */
-static const char *value(int argc, char **argv, int *i)
-{
-    if (*i + 1 < argc)
-        return argv[++*i];
-    fprintf(stderr, "bench_gpu: expected a value after %s\n", argv[*i]);
-    exit(2);
-}
-
-static options parse(int argc, char **argv)
-{
-    options o;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--tier")) {
-            o.tier = value(argc, argv, &i);
-        } else if (!strcmp(argv[i], "--out")) {
-            o.out = value(argc, argv, &i);
-        } else if (!strcmp(argv[i], "--seconds")) {
-            o.seconds = atof(value(argc, argv, &i));
-        } else if (!strcmp(argv[i], "--dry")) {
-            o.dry = true;
-        } else {
-            fprintf(stderr, "bench_gpu: expected --tier, --out, --seconds or --dry, got %s\n",
-                    argv[i]);
-            exit(2);
-        }
-    }
-    for (const char *tier : {"core", "batch", "grid"})
-        if (!strcmp(o.tier, tier))
-            return o;
-    fprintf(stderr, "bench_gpu: --tier: expected core, batch or grid, got %s\n", o.tier);
-    exit(2);
-}
-
 int main(int argc, char **argv)
 {
-    options o = parse(argc, argv);
+    gpu_options o(argc, argv, "--tier", {"core", "batch", "grid"});
     run r = {gpu_open(), nullptr, {}, o.dry, 0, 0};
-    gpu_log log(o.out);
+    gpu_log log(o.out.c_str());
     r.log = &log;
     r.end = std::chrono::steady_clock::now() + std::chrono::milliseconds((long)(o.seconds * 1000));
     printf("%s, %d SMs, %.0f MB of L2, %s\n", r.card.name.c_str(), r.card.n_sms,
            (double)r.card.l2_bytes / 1e6, gpu_state().c_str());
-    run_tier(r, o.tier);
+    run_tier(r, o.choice.c_str());
     return r.failed != 0;
 }

@@ -7,9 +7,6 @@
  *
  * --dry: sizes that tell nothing of speed; every row says so.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include <algorithm>
 #include <chrono>
 
@@ -18,14 +15,8 @@
 
 enum { STRIDE = 10, ROUNDS = 3 };
 
-struct options {
-    const char *model = "all", *out = "bench_step.json";
-    double seconds = 1e6;
-    bool dry = false;
-};
-
 struct run {
-    options o;
+    gpu_options o;
     gpu_card card;
     const step_gemm &gemm;
     gpu_log &log;
@@ -194,40 +185,6 @@ static void run_shape(run &r, step_shape s)
     time_schedules(r, model);
 }
 
-static const char *value(int argc, char **argv, int *i)
-{
-    if (*i + 1 < argc)
-        return argv[++*i];
-    fprintf(stderr, "bench_step: expected a value after %s\n", argv[*i]);
-    exit(2);
-}
-
-static options parse(int argc, char **argv)
-{
-    options o;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--model")) {
-            o.model = value(argc, argv, &i);
-        } else if (!strcmp(argv[i], "--out")) {
-            o.out = value(argc, argv, &i);
-        } else if (!strcmp(argv[i], "--seconds")) {
-            o.seconds = atof(value(argc, argv, &i));
-        } else if (!strcmp(argv[i], "--dry")) {
-            o.dry = true;
-        } else {
-            fprintf(stderr, "bench_step: expected --model, --out, --seconds or --dry, got %s\n",
-                    argv[i]);
-            exit(2);
-        }
-    }
-    for (const char *name : {"all", "llama-3.1-8b", "qwen2-7b"})
-        if (!strcmp(o.model, name))
-            return o;
-    fprintf(stderr, "bench_step: --model: expected llama-3.1-8b, qwen2-7b or all, got %s\n",
-            o.model);
-    exit(2);
-}
-
 int main(int argc, char **argv)
 {
     static const step_shape models[] = {
@@ -236,9 +193,9 @@ int main(int argc, char **argv)
     static const struct {
         int B, L;
     } sizes[] = {{1, 32768}, {8, 32768}, {1, 131072}, {4, 32768}, {4, 131072}, {8, 131072}};
-    options o = parse(argc, argv);
+    gpu_options o(argc, argv, "--model", {"all", "llama-3.1-8b", "qwen2-7b"});
     gpu_card card = gpu_open();
-    gpu_log log(o.out);
+    gpu_log log(o.out.c_str());
     step_gemm gemm;
     auto limit = std::chrono::milliseconds((long)(o.seconds * 1000));
     run r = {o, card, gemm, log, std::chrono::steady_clock::now() + limit, 0, 0};
@@ -254,7 +211,7 @@ int main(int argc, char **argv)
                 continue;
             s.B = size.B;
             s.L = size.L;
-            if (!strcmp(o.model, "all") || !strcmp(o.model, s.model))
+            if (o.choice == "all" || o.choice == s.model)
                 run_shape(r, s);
         }
     return r.failed != 0;

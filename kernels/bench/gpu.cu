@@ -3,8 +3,43 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <algorithm>
+
+gpu_options::gpu_options(int argc, char **argv, const char *name,
+                         const std::vector<std::string> &values)
+    : choice(values[0])
+{
+    const char *slash = strrchr(argv[0], '/'), *program = slash ? slash + 1 : argv[0];
+    out = std::string(program) + ".json";
+    for (int i = 1; i < argc; i++) {
+        std::string option = argv[i];
+        dry = dry || option == "--dry";
+        if (option == "--dry")
+            continue;
+        if (option != name && option != "--out" && option != "--seconds") {
+            fprintf(stderr, "%s: expected %s, --out, --seconds or --dry, got %s\n", program, name,
+                    argv[i]);
+            exit(2);
+        }
+        if (++i == argc) {
+            fprintf(stderr, "%s: expected a value after %s\n", program, option.c_str());
+            exit(2);
+        }
+        if (option == "--seconds")
+            seconds = atof(argv[i]);
+        else
+            (option == name ? choice : out) = argv[i];
+    }
+    if (std::find(values.begin(), values.end(), choice) != values.end())
+        return;
+    fprintf(stderr, "%s: %s: expected one of", program, name);
+    for (const std::string &value : values)
+        fprintf(stderr, " %s", value.c_str());
+    fprintf(stderr, ", got %s\n", choice.c_str());
+    exit(2);
+}
 
 gpu_card gpu_open()
 {

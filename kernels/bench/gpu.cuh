@@ -26,6 +26,16 @@ inline void gpu_check(cudaError_t error, const char *call, const char *file, int
     exit(error == cudaErrorNoDevice ? 3 : 1);
 }
 
+/* NAME VALUE, --seconds LIMIT, --out FILE, --dry. NAME's value is one of `values`, the first unless
+ * given; --out is the program's name with .json. Exits with 2 and a sentence for anything else. */
+struct gpu_options {
+    std::string choice, out;
+    double seconds = 1e6;
+    bool dry = false;
+
+    gpu_options(int argc, char **argv, const char *name, const std::vector<std::string> &values);
+};
+
 struct gpu_card {
     std::string name;
     int n_sms;

@@ -180,6 +180,16 @@ gpu_layer gpu_bed::layer(int number) const
             self_v.get() + row};
 }
 
+void gpu_bed::forget_new_rows() const
+{
+    size_t pitch = (size_t)s.L * row_bytes(), last = pitch - row_bytes();
+    self_k.poison();
+    self_v.poison();
+    for (const gpu_array<uint8_t> *rows : {&k, &v})
+        for (size_t row = 0; row < (size_t)s.rows(); row++)
+            GPU(cudaMemset(rows->get() + row * pitch + last, 0xff, row_bytes()));
+}
+
 ra_decode_args gpu_bed::attention(int layer, enum gpu_keys by) const
 {
     bool compact = by == GPU_COMPACT, few = compact || by == GPU_GATHERED;

@@ -64,6 +64,9 @@ class gpu_bed
 
     gpu_layer layer(int number) const;
 
+    /* NaN where a step puts its position: self of all rows, and the last of C_f. */
+    void forget_new_rows() const;
+
     /* Attention of one layer, or of all. */
     ra_decode_args attention(int layer, enum gpu_keys keys) const;
     void attend(cudaStream_t stream, int layer, const gpu_way &way) const;

@@ -80,8 +80,8 @@ class step_model
      * refresh is to one of two sets, 0 and 1, of which 70 % are the same. */
     void record(cudaStream_t stream, enum step_kind kind, int n_layers, int set = 0) const;
 
-    /* Relative error of the residual after the first layer against f64 on the host; NaN where it
-     * is not written. */
+    /* Relative error against f64 on the host of what the first layer adds to the residual, or of
+     * the keys and values it makes, whichever is larger; NaN where one is not written. */
     double check(enum step_kind kind);
     /* Is every value after a whole step a number? */
     bool is_finite(enum step_kind kind);
@@ -95,6 +95,8 @@ class step_model
     void record_layer(cudaStream_t stream, enum step_kind kind, int number) const;
     void start();
 
+    double check_new_rows(int sequence, const std::vector<double> &keys,
+                          const std::vector<double> &values) const;
     std::vector<float> run_first(enum step_kind kind, int sequence);
     std::vector<double> attend_on_host(enum step_kind kind, int sequence,
                                        const std::vector<double> &q) const;

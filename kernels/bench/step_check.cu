@@ -79,6 +79,37 @@ static std::vector<bf16> read(const void *from, int64_t rows, int64_t first, int
     return to;
 }
 
+static double relative_error(const row &want, const row &got)
+{
+    double off = 0, norm = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        off += (got[i] - want[i]) * (got[i] - want[i]);
+        norm += want[i] * want[i];
+    }
+    return sqrt(off / norm);
+}
+
+/* The new keys and values, both where the recycled step finds self and at the end of C_f. */
+double step_model::check_new_rows(int sequence, const row &keys, const row &values) const
+{
+    gpu_layer at = bed.layer(0);
+    double worst = 0;
+    const std::pair<const row *, const void *> places[] = {
+        {&keys, at.self_k}, {&values, at.self_v}, {&keys, at.k}, {&values, at.v}};
+    for (const auto &[want, where] : places) {
+        row got;
+        for (int head = 0; head < s.Hkv; head++) {
+            int64_t of = (int64_t)sequence * s.Hkv + head;
+            bool is_self = where == at.self_k || where == at.self_v;
+            for (bf16 value : read(where, 1, is_self ? of : of * s.L + s.L - 1, s.D))
+                got.push_back(widen(value));
+        }
+        double error = relative_error(*want, got);
+        worst = !(error <= worst) ? error : worst;
+    }
+    return worst;
+}
+
 /* Keys as the card has them: the new row is its own. */
 row step_model::attend_on_host(enum step_kind kind, int sequence, const row &q) const
 {
@@ -130,8 +161,10 @@ double step_model::check(enum step_kind kind)
         for (size_t i = 0; i < qkv.size(); i++)
             qkv[i] += widen(bias[i]);
     }
-    for (int head = 0; head < Hq; head++)
+    for (int head = 0; head < Hq + s.Hkv; head++)
         rotate(s, &qkv[(size_t)head * s.D]);
+    auto keys = qkv.begin() + (int64_t)Hq * s.D, values = keys + (int64_t)s.Hkv * s.D;
+    double new_rows = check_new_rows(sequence, row(keys, values), row(values, qkv.end()));
     qkv.resize((size_t)Hq * s.D);
     row o = multiply(w.o, attend_on_host(kind, sequence, qkv), s.hidden);
     for (int i = 0; i < s.hidden; i++)
@@ -140,13 +173,13 @@ double step_model::check(enum step_kind kind)
     for (int i = 0; i < s.ffn; i++)
         hidden[i] = both[i] / (1 + exp(-both[i])) * both[i + s.ffn];
     row down = multiply(w.down, hidden, s.hidden);
-    double off = 0, moved = 0;
+    row want, added;
     for (int i = 0; i < s.hidden; i++) {
-        double want = sum[i] + down[i];
-        off += (got[i] - want) * (got[i] - want);
-        moved += (want - before[i]) * (want - before[i]);
+        want.push_back(sum[i] + down[i] - before[i]);
+        added.push_back(got[i] - before[i]);
     }
-    return sqrt(off / moved);
+    double error = relative_error(want, added);
+    return error <= new_rows ? new_rows : error; /* NaN, too, is the worse */
 }
 
 bool step_model::is_finite(enum step_kind kind)

@@ -108,4 +108,5 @@ void step_model::start()
     wide.poison();
     heads.poison();
     logits.poison();
+    bed.forget_new_rows();
 }
