@@ -161,10 +161,12 @@ enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_e
                        "cuda: expected at most %d query heads of a KV head, got %d; use --backend "
                        "cpu",
                        (int)RA_AGGREGATE_HEADS, m->G);
-    if (config->max_retained > RA_ORDER_MOST)
-        return ra_fail(err, RA_EUSAGE,
-                       "cuda: expected k below %d, got %d entries; use --backend cpu",
-                       (int)RA_ORDER_MOST, (int)config->max_retained);
+    /* A choice leaves room for self, unless it is of everything. */
+    bool is_all = config->max_retained == config->max_rows;
+    int32_t chosen = config->max_retained - (is_all ? 0 : 1);
+    if (chosen > RA_ORDER_MOST)
+        return ra_fail(err, RA_EUSAGE, "cuda: expected k of at most %d, got %d; use --backend cpu",
+                       (int)RA_ORDER_MOST, (int)chosen);
     if (config->early)
         RA_TRY(check_early(err));
     return RA_OK;

@@ -3,16 +3,7 @@
 # The ways in which the product's cuda backend launches steps and keeps caches, run on the host: each
 # must give the cpu backend's sets and counts, as product.bats tells.
 
-load ../cli/common
-
-emu() { # ARGUMENTS of replay: by the emulated card
-    "$emulated" replay "$@" --backend cuda --repeat 1 -q
-}
-
-setup_file() {
-    emulated=$(realpath "${RATTN_EMU:-$BATS_TEST_DIRNAME/../../build/emu/rattn-sim}")
-    export emulated
-}
+load emulated
 
 @test "launch by launch, and each before the one ahead has ended: nothing is read too early" {
     local trace=synth:case=integer,D=64,P=64,N=10

@@ -4,16 +4,7 @@
 # A fingerprint is over every set and count, and a replay fails where an output, a selection, a
 # refresh or an eviction is not the reference's.
 
-load ../cli/common
-
-emu() { # ARGUMENTS of replay: by the emulated card
-    "$emulated" replay "$@" --backend cuda --repeat 1 -q
-}
-
-setup_file() {
-    emulated=$(realpath "${RATTN_EMU:-$BATS_TEST_DIRNAME/../../build/emu/rattn-sim}")
-    export emulated
-}
+load emulated
 
 same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     "$emulated" replay "$@" --backend cpu --repeat 1 -q --format json >cpu.json
@@ -51,6 +42,13 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     same "$trace" -p recycled:k=16,stride=4,attend=after -p recycled:k=16,stride=4,sim=0.9 --select side
 }
 
+@test "the largest k, 8192, of a context that has more" {
+    same synth:case=integer,D=64,Hkv=1,P=8300,N=3 -p recycled:k=8192,stride=2
+    run -2 --separate-stderr "$emulated" replay synth:case=integer,D=64,Hkv=1,P=8300,N=3 \
+        -p recycled:k=8193,stride=2 --backend cuda
+    [[ $stderr == *"cuda: expected k of at most 8192, got 8193"* ]]
+}
+
 @test "window layers among the others, more layers than a power of two" {
     same synth:case=drift,D=64,P=96,N=10,layers=7 -p recycled:k=16,stride=4,sim=0.95
     same synth:case=drift,D=64,P=96,N=10,layers=7,window=16 -p recycled:k=16,stride=4 \
@@ -69,7 +67,7 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     [[ $stderr == *"cuda: expected head dimensions"*"got D = 32"* ]]
     run -2 --separate-stderr "$emulated" replay synth:case=flat,D=64,P=9000,N=4 \
         -p recycled:k=9000,stride=4 --backend cuda
-    [[ $stderr == *"cuda: expected k below 8192, got 9001 entries"* ]]
+    [[ $stderr == *"cuda: expected k of at most 8192, got 9000"* ]]
 }
 
 @test "no card: exit 3 and what to do" {

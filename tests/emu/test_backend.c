@@ -408,7 +408,7 @@ static void test_refusals(void **state)
     refuses(RA_F16, 64, 128, 1, 0, "got D = 64, Dv = 128 in f16");
     refuses(RA_F32, 256, 256, 1, 0, "got D = 256, Dv = 256 in f32");
     refuses(RA_F16, 64, 64, 33, 0, "at most 32 query heads of a KV head, got 33");
-    refuses(RA_F16, 64, 64, 1, 8193, "expected k below 8192, got 8193");
+    refuses(RA_F16, 64, 64, 1, 8194, "expected k of at most 8192, got 8193");
     struct ra_case c;
     init(&c, RA_F16, 1, 64, 8, 3);
     ra_case_open(&c, 6);
