@@ -10,7 +10,7 @@ EMU_CU    := $(sort $(wildcard kernels/cuda/*.cu))
 EMU_MORE  := $(sort $(wildcard tests/emu/*.cu tests/emu/faults/*.cu))
 EMU_TSAN  := $(filter thread,$(SANITIZE))
 # A barrier costs TSan threads squared: it watches each kernel once, in test_race, which has those of
-# attention within it.
+# attention within it; test-emu too has that done (emu-race).
 EMU_WITH  := $(patsubst %,$(B)/emu/kernels/cuda/%.cu.o,$(if $(EMU_TSAN),append order query refresh select,\
              $(notdir $(EMU_CU:%.cu=%))))
 EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),$(patsubst %,tests/emu/test_%.cu,kernels runtime race),\
@@ -47,9 +47,14 @@ $(B)/emu/rattn-sim: $(CLIO) $(EMU_CU:%=$(B)/emu/%.o) $(EMU_OBJ) $(LIB)
 	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) $(LDFLAGS) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS)
 build/emu/rattn-sim: $(B)/emu/rattn-sim
 	$(Q)mkdir -p $(@D) && cp -f $< $@
-.PHONY: emu test-emu emu-trials build-emu nvcc-tests nvcc-check
+.PHONY: emu test-emu emu-trials build-emu emu-race nvcc-tests nvcc-check
 emu: build/emu/rattn-sim ## build/emu/rattn-sim: its cuda backend runs on the host
 build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/emu/bench_gpu $(B)/emu/bench_step)
+# What run.sh has the thread sanitizer watch in any case.
+build-emu: $(if $(SANITIZE),,emu-race)
+emu-race:
+	$(Q)$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,$(JOBS)) BUILD=tsan OPT=-O1 SANITIZE=thread \
+	  build/tsan/emu/test_race build/tsan/emu/faults
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
 TRIAL ?= .

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The host's run of CUDA sources: each test program in several schedules, the product with them as its
 # backend, each planted fault with what should show it, the sources through nvcc. Last line: N passed,
-# N failed, N skipped. $B is the build folder.
+# N failed, N skipped. $B is the build folder. FEW=1: under the thread sanitizer only what no other way
+# of running shows.
 set -u
 ulimit -c 0 # faults abort
 passed=0 failed=0 skipped=0
@@ -14,7 +15,11 @@ tests=$(basename -a tests/emu/test_*.cu tests/emu/test_*.c | sed 's/\..*//')
 case $mode in
 plain) seeds="0 1 2 3" ;;
 address) seeds=1 ;;
-thread) seeds="0 1" tests="test_kernels test_runtime test_race" ;; # see emu.mk
+thread) # see emu.mk
+    seeds="0 1" tests="test_race"
+    [ -n "${FEW:-}" ] || tests="test_kernels test_runtime test_race"
+    export TSAN_OPTIONS="atexit_sleep_ms=0 ${TSAN_OPTIONS:-}"
+    ;;
 esac
 
 # --- everything that takes time, as many at a time as there are processors ----------------------------
@@ -153,6 +158,7 @@ check_fault() { # FAULT EXPECTED SEED...
 # The columns: in order; shuffled; under address and undefined, in order; under thread, in order.
 while IFS='|' read -r fault in_order shuffled address thread; do
     fault=${fault%% *}
+    [ -z "${FEW:-}" ] || [ "$thread" = "data race" ] || [[ $fault == *clean ]] || continue
     case $mode in
     plain)
         check_fault "$fault" "$in_order" 0
@@ -175,6 +181,9 @@ skips-shuffle   |nobody can go on|nobody can go on|nobody can go on|nobody can g
 wrong-mask      |with mask 0000ffff at .* wait for this one|with mask 0000ffff|with mask 0000ffff|with mask 0000ffff
 two-barriers    |wait in the one at|wait in the one at|wait in the one at|wait in the one at
 not-in-mask     |which is not in mask|which is not in mask|which is not in mask|which is not in mask
+meet-clean      |right|right|right|right
+meet-no-syncwarp|wrong|wrong|wrong|data race
+meet-no-barrier |wrong|wrong|wrong|data race
 pipe-clean      |right|right|right|right
 pipe-wait       |wrong|wrong|wrong|wrong
 pipe-no-war     |right|wrong|right|data race
@@ -189,6 +198,25 @@ follow-read     |load of what the launch ahead|load of what|load of what|load of
 follow-write    |written before|written before|written before|written before
 follow-end      |ended without waiting|ended without|ended without|ended without
 TABLE
+
+# --- the thread sanitizer: each kernel once, and whether it would tell -------------------------------
+# Some kernels lay out memory so that it cannot start.
+if [ "$mode" != plain ]; then
+    :
+elif [ "$(build/tsan/emu/faults mode 2>"$log")" != thread ]; then
+    cat "$log"
+    echo "no thread sanitizer: kernels not watched for races"
+    skipped=$((skipped + 1))
+else
+    FEW=1 B=build/tsan "$0" >"$log" 2>&1
+    if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]] && [ "${BASH_REMATCH[1]}" -gt 0 ]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+        [ "${BASH_REMATCH[2]}" -eq 0 ] || cat "$log"
+    else
+        cat "$log"
+        failed=$((failed + 1))
+    fi
+fi
 
 # --- the same sources by the compiler they are for ----------------------------------------------------
 if [ "$mode" = plain ] && ! command -v nvcc >/dev/null; then

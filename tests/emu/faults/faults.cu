@@ -70,6 +70,33 @@ template <enum fault F> __global__ void sum(const float *x, float *out, const fl
     ra_st(out, s);
 }
 
+/* Neighbours exchange values within their warp, then all add up in a counter. */
+enum meet_fault {
+    MEET_CLEAN,
+    MEET_NO_SYNCWARP, /* nothing between a lane's write and its neighbour's read */
+    MEET_NO_BARRIER   /* the counter is read while others may still add to it */
+};
+
+template <enum meet_fault F> __global__ void meet(const float *x, float *out)
+{
+    RA_SHARED(float, all, N);
+    RA_SHARED(float, counter, 1);
+    unsigned t = threadIdx.x;
+    if (t == 0)
+        counter[0] = 0;
+    all[t] = ra_ld(x + t);
+    __syncthreads();
+    float s = all[t] + 1;
+    all[t] = s;
+    if (F != MEET_NO_SYNCWARP)
+        __syncwarp();
+    atomicAdd(counter, all[t ^ 1]);
+    if (F != MEET_NO_BARRIER)
+        __syncthreads();
+    if (t == 0)
+        ra_st(out, counter[0]);
+}
+
 /* Tiles go through two stages by cp.async; a thread reads what its neighbour copied. */
 enum pipe_fault {
     PIPE_CLEAN,
@@ -214,6 +241,15 @@ template <enum fault F> static int run_sum()
     return verdict(&bed);
 }
 
+template <enum meet_fault F> static int run_meet()
+{
+    struct bed bed = make_bed(N);
+    for (float v : bed.host)
+        bed.expected += v + 1;
+    get(ra_launch(meet<F>, dim3(1), dim3(N), 0, 0, (const float *)bed.x, bed.out));
+    return verdict(&bed);
+}
+
 template <enum pipe_fault F> static int run_pipe()
 {
     struct bed bed = make_bed(TILES * N * 4);
@@ -281,6 +317,9 @@ int main(int argc, char **argv)
         {"wrong-mask", run_sum<WRONG_MASK>},
         {"two-barriers", run_sum<TWO_BARRIERS>},
         {"not-in-mask", run_sum<NOT_IN_MASK>},
+        {"meet-clean", run_meet<MEET_CLEAN>},
+        {"meet-no-syncwarp", run_meet<MEET_NO_SYNCWARP>},
+        {"meet-no-barrier", run_meet<MEET_NO_BARRIER>},
         {"pipe-clean", run_pipe<PIPE_CLEAN>},
         {"pipe-wait", run_pipe<PIPE_WAIT>},
         {"pipe-no-war", run_pipe<PIPE_NO_WAR>},
