@@ -6,6 +6,7 @@
  * What comes out must not be NaN; whether it is right is for the other tests.
  */
 #include "kernels/cuda/append.cuh"
+#include "kernels/cuda/between.cuh"
 #include "kernels/cuda/query.cuh"
 #include "kernels/cuda/refresh.cuh"
 #include "kernels/cuda/score.cuh"
@@ -201,6 +202,17 @@ static void compare()
         test.complain("no cosine");
 }
 
+static void read_plainly()
+{
+    test_case test("read_between");
+    const size_t bytes = 3 * 16 * RA_BETWEEN_THREADS * RA_BETWEEN_EACH - 16;
+    device_array<uint8_t> memory(bytes);
+    device_array<uint32_t> never(1);
+    start_counting();
+    test.launched(ra_launch_between(memory.get(), bytes / 16, never.get(), 0));
+    test.moved_between("read_between", (double)bytes, (double)bytes);
+}
+
 int main()
 {
     setvbuf(stdout, nullptr, _IOLBF, 0);
@@ -209,5 +221,6 @@ int main()
     choose();
     refresh();
     compare();
+    read_plainly();
     return finish();
 }
