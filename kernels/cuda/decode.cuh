@@ -53,7 +53,7 @@ template <class T, int D, int G, int R, int kStages, bool kLogits, bool kGather>
         kv_head = (int32_t)blockIdx.z * a.Hkv + head;
         first_query = kv_head * a.heads + part * G;
         n_heads = a.heads - part * G < G ? a.heads - part * G : G;
-        if (a.gate && ra_ld_warp(a.gate) != a.gate_value)
+        if (a.gate && ra_ld_warp(a.gate + blockIdx.z) != a.gate_value)
             return false;
         n = ra_ld_warp(a.n + kv_head);
         has_self = a.self_k && !(a.self_in && ra_ld_warp(a.self_in + kv_head));

@@ -21,7 +21,7 @@ struct ra_decode_args {
     const void *self_k;     /* [B][Hkv][D] one key more, after the n; NULL: none */
     const void *self_v;     /* [B][Hkv][D] */
     const int32_t *self_in; /* [B][Hkv] not 0: self is among the n already; NULL: never */
-    const int32_t *gate;    /* run only where *gate == gate_value; NULL: always */
+    const int32_t *gate;    /* [B] run only where it is gate_value; NULL: always */
     float *out;             /* [B][Hq][D] */
     float *lse;             /* [B][Hq] natural log of the sum of weights; NULL: unwanted */
     float *logits;          /* [B][Hq][logit_stride] scaled; self in column n */

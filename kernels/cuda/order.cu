@@ -80,7 +80,9 @@ __global__ void __launch_bounds__(RA_ORDER_MOST / EACH) order_evictions(ra_order
 {
     RA_DYN(uint64_t, shared);
     ra_after_earlier();
-    int64_t row = blockIdx.x;
+    int64_t row = ra_row_of(a.rows, blockIdx.x);
+    if (!ra_is_served(a.rows, row))
+        return;
     int32_t n = ra_ld_warp(a.n_chosen + row), last = -1, first = (int32_t)threadIdx.x * EACH;
     const int32_t *chosen = a.chosen + row * a.chosen_stride;
     int32_t *order = a.order + row * a.chosen_stride;

@@ -91,13 +91,13 @@ __device__ __forceinline__ void ra_each_bit(int32_t word, uint32_t before, uint3
 
 /* Chosen positions, and which slots keep what they hold. */
 __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_plan &plan,
-                                        int64_t row)
+                                        int64_t given, int64_t row)
 {
     int32_t n_old = ra_ld_warp(a.cache.n + row), thread = (int32_t)threadIdx.x;
     for (int32_t w = thread; w < plan.words; w += RA_PLAN_THREADS)
         plan.kept[w] = plan.taken[w] = 0;
     for (int32_t i = thread; i < plan.n; i += RA_PLAN_THREADS)
-        plan.chosen[i] = ra_ld(a.chosen + row * a.stride + i);
+        plan.chosen[i] = ra_ld(a.chosen + given * a.stride + i);
     __syncthreads();
     int32_t n = n_old < plan.n ? n_old : plan.n;
     auto visit = [&](int32_t slot, int32_t position, int32_t rank) {
@@ -141,20 +141,22 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
     RA_DYN(uint32_t, memory);
     RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);
     ra_after_earlier();
-    int64_t row = blockIdx.x;
+    int64_t given = blockIdx.x, row = ra_row_of(a.rows, blockIdx.x);
+    if (!ra_is_served(a.rows, row))
+        return;
     ra_refresh_plan plan;
-    plan.n = ra_ld_warp(a.n_chosen + row);
+    plan.n = ra_ld_warp(a.n_chosen + given);
     plan.words = (a.cache.cap + 31) / 32;
     plan.kept = memory;
     plan.taken = plan.kept + plan.words;
     plan.chosen = (int32_t *)(plan.taken + plan.words);
     plan.slot_of = (uint16_t *)(plan.chosen + a.cache.cap);
     plan.free_slot = plan.slot_of + a.cache.cap;
-    ra_mark(a, plan, row);
+    ra_mark(a, plan, given, row);
     ra_pair(a, plan, row, totals);
     int32_t queued = plan.n > a.n_pinned ? plan.n - a.n_pinned : 0;
     int32_t *queue = a.cache.queue + row * a.cache.cap;
-    ra_rank_each(plan, a.order + row * a.stride, queued, [&](int32_t i, int32_t, int32_t rank) {
+    ra_rank_each(plan, a.order + given * a.stride, queued, [&](int32_t i, int32_t, int32_t rank) {
         ra_st(queue + i, (int32_t)plan.slot_of[rank]);
     });
     if (threadIdx.x == 0) {
@@ -170,7 +172,9 @@ __global__ void __launch_bounds__(RA_MOVE_THREADS) move_rows(ra_move_args a)
     ra_after_earlier();
     constexpr int kLanes = kRowBytes / 16, kPerWarp = 32 / kLanes;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    int64_t row = blockIdx.y;
+    int64_t row = ra_row_of(a.rows, blockIdx.y);
+    if (!ra_is_served(a.rows, row))
+        return;
     int32_t first = ((int32_t)blockIdx.x * (RA_MOVE_THREADS / 32) + warp) * kPerWarp;
     int32_t n = ra_ld_warp(a.n_moves + row);
     if (first >= n)
@@ -244,8 +248,11 @@ __global__ void __launch_bounds__(RA_INSERT_THREADS) insert_evict(ra_insert_args
 {
     ra_after_earlier();
     int lane = (int)threadIdx.x % 32;
-    int64_t row = (int64_t)blockIdx.x * (RA_INSERT_THREADS / 32) + threadIdx.x / 32;
-    if (row >= a.n_rows)
+    uint32_t given = blockIdx.x * (RA_INSERT_THREADS / 32) + threadIdx.x / 32;
+    if (given >= (uint32_t)a.n_rows)
+        return;
+    int64_t row = ra_row_of(a.rows, given);
+    if (!ra_is_served(a.rows, row))
         return;
     int32_t slot = 0;
     int64_t full = 0;

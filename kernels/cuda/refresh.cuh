@@ -9,6 +9,7 @@
 #define RA_KERNELS_CUDA_REFRESH_CUH
 
 #include "kernels/cuda/pages.cuh"
+#include "kernels/cuda/rows.cuh"
 
 enum { RA_PLAN_THREADS = 512, RA_MOVE_THREADS = 128, RA_INSERT_THREADS = 128 };
 
@@ -24,13 +25,15 @@ struct ra_recycled {
 
 struct ra_plan_args {
     struct ra_recycled cache;
+    /* Of the launch's own rows, i-th of i-th. */
     const int32_t *chosen;   /* [rows][stride] positions, ascending */
     const int32_t *order;    /* [rows][stride] the same, first to be evicted first, pinned last */
     const int32_t *n_chosen; /* [rows] at most cap */
     int2 *moves;             /* [rows][cap] filled: position, slot */
     int32_t *n_moves;        /* [rows] filled */
     int64_t stride;
-    int32_t n_pinned; /* of each row, where it has as many */
+    int32_t n_pinned;         /* of each row, where it has as many */
+    struct ra_rows rows = {}; /* those served; others are left as they are */
 };
 
 /* Bytes of dynamic shared memory that plan_refresh needs. */
@@ -40,7 +43,8 @@ inline size_t ra_plan_shared(int32_t cap)
     return 4 * (2 * words + (size_t)cap) + 2 * 2 * (size_t)cap;
 }
 
-/* Grid (rows). The cache's lists become those of the new selection; rows are yet to be moved. */
+/* Grid (rows that are served, and others). The cache's lists become those of the new selection;
+ * rows are yet to be moved. */
 __global__ void plan_refresh(ra_plan_args a);
 
 struct ra_move_args {
@@ -51,6 +55,7 @@ struct ra_move_args {
     void *to_k, *to_v;           /* [rows][cap][D] */
     int64_t row_stride, page_stride;
     int32_t cap, Hkv;
+    struct ra_rows rows = {}; /* those served; others are left as they are */
 };
 
 /* Grid (cap rows at RA_MOVE_THREADS * 16 / kRowBytes a CTA, rows); surplus CTAs exit. */
@@ -69,7 +74,8 @@ struct ra_insert_args {
     int32_t *evicted;            /* [rows] filled: position, or -1; NULL: unwanted */
     int64_t row_stride, page_stride;
     int32_t n_rows, Hkv, row_bytes;
-    int32_t K; /* not below n, unless what is over it is pinned */
+    int32_t K;                /* not below n, unless what is over it is pinned */
+    struct ra_rows rows = {}; /* those served; others are left as they are */
 };
 
 /* Grid (n_rows at one a warp). Attention of the step must be done: self takes its victim's slot. */

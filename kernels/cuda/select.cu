@@ -155,7 +155,7 @@ __host__ __device__ __forceinline__ int32_t ra_halo_quads(int32_t pool)
 }
 
 /* Four keys of one thread at `first`: pooled, written, counted. */
-__device__ __forceinline__ void ra_put_keys(const ra_select_args &a, const uint4 *tile,
+__device__ __forceinline__ void ra_put_keys(const ra_select_args &a, const uint4 *tile, int64_t row,
                                             int32_t first, int32_t n, uint32_t *bins)
 {
     int at = (int)threadIdx.x, half = a.pool / 2;
@@ -176,13 +176,14 @@ __device__ __forceinline__ void ra_put_keys(const ra_select_args &a, const uint4
             counter.add(ra_bin_of(best[e]));
     }
     counter.flush();
-    int64_t to = blockIdx.y * a.key_stride + first;
+    int64_t to = row * a.key_stride + first;
     ra_st16(a.keys + to, make_uint4(best[0], best[1], best[2], best[3]));
     if (a.raw_keys)
         ra_st16(a.raw_keys + to, tile[at]);
 }
 
-/* Grid (tiles, rows). bins: [rows][RA_SELECT_BINS], to which the counts of keys are added. */
+/* Grid (tiles, rows). bins: of the launch's own rows [rows][RA_SELECT_BINS], to which the counts of
+ * keys are added. */
 template <bool kSums>
 __global__ void __launch_bounds__(RA_AGGREGATE_THREADS, 3)
     aggregate_scores(ra_select_args a, uint32_t *row_bins)
@@ -191,7 +192,9 @@ __global__ void __launch_bounds__(RA_AGGREGATE_THREADS, 3)
     RA_SHARED(uint32_t, bins, RA_SELECT_BINS);
     RA_SHARED(float, lse, RA_AGGREGATE_HEADS);
     ra_after_earlier();
-    int64_t row = blockIdx.y;
+    int64_t row = ra_row_of(a.rows, blockIdx.y);
+    if (!ra_is_served(a.rows, row))
+        return;
     int32_t thread = (int32_t)threadIdx.x, halo = ra_halo_quads(a.pool);
     int32_t low = (int32_t)blockIdx.x * (RA_AGGREGATE_READ - 8 * halo);
     int32_t n = ra_ld_warp(a.n + row), first = low + 4 * (thread - halo);
@@ -210,11 +213,11 @@ __global__ void __launch_bounds__(RA_AGGREGATE_THREADS, 3)
     tile[thread] = make_uint4(key[0], key[1], key[2], key[3]);
     __syncthreads();
     if (thread >= halo && thread < RA_AGGREGATE_THREADS - halo && first < n)
-        ra_put_keys(a, tile, first, n, bins);
+        ra_put_keys(a, tile, row, first, n, bins);
     __syncthreads();
     for (int32_t i = thread; i < RA_SELECT_BINS; i += RA_AGGREGATE_THREADS)
         if (bins[i])
-            atomicAdd(row_bins + row * RA_SELECT_BINS + i, bins[i]);
+            atomicAdd(row_bins + (int64_t)blockIdx.y * RA_SELECT_BINS + i, bins[i]);
 }
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -499,24 +502,27 @@ __global__ void __launch_bounds__(RA_SELECT_THREADS, 2)
     RA_SHARED(uint32_t, found, 3);
     ra_after_earlier();
     const ra_select_parts at(p);
-    int64_t row = blockIdx.y;
+    int64_t own_row = blockIdx.y, row = ra_row_of(a.rows, blockIdx.y);
+    if (!ra_is_served(a.rows, row))
+        return;
     int32_t thread = (int32_t)threadIdx.x, warp = thread / 32, stretch = p.slice / RA_SELECT_WARPS;
     int32_t n_stretches = p.parts * RA_SELECT_WARPS;
-    uint32_t *bins = a.scratch + row * RA_SELECT_BINS;
+    uint32_t *bins = a.scratch + own_row * RA_SELECT_BINS;
     uint4 four = ra_ld16(bins + RA_SELECT_BINS - 4 - 4 * thread);
     int32_t n = ra_ld_warp(a.n + row), m = ra_candidates(a, n), wanted = ra_wanted(a, n);
     ((uint2 *)counts)[thread] = make_uint2(0, 0);
     ra_bin bin = ra_find_bin(four, wanted, totals, found);
 
     int32_t own = (int32_t)blockIdx.x * RA_SELECT_WARPS + warp, low = own * stretch;
-    uint32_t *list = a.scratch + at.list + row * n_stretches * stretch;
-    uint32_t *listed = a.scratch + at.counts + row * n_stretches;
+    uint32_t *lists = a.lists ? a.lists : a.scratch + at.counts;
+    uint32_t *list = lists + (at.list - at.counts) + own_row * n_stretches * stretch;
+    uint32_t *listed = lists + own_row * n_stretches;
     const uint32_t *keys = a.keys + row * a.key_stride;
     ra_lister lister = {keys, list + low, low, low + stretch < m ? low + stretch : m, bin, 0};
     lister.run();
     if (thread % 32 == 0)
         ra_st(listed + own, lister.n);
-    if (!ra_is_last(a.scratch + at.tickets + row, found + 2))
+    if (!ra_is_last(a.scratch + at.tickets + own_row, found + 2))
         return;
 
     ra_st16(bins + 4 * thread, make_uint4(0, 0, 0, 0));
@@ -530,7 +536,7 @@ __global__ void __launch_bounds__(RA_SELECT_THREADS, 2)
         choice.write(least, equals, out, totals);
     }
     if (thread == 0) {
-        ra_st(a.scratch + at.tickets + row, 0u);
+        ra_st(a.scratch + at.tickets + own_row, 0u);
         if (a.current == RA_CURRENT_SNAPKV)
             ra_st(out + wanted, n - 1);
         ra_st(a.n_chosen + row, wanted + (a.current == RA_CURRENT_SNAPKV));
@@ -561,6 +567,11 @@ size_t ra_select_scratch(const ra_select_plan &plan)
 size_t ra_select_zeros(const ra_select_plan &plan)
 {
     return ra_select_parts(plan).counts * sizeof(uint32_t);
+}
+
+size_t ra_select_lists(const ra_select_plan &plan)
+{
+    return ra_select_scratch(plan) - ra_select_zeros(plan);
 }
 
 static bool can_select(const ra_select_plan &plan, const ra_select_args &a)

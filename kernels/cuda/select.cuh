@@ -13,6 +13,7 @@
 #define RA_KERNELS_CUDA_SELECT_CUH
 
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "sim/step.h"
 
 enum {
@@ -54,6 +55,8 @@ struct ra_select_args {
     int32_t K;
     enum ra_agg agg;
     enum ra_current current;
+    uint32_t *lists = nullptr; /* not NULL: scratch has the zeros alone, the rest is here */
+    struct ra_rows rows = {};  /* those served; others are left as they are */
 };
 
 struct ra_select_plan ra_plan_select(int n_sms, int rows, int n);
@@ -62,6 +65,10 @@ struct ra_select_plan ra_plan_select(int n_sms, int rows, int n);
  * launch, and again after each. */
 size_t ra_select_scratch(const struct ra_select_plan &plan);
 size_t ra_select_zeros(const struct ra_select_plan &plan);
+
+/* Bytes of the rest. Launches of different plans, one after another, may share zeros as large as
+ * the largest need, and a rest likewise. */
+size_t ra_select_lists(const struct ra_select_plan &plan);
 
 /* Both launches. cudaErrorInvalidValue where `args` break the rules above. */
 cudaError_t ra_launch_select(const ra_select_plan &plan, const ra_select_args &args,
@@ -72,7 +79,8 @@ struct ra_order_args {
     const uint32_t *keys;             /* [rows][key_stride] by which entries are evicted */
     int32_t *order;                   /* [rows][chosen_stride] first to be evicted first */
     int64_t key_stride, chosen_stride;
-    bool protects; /* the last chosen is current and goes last */
+    bool protects;            /* the last chosen is current and goes last */
+    struct ra_rows rows = {}; /* those served; others are left as they are */
 };
 
 /* Ascending by key, of equal keys the higher position first. `most`: not below any n_chosen, not

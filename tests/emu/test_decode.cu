@@ -15,8 +15,8 @@ struct shape {
     int splits; /* of the grid */
     int window;
     bool self;
-    int by = 0;          /* flags above */
-    bool closed = false; /* another kernel's turn */
+    int by = 0;      /* flags above */
+    int closed = -1; /* sequence behind a closed gate */
 };
 
 static const char *type_name(float)
@@ -181,10 +181,13 @@ results<T, D> launch(const problem<T, D> &p, test_case &test)
     device_array<int32_t> n(p.n), index(p.index), pages(p.pages), self_in(p.self_in);
     device_array<float> partial(ctas * G * D), sums(ctas * 2 * G);
     device_array<uint32_t> ticket(std::vector<uint32_t>(heads * parts));
-    device_array<int32_t> gate(std::vector<int32_t>{7});
+    std::vector<int32_t> gates((size_t)s.B, 7);
+    if (s.closed >= 0)
+        gates[(size_t)s.closed] = 6;
+    device_array<int32_t> gate(gates);
     ra_decode_args a = {};
     a.gate = gate.get();
-    a.gate_value = s.closed ? 6 : 7;
+    a.gate_value = 7;
     a.q = q.get();
     a.k = k.get();
     a.v = v.get();
@@ -216,7 +219,7 @@ results<T, D> launch(const problem<T, D> &p, test_case &test)
     start_counting();
     test.launched(ra_launch(decode_split<T, D, G, R, kLogits, kGather>, grid, RA_DECODE_THREADS,
                             shared, 0, a));
-    if (!s.closed)
+    if (s.closed < 0)
         test.moved("decode_split", floor_bytes<T, D, G, R>(p, kLogits));
     return {out.read(), lse.read(), logits.read(), ticket.read()};
 }
@@ -325,12 +328,22 @@ template <class T, int D, int G> void run_rows(int heads)
 
 static void run_closed()
 {
-    test_case test("decode behind a closed gate");
-    shape s = {1, 2, 1, 40, 2, 0, true, 0, true};
-    results<__half, 64> got = launch<__half, 64, 1, false, true>(problem<__half, 64>(s), test);
-    for (float x : got.out)
-        if (!isnan(x))
-            test.complain("wrote %g", x);
+    test_case test("decode, one sequence of three behind a closed gate");
+    shape s = {3, 2, 1, 140, 2, 0, true, 0};
+    problem<__half, 64> p(s);
+    results<__half, 64> all = launch<__half, 64, 1, true, true>(p, test);
+    p.s.closed = 1;
+    results<__half, 64> got = launch<__half, 64, 1, true, true>(p, test);
+    size_t each = got.out.size() / 3, logits = got.logits.size() / 3;
+    for (size_t i = 0; i < got.out.size(); i++)
+        if (i / each == 1 ? !isnan(got.out[i]) : !(got.out[i] == all.out[i]))
+            test.complain("element %zu is %g, %g with every gate open", i, got.out[i], all.out[i]);
+    for (size_t i = logits; i < 2 * logits; i++)
+        if (!isnan(got.logits[i]))
+            test.complain("wrote logit %zu", i);
+    for (uint32_t ticket : got.ticket)
+        if (ticket != 0)
+            test.complain("left a ticket");
 }
 
 /* RA_FEW leaves out most types and dimensions, for who compiles this often. */
