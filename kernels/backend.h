@@ -28,6 +28,14 @@ enum ra_scores_mode { RA_SCORES_FUSED, RA_SCORES_RECOMPUTE };
  * layer, or layer by layer beside the attention of the layers after it. The choice is the same. */
 enum ra_select_mode { RA_SELECT_DEFERRED, RA_SELECT_INLINE, RA_SELECT_SIDE };
 
+/* Where a recorded step learns whether a layer's query has turned away, so that its step is full:
+ * it knew before, the host waits for the answer and launches what follows, or both ways are
+ * launched and the device lets one do something. */
+enum ra_decide_mode { RA_DECIDE_KNOWN, RA_DECIDE_HOST, RA_DECIDE_DEVICE };
+
+/* Operations of a step that is full, or is not, by a decision of the device. */
+enum ra_branch { RA_BRANCH_NONE, RA_BRANCH_FULL, RA_BRANCH_RECYCLED };
+
 struct ra_backend_config {
     const struct ra_model *model; /* borrowed until close */
     int n_layers;
@@ -37,12 +45,14 @@ struct ra_backend_config {
     int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
     enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
     int page;                 /* C_f is kept in pages of so many rows, in no order; 0: in line */
-    int batch; /* so many copies of the sequence, each with memory of its own, go through every
-                * operation together; what comes back is the first's, and RA_EDIVERGED where
-                * another's differs. 0 or 1: one */
+    int batch;  /* so many copies of the sequence, each with memory of its own, go through every
+                 * operation together; what comes back is the first's, and RA_EDIVERGED where
+                 * another's differs. 0 or 1: one */
+    bool apart; /* copies differ: each operation is of the one whose turn it is */
     enum ra_scores_mode scores;
-    /* Of backends that record: when to choose; launches that start before the one ahead has ended;
-     * steps as launches one by one. */
+    /* Of backends that record: where to decide; when to choose; launches that start before the one
+     * ahead has ended; steps as launches one by one. */
+    enum ra_decide_mode decide;
     enum ra_select_mode select;
     bool early, no_graph;
     bool between;  /* memory that is no cache is read between layers, outside the time of a step */
@@ -105,6 +115,10 @@ struct ra_backend_ops {
     /* Untimed: forget all rows, C_r and references of every layer. */
     void (*reset)(void *self);
 
+    /* What follows, `load` included, is of this copy alone, 0 to batch - 1. Optional: copies are
+     * never apart. */
+    void (*turn)(void *self, int copy);
+
     /* Untimed: rows 0..P-1 of C_f. */
     enum ra_status (*load)(void *self, int layer, const struct ra_prompt_rows *rows,
                            struct ra_error *err);
@@ -161,6 +175,16 @@ struct ra_backend_ops {
     /* Make q's mean over heads the layer's reference. */
     enum ra_status (*set_reference)(void *self, int layer, const float *q, struct ra_error *err);
 
+    /* The same cosine; the step is full unless it exceeds sim, and then q's mean becomes the
+     * reference. RA_EDIVERGED unless is_full says the same. Optional: what is decided is known. */
+    enum ra_status (*decide)(void *self, int layer, const float *q, double sim, bool is_full,
+                             double *cosine, struct ra_error *err);
+
+    /* With RA_DECIDE_DEVICE, after `decide`: what follows is of the branch, until another is named.
+     * Operations of both are called, of RA_BRANCH_FULL first; those of the one not taken find and
+     * leave everything as it is, and return nothing. Optional, like `decide`. */
+    void (*branch)(void *self, enum ra_branch branch, bool is_taken);
+
     /* Right after attend_recycled with want_scores: add agg over the group of the probabilities to
      * each entry's score (keep = true), or put it in its place (keep = false). Self enters with its
      * own. scores [Hkv] in the ascending order of C_r with self last; borrowed. */
@@ -173,8 +197,8 @@ struct ra_backend_ops {
      * record_begin and play: they do not run, return what they returned before where that decides
      * anything (select), and are recorded as steps. record_step opens step t, -1 first. play runs
      * all recorded steps from the state after `load`, without a copy or a wait between them:
-     * times [1 + n_steps] is filled, out [n_steps][n_layers][Hq][Dv] is borrowed until the next
-     * call.
+     * times [1 + n_steps] is filled, out [n_steps][n_layers][Hq][Dv], where copies are apart
+     * [n_steps][n_layers][batch][Hq][Dv], is borrowed until the next call.
      */
     enum ra_status (*record_begin)(void *self, struct ra_error *err);
     enum ra_status (*record_step)(void *self, int32_t t, struct ra_error *err);

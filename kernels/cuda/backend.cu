@@ -32,7 +32,7 @@ enum ra_status ra_cuda_same(const struct ra_cuda *cuda, const void *fetched, siz
                             const char *what, struct ra_error *err)
 {
     const char *first = static_cast<const char *>(fetched);
-    for (int b = 1; b < cuda->B && !cuda->recording.is_open; b++)
+    for (int b = 1; b < cuda->at_hand; b++)
         if (memcmp(first, first + (size_t)b * bytes, bytes) != 0)
             return ra_fail(err, RA_EDIVERGED, "cuda: copy %d of %d: its %s is not the first's", b,
                            cuda->B, what);
@@ -206,13 +206,13 @@ static void cuda_close(void *self)
     delete cuda;
 }
 
-static void reset_layer(struct ra_cuda *cuda, struct ra_cuda_layer *layer)
+static void forget(const struct ra_cuda *cuda, struct ra_cuda_known *known)
 {
-    layer->rows = 0;
-    for (int head = 0; head < cuda->model.Hkv && layer->held; head++) {
-        layer->held[head] = layer->queued[head] = 0;
-        layer->has_self[head] = false;
-        layer->next_n[head] = -1;
+    known->rows = 0;
+    for (int head = 0; head < cuda->model.Hkv && known->held; head++) {
+        known->held[head] = known->queued[head] = 0;
+        known->has_self[head] = false;
+        known->next_n[head] = -1;
     }
 }
 
@@ -238,7 +238,8 @@ static void cuda_reset(void *self)
     cuda->scores_layer = -1;
     ra_cuda_recording_reset(cuda);
     for (int i = 0; i < cuda->config.n_layers; i++) {
-        reset_layer(cuda, &cuda->layers[i]);
+        for (int copy = 0; copy < (cuda->config.apart ? cuda->B : 1); copy++)
+            forget(cuda, ra_cuda_known_of(cuda, i, copy));
         if (ra_cuda_clear(cuda, &cuda->layers[i], &unsaid))
             return;
     }
@@ -310,6 +311,20 @@ static enum ra_status cuda_open(void **self, const struct ra_backend_config *con
 /* --- C_f ---------------------------------------------------------------------------------------
  */
 
+static void cuda_turn(void *self, int copy)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    RA_BUG_ON(!cuda->config.apart || copy < 0 || copy >= cuda->B);
+    cuda->turn = copy;
+}
+
+static void cuda_branch(void *self, enum ra_branch branch, bool is_taken)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    cuda->branch = branch;
+    cuda->is_passed_over = branch != RA_BRANCH_NONE && !is_taken;
+}
+
 struct copied {
     const char *from;
     char *to;
@@ -345,86 +360,136 @@ static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_ro
     if (rows->P < 0 || rows->P > cuda->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got %d", layer,
                        (int)cuda->config.max_rows, (int)rows->P);
-    for (int row = 0; row < cuda->rows; row++) {
-        size_t head = (size_t)(row % cuda->model.Hkv);
+    int Hkv = cuda->model.Hkv, first = cuda->turn * Hkv, n = cuda->at_hand * Hkv;
+    for (int row = first; row < first + n; row++) {
+        size_t head = (size_t)(row % Hkv);
         const char *k = static_cast<const char *>(rows->k) + head * rows->k_stride;
         const char *v = static_cast<const char *>(rows->v) + head * rows->v_stride;
         RA_TRY(load_row(cuda, to, {k, to->k}, row, rows->P, err));
         RA_TRY(load_row(cuda, to, {v, to->v}, row, rows->P, err));
-        cuda->flags.host[row] = rows->P;
     }
-    to->rows = rows->P;
-    size_t counts = (size_t)cuda->rows * sizeof(int32_t);
-    for (int32_t *n : {to->n, to->n_prompt})
-        RA_TRY(ra_cuda_done(cudaMemcpy(n, cuda->flags.host, counts, cudaMemcpyHostToDevice),
+    ra_cuda_at_hand(cuda, layer)->rows = rows->P;
+    std::vector<int32_t> counts((size_t)n, rows->P);
+    for (int32_t *there : {to->n, to->n_prompt})
+        RA_TRY(ra_cuda_done(cudaMemcpy(there + first, counts.data(),
+                                       counts.size() * sizeof(int32_t), cudaMemcpyHostToDevice),
                             "load prompt rows", err));
     return RA_OK;
+}
+
+static enum ra_status launch_append(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                    struct ra_error *err)
+{
+    const struct ra_cuda_layer *to = &cuda->layers[call.layer];
+    int Hkv = cuda->model.Hkv;
+    size_t row = (size_t)(call.first * Hkv), bytes = cuda->row_bytes, copy = (size_t)Hkv * bytes;
+    const char *k = NULL, *v = NULL;
+    if (call.first == 0)
+        RA_TRY(ra_cuda_begin_layer(cuda, err));
+    RA_TRY(ra_cuda_put(cuda, call, 0, to->self_k + row * bytes, &k, err));
+    RA_TRY(ra_cuda_put(cuda, call, 1, to->self_v + row * bytes, &v, err));
+    for (int i = 0; i < (cuda->config.apart ? call.n : 1); i++) {
+        ra_cuda_known *known = ra_cuda_known_of(cuda, call.layer, call.first + i);
+        known->at_k = k + (size_t)i * copy;
+        known->at_v = v + (size_t)i * copy;
+    }
+    size_t stored = to->pages ? 0 : row * (size_t)cuda->config.max_rows * bytes;
+    ra_append_args a = {};
+    a.self_k = k;
+    a.self_v = v;
+    a.full_k = to->k + stored;
+    a.full_v = to->v + stored;
+    a.n = to->n + row;
+    a.pages = to->pages ? to->pages + (size_t)call.first * (size_t)cuda->n_pages : NULL;
+    a.row_stride = cuda->config.max_rows;
+    a.page_stride = cuda->n_pages;
+    a.n_rows = call.n * Hkv;
+    a.Hkv = Hkv;
+    a.row_bytes = (int32_t)bytes;
+    auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, true}, err);
+}
+
+const ra_cuda_known *ra_cuda_self(const struct ra_cuda *cuda, const ra_cuda_call &call)
+{
+    const ra_cuda_known *first = ra_cuda_known_of(cuda, call.layer, call.first);
+    ptrdiff_t copy = (ptrdiff_t)cuda->model.Hkv * (ptrdiff_t)cuda->row_bytes;
+    RA_BUG_ON(!first->at_k);
+    for (int i = 1; i < call.n && cuda->config.apart; i++) {
+        const ra_cuda_known *next = ra_cuda_known_of(cuda, call.layer, call.first + i);
+        RA_BUG_ON(next->at_k != first->at_k + i * copy || next->at_v != first->at_v + i * copy);
+    }
+    return first;
 }
 
 static enum ra_status cuda_append(void *self, int layer, const void *k, const void *v,
                                   struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    struct ra_cuda_layer *to = &cuda->layers[layer];
+    struct ra_cuda_known *known = ra_cuda_at_hand(cuda, layer);
     size_t bytes = (size_t)cuda->model.Hkv * cuda->row_bytes;
-    RA_TRY(ra_cuda_begin_layer(cuda, err));
-    if (to->rows >= cuda->config.max_rows)
+    if (known->rows >= cuda->config.max_rows)
         return ra_fail(err, RA_ERANGE, "cuda: layer %d: expected at most %d rows, got one more",
                        layer, (int)cuda->config.max_rows);
-    memcpy(cuda->self.host, k, bytes);
-    memcpy(cuda->self.host + bytes, v, bytes);
-    ra_cuda_pair<char> self_k = {cuda->self.host, to->self_k};
-    ra_cuda_pair<char> self_v = {cuda->self.host + bytes, to->self_v};
-    RA_TRY(ra_cuda_give(cuda, self_k, bytes, &to->at_k, err));
-    RA_TRY(ra_cuda_give(cuda, self_v, bytes, &to->at_v, err));
-    ra_append_args a = {};
-    a.self_k = to->at_k;
-    a.self_v = to->at_v;
-    a.full_k = to->k;
-    a.full_v = to->v;
-    a.n = to->n;
-    a.pages = to->pages;
-    a.row_stride = cuda->config.max_rows;
-    a.page_stride = cuda->n_pages;
-    a.n_rows = cuda->rows;
-    a.Hkv = cuda->model.Hkv;
-    a.row_bytes = (int32_t)cuda->row_bytes;
-    auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
-    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"append", launch, true}, err));
-    to->rows++;
-    for (int head = 0; head < cuda->model.Hkv && to->has_self; head++)
-        to->has_self[head] = false;
-    if (cuda->scores_layer == layer)
+    ra_cuda_call call = ra_cuda_call_of(cuda, "append", layer, launch_append);
+    ra_cuda_call_give(&call, 0, k, bytes);
+    ra_cuda_call_give(&call, 1, v, bytes);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    known->rows++;
+    for (int head = 0; head < cuda->model.Hkv && known->has_self; head++)
+        known->has_self[head] = false;
+    if (cuda->scores_layer == layer && cuda->scores_turn == cuda->turn)
         cuda->scores_layer = -1;
-    return ra_cuda_wait(cuda, "append", err);
+    return ra_cuda_wait(cuda, call.name, err);
 }
 
 /* --- the layer's reference query ----------------------------------------------------------------
  */
 
-static enum ra_status compare(struct ra_cuda *cuda, int layer, const float *q,
-                              enum ra_query_update update, struct ra_error *err)
+static enum ra_status launch_compare(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                     struct ra_error *err)
 {
-    const struct ra_cuda_layer *of = &cuda->layers[layer];
-    size_t n = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
-    memcpy(cuda->q.host, q, n * sizeof *q);
+    const struct ra_cuda_layer *of = &cuda->layers[call.layer];
+    size_t first = (size_t)call.first;
     ra_query_args a = {};
-    RA_TRY(ra_cuda_give(cuda, cuda->q, n, &a.q, err));
-    a.reference = of->reference;
-    a.has_reference = of->has_reference;
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
+    a.reference = of->reference + first * (size_t)cuda->model.D;
+    a.has_reference = of->has_reference + first;
     a.cosine = cuda->cosine.card;
-    a.fires = cuda->fires;
-    a.n_rows = cuda->B;
+    a.fires = of->fires + first;
+    a.sim = call.sim;
+    a.n_rows = call.n;
     a.Hq = cuda->model.Hq;
     a.D = cuda->model.D;
-    a.update = update;
-    const unsigned each = RA_QUERY_THREADS / 32, grid = ((unsigned)cuda->B + each - 1) / each;
+    a.update = (enum ra_query_update)call.variant;
+    const unsigned each = RA_QUERY_THREADS / 32, grid = ((unsigned)call.n + each - 1) / each;
     auto launch = [=](cudaStream_t stream) {
         return ra_launch(query_cosine, grid, RA_QUERY_THREADS, 0, stream, a);
     };
-    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"cosine", launch, false}, err));
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err));
+    bool asks = cuda->recording.is_on && a.update == RA_QUERY_FIRED &&
+                cuda->config.decide == RA_DECIDE_HOST;
+    return asks ? ra_cuda_ask(cuda, call, err) : RA_OK;
+}
+
+static ra_cuda_call comparison(const struct ra_cuda *cuda, int layer, const float *q,
+                               enum ra_query_update update)
+{
+    size_t floats = (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    ra_cuda_call call = ra_cuda_call_of(cuda, "cosine", layer, launch_compare);
+    call.variant = update;
+    ra_cuda_call_give(&call, 0, q, floats * sizeof *q);
+    return call;
+}
+
+/* What was compared: cosines, the same of all copies. */
+static enum ra_status fetch_cosine(struct ra_cuda *cuda, double *cosine, struct ra_error *err)
+{
+    if (!ra_cuda_runs(cuda))
+        return RA_OK;
     RA_TRY(ra_cuda_fetch(cuda, cuda->cosine, 1, err));
     RA_TRY(ra_cuda_wait(cuda, "cosine", err));
+    *cosine = *cuda->cosine.host;
     return ra_cuda_same(cuda, cuda->cosine.host, sizeof(double), "cosine", err);
 }
 
@@ -432,15 +497,41 @@ static enum ra_status cuda_cosine(void *self, int layer, const float *q, double 
                                   struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    RA_TRY(compare(cuda, layer, q, RA_QUERY_COMPARE, err));
-    *cosine = *cuda->cosine.host;
-    return RA_OK;
+    ra_cuda_call call = comparison(cuda, layer, q, RA_QUERY_COMPARE);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    return fetch_cosine(cuda, cosine, err);
 }
 
 static enum ra_status cuda_set_reference(void *self, int layer, const float *q,
                                          struct ra_error *err)
 {
-    return compare(static_cast<struct ra_cuda *>(self), layer, q, RA_QUERY_SET, err);
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    ra_cuda_call call = comparison(cuda, layer, q, RA_QUERY_SET);
+    double unwanted;
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    return fetch_cosine(cuda, &unwanted, err);
+}
+
+static enum ra_status cuda_decide(void *self, int layer, const float *q, double sim, bool is_full,
+                                  double *cosine, struct ra_error *err)
+{
+    struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
+    ra_cuda_call call = comparison(cuda, layer, q, RA_QUERY_FIRED);
+    ra_cuda_pair<int32_t> fires = {cuda->fires.host, cuda->layers[layer].fires + cuda->turn};
+    call.sim = sim;
+    call.expects.assign((size_t)call.n, is_full);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    if (!ra_cuda_runs(cuda))
+        return RA_OK;
+    RA_TRY(ra_cuda_fetch(cuda, fires, 1, err));
+    RA_TRY(fetch_cosine(cuda, cosine, err));
+    if ((fires.host[0] != 0) == is_full)
+        return RA_OK;
+    return ra_fail(err, RA_EDIVERGED,
+                   "cuda: layer %d of the replay: by a cosine of %.9g, sim %.9g, the step is %s, "
+                   "expected %s",
+                   layer, *cosine, sim, is_full ? "recycled" : "full",
+                   is_full ? "full" : "recycled");
 }
 
 /* What runs on the host takes a time that says nothing of a card. */
@@ -471,6 +562,7 @@ const struct ra_backend_ops ra_backend_cuda = {
     cuda_fits,
     cuda_open,
     cuda_reset,
+    cuda_turn,
     cuda_load,
     cuda_append,
     ra_cuda_attend_full,
@@ -483,6 +575,8 @@ const struct ra_backend_ops ra_backend_cuda = {
     ra_cuda_attend_sets,
     cuda_cosine,
     cuda_set_reference,
+    cuda_decide,
+    cuda_branch,
     ra_cuda_accumulate,
     ra_cuda_record_begin,
     ra_cuda_record_step,

@@ -12,16 +12,24 @@
 #ifndef RA_KERNELS_CUDA_BACKEND_CUH
 #define RA_KERNELS_CUDA_BACKEND_CUH
 
-#include "kernels/backend.h"
+#include "kernels/cuda/backend_call.cuh"
 #include "kernels/cuda/backend_recording.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/refresh.cuh"
 #include "kernels/cuda/select.cuh"
 
-enum { RA_CUDA_SELECTORS = 16 };
+/* What the host knows of a copy of a layer. */
+struct ra_cuda_known {
+    int32_t rows;            /* of C_f; the last is self */
+    const char *at_k, *at_v; /* [Hkv][D] the row last appended: in self_k, self_v or recorded */
+    int32_t *held, *queued;  /* [Hkv] entries of C_r, and those that may be evicted */
+    bool *has_self;          /* [Hkv] */
+    int32_t *next, *order;   /* [Hkv][cap] adopted: ascending, and first to be evicted first */
+    int32_t *next_n;         /* [Hkv]; -1: nothing adopted */
+    int32_t next_pinned;
+};
 
 struct ra_cuda_layer {
-    int32_t rows;                /* of C_f; the last is self */
     int32_t window;              /* 0: full attention */
     int slot;                    /* among the layers without a window; -1: it has one */
     char *k, *v;                 /* [B][Hkv][max_rows][D]; paged: the pool of all layers */
@@ -29,38 +37,29 @@ struct ra_cuda_layer {
     int32_t *page_of;            /* [B][n_pages] the same on the host */
     int32_t *n, *n_prompt;       /* [B][Hkv] rows, as the card knows them; those of `load` */
     char *self_k, *self_v;       /* [B][Hkv][D] room for the row last appended */
-    const char *at_k, *at_v;     /* where that row is: there, or among recorded operands */
     double *reference;           /* [B][D] mean query */
     int32_t *has_reference;      /* [B] */
+    int32_t *fires;              /* [B] of a decision; NULL: it has a window */
     struct ra_recycled recycled; /* [B][Hkv]; of cap 0 where there is no C_r */
     char *r_k, *r_v;             /* [B][Hkv][cap][D] rows of C_r; NULL when gathering */
-
-    /* What the host knows of C_r, of one copy. */
-    int32_t *held, *queued; /* [Hkv] entries, and those that may be evicted */
-    bool *has_self;         /* [Hkv] */
-    int32_t *next, *order;  /* [Hkv][cap] adopted: ascending, and first to be evicted first */
-    int32_t *next_n;        /* [Hkv]; -1: nothing adopted */
-    int32_t next_pinned;
+    struct ra_cuda_known *known; /* [B] where copies are apart, else [1], of all */
 };
 
-/* What selects for so many layers in line at once. */
-struct ra_cuda_selector {
-    int n_layers;
-    struct ra_select_plan plan;
-    uint32_t *scratch;
-};
-
-/* Layers in line: `score` and `slot` number the first among those with scores of their own, and
- * among all without a window. */
+/* Layers in line, and of each the copies first..first + copies - 1: `score` and `slot` number the
+ * first layer among those with scores of their own, and among all without a window. */
 struct ra_cuda_span {
     int score, slot, n;
+    int first, copies;
 };
 
 struct ra_cuda {
     struct ra_backend_config config;
     struct ra_model model;
-    int32_t cap; /* entries of a C_r */
-    int B, rows; /* copies of the sequence; KV heads of a layer, of all copies */
+    int32_t cap;       /* entries of a C_r */
+    int B, rows;       /* copies of the sequence; KV heads of a layer, of all copies */
+    int turn, at_hand; /* copies that operations are of: turn..turn + at_hand - 1 */
+    enum ra_branch branch;
+    bool is_passed_over; /* the branch is not taken */
     int n_sms;
     char *card_block, *host_block;
     cudaStream_t stream, beside;
@@ -79,31 +78,29 @@ struct ra_cuda {
     char *r_k, *r_v;                    /* [n_slots][B][Hkv][cap][D] */
     int score_slots; /* layers that have scores of their own: all, or one at a time */
 
-    /* What is given has one copy on the host and B on the card; what comes back, B on both. */
-    struct ra_cuda_pair<float> q, out; /* [B][Hq][D] */
-    struct ra_cuda_pair<char> self;    /* [2][Hkv][D]: K, V */
-    float *logits;                     /* [score_slots][B][Hq][logit_stride] */
-    float *lse;                        /* [score_slots][B][Hq] */
+    float *q;                       /* [B][Hq][D] */
+    struct ra_cuda_pair<float> out; /* [B][Hq][D] */
+    float *logits;                  /* [score_slots][B][Hq][logit_stride] */
+    float *lse;                     /* [score_slots][B][Hq] */
     int64_t logit_stride;
-    int scores_layer; /* whose logits came last; -1: nobody's */
+    int scores_layer, scores_turn; /* whose logits came last; layer -1: nobody's */
     enum ra_cuda_ahead ahead;
     float *partial, *partial_sums;
     uint32_t *ticket;
-    struct ra_cuda_pair<int32_t> index;   /* [B][Hq][max_rows] sets from outside, all on the host */
-    struct ra_cuda_pair<int32_t> index_n; /* [B][Hq] */
-    struct ra_cuda_pair<int32_t> flags;   /* [B][Hkv] is self in C_r? */
+    int32_t *index;   /* [B][Hq][max_rows] sets from outside */
+    int32_t *index_n; /* [B][Hq] */
+    int32_t *flags;   /* [B][Hkv] is self in C_r? */
 
-    struct ra_cuda_selector selectors[RA_CUDA_SELECTORS]; /* ascending in layers */
-    int n_selectors;
-    uint32_t *keys, *raw_keys;           /* [score_slots][B][Hkv][logit_stride] */
-    int32_t *chosen;                     /* [score_slots][B][Hkv][cap] ascending */
+    uint32_t *select_zeros, *select_lists; /* for as many rows as one launch may have */
+    uint32_t *keys, *raw_keys;             /* [score_slots][B][Hkv][logit_stride] */
+    int32_t *chosen;                       /* [score_slots][B][Hkv][cap] ascending */
     struct ra_cuda_pair<int32_t> ranked; /* the same in order of eviction; one layer's comes back */
     struct ra_cuda_pair<int32_t> counted; /* [.][B][Hkv] chosen; entries moved; who was evicted */
-    struct ra_cuda_pair<int32_t> set, order, set_n; /* [B][Hkv] what a refresh installs */
-    struct ra_cuda_pair<int32_t> position;          /* [B][Hkv] of self */
-    int2 *moves;                                    /* [score_slots][B][Hkv][cap] */
-    struct ra_cuda_pair<double> cosine;             /* [B] */
-    int32_t *fires;                                 /* [B] */
+    int32_t *set, *order, *set_n;         /* [B][Hkv][cap], counts: what a refresh installs */
+    int32_t *position;                    /* [B][Hkv] of self */
+    int2 *moves;                          /* [score_slots][B][Hkv][cap] */
+    struct ra_cuda_pair<double> cosine;   /* [B] */
+    struct ra_cuda_pair<int32_t> fires;   /* card: [n_slots][B], host: [B] */
 
     char *filler; /* read between layers */
     size_t filler_bytes;
@@ -136,43 +133,30 @@ enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
 /* A layer's part of the recorded step begins: what is between comes before it. */
 enum ra_status ra_cuda_begin_layer(struct ra_cuda *cuda, struct ra_error *err);
 
-/* Room among the recorded operands, with this one n times in line; NULL, and counted, unless a
- * recording is on. */
-void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes, int n);
+/* Room among the recorded operands, with this one in it; NULL, and counted, unless a recording is
+ * on. */
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes);
 
-/* Where the output of an attention goes. */
+/* Where the output of an attention of the copies at hand goes. */
 float *ra_cuda_output(struct ra_cuda *cuda);
 
-/* Give n elements of the host's side to every copy, for the launches to come: *at is where they
- * find them, [B][n]. */
-template <class T>
-enum ra_status ra_cuda_give(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
-                            const T **at, struct ra_error *err)
-{
-    *at = static_cast<const T *>(ra_cuda_keep(cuda, pair.host, n * sizeof(T), cuda->B));
-    if (*at)
-        return RA_OK;
-    *at = pair.card;
-    for (size_t b = 0; b < (size_t)cuda->B; b++)
-        RA_TRY(ra_cuda_done(cudaMemcpyAsync(pair.card + b * n, pair.host, n * sizeof(T),
-                                            cudaMemcpyHostToDevice, cuda->stream),
-                            "copy to the card", err));
-    return RA_OK;
-}
-
-/* Fetch n elements of every copy; while steps are recorded, nothing. */
+/* Fetch n elements of every copy at hand. */
 template <class T>
 enum ra_status ra_cuda_fetch(struct ra_cuda *cuda, const ra_cuda_pair<T> &pair, size_t n,
                              struct ra_error *err)
 {
-    if (cuda->recording.is_on)
-        return RA_OK;
-    return ra_cuda_done(cudaMemcpyAsync(pair.host, pair.card, n * (size_t)cuda->B * sizeof(T),
+    return ra_cuda_done(cudaMemcpyAsync(pair.host, pair.card, n * (size_t)cuda->at_hand * sizeof(T),
                                         cudaMemcpyDeviceToHost, cuda->stream),
                         "copy from the card", err);
 }
 
-/* RA_EDIVERGED unless what was fetched, `bytes` of each copy, is the same of all. */
+/* Does an operation run now, and return something? */
+inline bool ra_cuda_runs(const struct ra_cuda *cuda)
+{
+    return !cuda->recording.is_on && !cuda->is_passed_over;
+}
+
+/* RA_EDIVERGED unless what was fetched, `bytes` of each copy at hand, is the same of all. */
 enum ra_status ra_cuda_same(const struct ra_cuda *cuda, const void *fetched, size_t bytes,
                             const char *what, struct ra_error *err);
 
@@ -183,24 +167,57 @@ enum ra_status ra_cuda_wait(struct ra_cuda *cuda, const char *operation, struct 
 enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *layer,
                              struct ra_error *err);
 
-/* The layer alone. */
-inline ra_cuda_span ra_cuda_span_of(const struct ra_cuda *cuda, int layer)
+/* What is known of a copy; of the one at hand. */
+inline ra_cuda_known *ra_cuda_known_of(const struct ra_cuda *cuda, int layer, int copy)
 {
-    int slot = cuda->layers[layer].slot;
-    return {cuda->score_slots > 1 ? slot : 0, slot, 1};
+    return &cuda->layers[layer].known[cuda->config.apart ? copy : 0];
+}
+inline ra_cuda_known *ra_cuda_at_hand(const struct ra_cuda *cuda, int layer)
+{
+    return ra_cuda_known_of(cuda, layer, cuda->turn);
 }
 
-/* Choose for the layers of a span, of which each chooses `most`; then bring their C_r to the given
- * lists, [n * Hkv][cap]. */
+/* Of the first copy of a call, whose appended rows lie in line. */
+const ra_cuda_known *ra_cuda_self(const struct ra_cuda *cuda, const ra_cuda_call &call);
+
+/* The layer alone. */
+inline ra_cuda_span ra_cuda_span_of(const struct ra_cuda *cuda, int layer, int first, int copies)
+{
+    int slot = cuda->layers[layer].slot;
+    return {cuda->score_slots > 1 ? slot : 0, slot, 1, first, copies};
+}
+
+/* Rows (KV heads) before a span's first: among those with scores, and among all. */
+inline size_t ra_cuda_score_row(const struct ra_cuda *cuda, const ra_cuda_span &span)
+{
+    return (size_t)(span.score * cuda->B + span.first) * (size_t)cuda->model.Hkv;
+}
+inline size_t ra_cuda_row(const struct ra_cuda *cuda, const ra_cuda_span &span)
+{
+    return (size_t)(span.slot * cuda->B + span.first) * (size_t)cuda->model.Hkv;
+}
+
+/* Those of a launch for the span. Of a branch that the card decides on, where it takes it. */
+ra_rows ra_cuda_rows(const struct ra_cuda *cuda, const ra_cuda_span &span, enum ra_branch branch);
+
+/* Choose for a span; bring its C_r to the lists that are given, [rows][cap]. */
 enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
-                              const struct ra_select_rule *rule, int32_t most, cudaStream_t stream,
-                              struct ra_error *err);
-enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, ra_plan_args a,
-                               cudaStream_t stream, struct ra_error *err);
+                              const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err);
+enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
+                               const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err);
 
 /* What is due happens, and what happens beside is waited for: before the step ends, or C_r of a
  * layer concerned is used. */
 enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err);
+
+/* What is beside is waited for. */
+enum ra_status ra_cuda_join(struct ra_cuda *cuda, struct ra_error *err);
+
+/* The host learns what the card decided for the call's copies, before anything that follows is
+ * launched; it must be as expected. */
+enum ra_status ra_cuda_ask(struct ra_cuda *cuda, const ra_cuda_call &call, struct ra_error *err);
+
+bool ra_cuda_same_rule(const struct ra_select_rule &a, const struct ra_select_rule &b);
 
 /* A run starts from nothing: count anew. And let go of everything recorded. */
 void ra_cuda_recording_reset(struct ra_cuda *cuda);

@@ -12,23 +12,27 @@ static size_t query_floats(const struct ra_cuda *cuda)
     return (size_t)cuda->model.Hq * (size_t)cuda->model.D;
 }
 
-static enum ra_status give_query(struct ra_cuda *cuda, const float *q, ra_decode_args *a,
-                                 struct ra_error *err)
+/* Where the card decides, it runs where the decision is that of its branch. */
+static void set_gate(const struct ra_cuda *cuda, const ra_cuda_call &call, ra_decode_args *a)
 {
-    memcpy(cuda->q.host, q, query_floats(cuda) * sizeof *q);
-    return ra_cuda_give(cuda, cuda->q, query_floats(cuda), &a->q, err);
+    if (call.branch == RA_BRANCH_NONE || !cuda->recording.is_on)
+        return;
+    a->gate = cuda->layers[call.layer].fires + call.first;
+    a->gate_value = call.branch == RA_BRANCH_FULL;
 }
 
-/* All rows of C_f. */
-static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
+/* All rows of C_f of the copies from `first` on. */
+static ra_decode_args over_all(const struct ra_cuda *cuda, int layer, int first)
 {
     const struct ra_cuda_layer *of = &cuda->layers[layer];
+    size_t row = (size_t)(first * cuda->model.Hkv);
+    size_t stored = of->pages ? 0 : row * (size_t)cuda->config.max_rows * cuda->row_bytes;
     ra_decode_args a = {};
-    a.k = of->k;
-    a.v = of->v;
-    a.pages = of->pages;
+    a.k = of->k + stored;
+    a.v = of->v + stored;
+    a.pages = of->pages ? of->pages + (size_t)first * (size_t)cuda->n_pages : NULL;
     a.page_stride = cuda->n_pages;
-    a.n = of->n;
+    a.n = of->n + row;
     a.partial = cuda->partial;
     a.partial_sums = cuda->partial_sums;
     a.ticket = cuda->ticket;
@@ -41,45 +45,72 @@ static ra_decode_args over_all(const struct ra_cuda *cuda, int layer)
     return a;
 }
 
-struct launch {
-    const char *name;
-    int32_t n; /* keys of the longest row */
+struct how {
     bool logits, gather, attends;
-    int score; /* whose scores, as in a span */
 };
 
-static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const launch &how,
-                          struct ra_error *err)
+static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const ra_cuda_call &call,
+                          const how &how, struct ra_error *err)
 {
-    int rows = cuda->B * a.Hkv * ra_decode_parts(a.heads);
+    int rows = call.n * a.Hkv * ra_decode_parts(a.heads);
     ra_decode_plan plan = {};
     plan.dtype = cuda->model.dtype;
     plan.D = cuda->model.D;
-    plan.B = cuda->B;
-    plan.splits = ra_decode_splits(cuda->n_sms, rows, how.n);
+    plan.B = call.n;
+    plan.splits = ra_decode_splits(cuda->n_sms, rows, call.longest);
     plan.logits = how.logits;
     plan.gather = how.gather || a.pages;
     if (how.logits) { /* otherwise those of an earlier pass stay */
-        size_t query = (size_t)(how.score * cuda->B) * (size_t)cuda->model.Hq;
+        ra_cuda_span span = ra_cuda_span_of(cuda, call.layer, call.first, call.n);
+        size_t query = ra_cuda_score_row(cuda, span) * (size_t)cuda->model.G;
         a.lse = cuda->lse + query;
         a.logits = cuda->logits + query * (size_t)cuda->logit_stride;
     }
+    a.out = call.out;
+    set_gate(cuda, call, &a);
     bool attends = how.attends;
     auto launch = [=](cudaStream_t stream) {
         return attends ? ra_launch_decode(plan, a, stream) : ra_launch_score(plan, a, stream);
     };
-    return ra_cuda_launch(cuda, cuda->stream, {how.name, launch, false}, err);
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err);
 }
 
 static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,
                                 struct ra_error *err)
 {
+    if (!ra_cuda_runs(cuda))
+        return RA_OK;
     RA_TRY(ra_cuda_fetch(cuda, cuda->out, query_floats(cuda), err));
     RA_TRY(ra_cuda_wait(cuda, name, err));
-    if (cuda->recording.is_on)
-        return RA_OK;
     memcpy(out, cuda->out.host, query_floats(cuda) * sizeof *out);
     return ra_cuda_same(cuda, cuda->out.host, query_floats(cuda) * sizeof *out, "output", err);
+}
+
+/* An operation on the query, operand 0. */
+static ra_cuda_call query_call(const struct ra_cuda *cuda, const char *name, int layer,
+                               enum ra_status (*launch)(struct ra_cuda *, const ra_cuda_call &,
+                                                        struct ra_error *),
+                               const float *q)
+{
+    ra_cuda_call call = ra_cuda_call_of(cuda, name, layer, launch);
+    ra_cuda_call_give(&call, 0, q, query_floats(cuda) * sizeof *q);
+    call.longest = ra_cuda_at_hand(cuda, layer)->rows;
+    RA_BUG_ON(call.longest < 1);
+    return call;
+}
+
+static void note_scores(struct ra_cuda *cuda, int layer)
+{
+    cuda->scores_layer = layer;
+    cuda->scores_turn = cuda->turn;
+}
+
+static enum ra_status launch_full(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                  struct ra_error *err)
+{
+    ra_decode_args a = over_all(cuda, call.layer, call.first);
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
+    return run(cuda, a, call, {call.variant != 0, false, true}, err);
 }
 
 enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
@@ -87,68 +118,73 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     bool fused = want_scores && cuda->config.scores == RA_SCORES_FUSED;
-    launch how = {"attend to everything",
-                  cuda->layers[layer].rows,
-                  fused,
-                  false,
-                  true,
-                  ra_cuda_span_of(cuda, layer).score};
-    RA_BUG_ON(cuda->layers[layer].rows < 1);
-    ra_decode_args a = over_all(cuda, layer);
-    a.out = ra_cuda_output(cuda);
-    RA_TRY(give_query(cuda, q, &a, err));
-    RA_TRY(run(cuda, a, how, err));
+    ra_cuda_call call = query_call(cuda, "attend to everything", layer, launch_full, q);
+    call.variant = fused;
+    call.out = ra_cuda_output(cuda);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
     if (fused)
-        cuda->scores_layer = layer;
-    return fetch_out(cuda, out, how.name, err);
+        note_scores(cuda, layer);
+    return fetch_out(cuda, out, call.name, err);
+}
+
+static enum ra_status launch_score(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                   struct ra_error *err)
+{
+    ra_decode_args a = over_all(cuda, call.layer, call.first);
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
+    return run(cuda, a, call, {true, false, false}, err);
 }
 
 enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    launch how = {"score", cuda->layers[layer].rows,          true, false,
-                  false,   ra_cuda_span_of(cuda, layer).score};
-    RA_BUG_ON(cuda->layers[layer].rows < 1);
-    ra_decode_args a = over_all(cuda, layer);
-    RA_TRY(give_query(cuda, q, &a, err));
-    RA_TRY(run(cuda, a, how, err));
-    cuda->scores_layer = layer;
-    return ra_cuda_wait(cuda, how.name, err);
+    ra_cuda_call call = query_call(cuda, "score", layer, launch_score, q);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    note_scores(cuda, layer);
+    return ra_cuda_wait(cuda, call.name, err);
+}
+
+static enum ra_status launch_recycled(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                      struct ra_error *err)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[call.layer];
+    size_t row = (size_t)(call.first * cuda->model.Hkv), cap = (size_t)cuda->cap;
+    RA_TRY(ra_cuda_settle(cuda, err));
+    ra_decode_args a = over_all(cuda, call.layer, call.first);
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
+    RA_TRY(ra_cuda_put(cuda, call, 1, cuda->flags, &a.self_in, err));
+    /* The row that was appended is self, which comes from elsewhere. */
+    a.early = cuda->ahead == RA_CUDA_APPEND;
+    a.n = of->recycled.n + row;
+    a.self_k = ra_cuda_self(cuda, call)->at_k;
+    a.self_v = ra_cuda_self(cuda, call)->at_v;
+    if (of->r_k) {
+        a.pages = NULL;
+        a.k = of->r_k + row * cap * cuda->row_bytes;
+        a.v = of->r_v + row * cap * cuda->row_bytes;
+        a.row_stride = cuda->cap;
+    } else {
+        a.index = of->recycled.slot_pos + row * cap;
+        a.index_stride = cuda->cap;
+    }
+    return run(cuda, a, call, {false, !of->r_k, true}, err);
 }
 
 enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bool want_scores,
                                        float *out, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    const struct ra_cuda_layer *of = &cuda->layers[layer];
-    bool gathers = !of->r_k;
-    launch how = {"attend to the recycled cache", cuda->cap, false, gathers, true, 0};
-    RA_BUG_ON(!of->held || of->rows < 1 || !of->at_k);
-    RA_TRY(ra_cuda_settle(cuda, err));
+    const struct ra_cuda_known *known = ra_cuda_at_hand(cuda, layer);
+    RA_BUG_ON(!known->held);
     if (want_scores)
         return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
-    for (int head = 0; head < cuda->model.Hkv; head++)
-        cuda->flags.host[head] = of->has_self[head];
-    ra_decode_args a = over_all(cuda, layer);
-    a.out = ra_cuda_output(cuda);
-    RA_TRY(ra_cuda_give(cuda, cuda->flags, (size_t)cuda->model.Hkv, &a.self_in, err));
-    RA_TRY(give_query(cuda, q, &a, err));
-    /* The row that was appended is self, which comes from elsewhere. */
-    a.early = cuda->ahead == RA_CUDA_APPEND;
-    a.n = of->recycled.n;
-    a.self_k = of->at_k;
-    a.self_v = of->at_v;
-    if (gathers) {
-        a.index = of->recycled.slot_pos;
-        a.index_stride = cuda->cap;
-    } else {
-        a.pages = NULL;
-        a.k = of->r_k;
-        a.v = of->r_v;
-        a.row_stride = cuda->cap;
-    }
-    RA_TRY(run(cuda, a, how, err));
-    return fetch_out(cuda, out, how.name, err);
+    std::vector<int32_t> flags(known->has_self, known->has_self + cuda->model.Hkv);
+    ra_cuda_call call = query_call(cuda, "attend to the recycled cache", layer, launch_recycled, q);
+    ra_cuda_call_give(&call, 1, flags.data(), flags.size() * sizeof(int32_t));
+    call.longest = cuda->cap;
+    call.out = ra_cuda_output(cuda);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    return fetch_out(cuda, out, call.name, err);
 }
 
 static enum ra_status check_set(const struct ra_positions *set, int32_t rows, struct ra_error *err)
@@ -171,40 +207,49 @@ static int32_t row_of(const struct ra_cuda *cuda, int layer, int row, int32_t po
 }
 
 /* The sets, with self at the end, as numbers of rows of C_f of all KV heads together: so that any
- * number of sets may share one. */
-static enum ra_status list_rows(struct ra_cuda *cuda, int layer, const struct ra_positions *sets,
-                                int n_sets, int32_t *stride, struct ra_error *err)
+ * number of sets may share one. Those of all copies at hand, which differ: each names rows of its
+ * own. */
+static enum ra_status give_sets(const struct ra_cuda *cuda, const struct ra_positions *sets,
+                                int n_sets, ra_cuda_call *call, struct ra_error *err)
 {
-    int32_t rows = cuda->layers[layer].rows, longest = 0;
+    int32_t rows = ra_cuda_at_hand(cuda, call->layer)->rows, longest = 0;
+    std::vector<int32_t> counts;
     for (int i = 0; i < n_sets; i++) {
         RA_TRY(check_set(&sets[i], rows, err));
+        counts.push_back(sets[i].n + 1);
         longest = sets[i].n + 1 > longest ? sets[i].n + 1 : longest;
     }
     RA_BUG_ON(longest > cuda->config.max_rows);
-    *stride = longest;
-    for (int i = 0; i < cuda->B * n_sets; i++) {
+    std::vector<int32_t> index((size_t)(call->n * n_sets) * (size_t)longest);
+    for (int i = 0; i < call->n * n_sets; i++) {
         const struct ra_positions *set = &sets[i % n_sets];
-        int32_t *to = cuda->index.host + (size_t)i * (size_t)longest;
-        int row = i / (n_sets / cuda->model.Hkv);
+        int32_t *to = index.data() + (size_t)i * (size_t)longest;
+        int row = call->first * cuda->model.Hkv + i / (n_sets / cuda->model.Hkv);
         for (int32_t j = 0; j < set->n; j++)
-            to[j] = row_of(cuda, layer, row, set->pos[j]);
-        to[set->n] = row_of(cuda, layer, row, rows - 1);
-        cuda->index_n.host[i % n_sets] = set->n + 1;
+            to[j] = row_of(cuda, call->layer, row, set->pos[j]);
+        to[set->n] = row_of(cuda, call->layer, row, rows - 1);
     }
+    const char *bytes = (const char *)index.data();
+    call->given[1].assign(bytes, bytes + index.size() * sizeof(int32_t));
+    ra_cuda_call_give(call, 2, counts.data(), counts.size() * sizeof(int32_t));
+    call->longest = longest;
     return RA_OK;
 }
 
-/* The lists of all copies, which differ: each names rows of its own. */
-static enum ra_status give_index(struct ra_cuda *cuda, size_t n, const int32_t **at,
-                                 struct ra_error *err)
+/* variant: the sets of a copy. */
+static enum ra_status launch_sets(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                  struct ra_error *err)
 {
-    *at = static_cast<const int32_t *>(ra_cuda_keep(cuda, cuda->index.host, n * sizeof **at, 1));
-    if (*at)
-        return RA_OK;
-    *at = cuda->index.card;
-    return ra_cuda_done(cudaMemcpyAsync(cuda->index.card, cuda->index.host, n * sizeof **at,
-                                        cudaMemcpyHostToDevice, cuda->stream),
-                        "copy to the card", err);
+    ra_decode_args a = over_all(cuda, call.layer, 0);
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
+    RA_TRY(ra_cuda_put(cuda, call, 1, cuda->index, &a.index, err));
+    RA_TRY(ra_cuda_put(cuda, call, 2, cuda->index_n, &a.n, err));
+    a.index_stride = call.longest;
+    a.pages = NULL;
+    a.row_stride = 0;
+    a.Hkv = (int32_t)call.variant;
+    a.heads = cuda->model.Hq / a.Hkv;
+    return run(cuda, a, call, {false, true, true}, err);
 }
 
 enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
@@ -213,19 +258,10 @@ enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     RA_BUG_ON(n_sets != cuda->model.Hkv && n_sets != cuda->model.Hq);
-    int32_t longest;
-    RA_TRY(list_rows(cuda, layer, sets, n_sets, &longest, err));
-    launch how = {"attend to sets", longest, false, true, true, 0};
-    ra_decode_args a = over_all(cuda, layer);
-    a.out = ra_cuda_output(cuda);
-    RA_TRY(give_index(cuda, (size_t)(cuda->B * n_sets) * (size_t)longest, &a.index, err));
-    RA_TRY(ra_cuda_give(cuda, cuda->index_n, (size_t)n_sets, &a.n, err));
-    RA_TRY(give_query(cuda, q, &a, err));
-    a.index_stride = longest;
-    a.pages = NULL;
-    a.row_stride = 0;
-    a.Hkv = n_sets;
-    a.heads = cuda->model.Hq / n_sets;
-    RA_TRY(run(cuda, a, how, err));
-    return fetch_out(cuda, out, how.name, err);
+    ra_cuda_call call = query_call(cuda, "attend to sets", layer, launch_sets, q);
+    call.variant = n_sets;
+    RA_TRY(give_sets(cuda, sets, n_sets, &call, err));
+    call.out = ra_cuda_output(cuda);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    return fetch_out(cuda, out, call.name, err);
 }

@@ -4,12 +4,13 @@
  */
 #include "kernels/cuda/backend.cuh"
 
+#include <algorithm>
 #include <string.h>
 
 void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained *retained)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    struct ra_cuda_layer *to = &cuda->layers[layer];
+    struct ra_cuda_known *to = ra_cuda_at_hand(cuda, layer);
     const struct ra_positions *set = &retained->set;
     size_t first = (size_t)kv_head * (size_t)cuda->cap, n = (size_t)set->n;
     RA_BUG_ON(!to->held || set->n > cuda->cap);
@@ -20,18 +21,39 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
     to->next_pinned = retained->n_pinned;
 }
 
-enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, ra_plan_args plan,
-                               cudaStream_t stream, struct ra_error *err)
+ra_rows ra_cuda_rows(const struct ra_cuda *cuda, const ra_cuda_span &span, enum ra_branch branch)
 {
-    size_t row = (size_t)span.slot * (size_t)cuda->rows, cap = (size_t)cuda->cap;
-    size_t score = (size_t)span.score * (size_t)cuda->rows;
+    ra_rows rows = {};
+    if (span.n > 1 && span.copies < cuda->B) { /* else they are all in line */
+        rows.group = span.copies * cuda->model.Hkv;
+        rows.stride = cuda->rows;
+    }
+    if (branch == RA_BRANCH_NONE || !cuda->recording.is_on)
+        return rows;
+    rows.gate = cuda->fires.card + span.slot * cuda->B + span.first;
+    rows.per_gate = cuda->model.Hkv;
+    rows.gate_value = branch == RA_BRANCH_FULL;
+    return rows;
+}
+
+enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
+                               const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err)
+{
+    size_t row = ra_cuda_row(cuda, span), score = ra_cuda_score_row(cuda, span);
+    size_t cap = (size_t)cuda->cap;
     const struct ra_recycled *all = &cuda->recycled;
-    int rows = span.n * cuda->rows;
+    int rows = span.n * span.copies * cuda->model.Hkv;
+    ra_plan_args plan = {};
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->set, &plan.chosen, err));
+    RA_TRY(ra_cuda_put(cuda, call, 1, cuda->order, &plan.order, err));
+    RA_TRY(ra_cuda_put(cuda, call, 2, cuda->set_n, &plan.n_chosen, err));
+    plan.n_pinned = (int32_t)call.variant;
     plan.cache = {all->n + row,           all->slot_pos + row * cap, all->queue + row * cap,
                   all->queue_first + row, all->queue_n + row,        cuda->cap};
     plan.moves = cuda->moves + score * cap;
     plan.n_moves = cuda->counted.card + score;
     plan.stride = cuda->cap;
+    plan.rows = ra_cuda_rows(cuda, span, call.branch);
     size_t shared = ra_plan_shared(cuda->cap);
     auto launch_plan = [=](cudaStream_t in) {
         return ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS, shared, in, plan);
@@ -46,46 +68,39 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span, r
     a.from_k = cuda->k + stored;
     a.from_v = cuda->v + stored;
     if (cuda->n_pages > 0)
-        a.pages = cuda->pages.card + (size_t)(span.slot * cuda->B) * (size_t)cuda->n_pages;
+        a.pages =
+            cuda->pages.card + (size_t)(span.slot * cuda->B + span.first) * (size_t)cuda->n_pages;
     a.page_stride = cuda->n_pages;
     a.to_k = cuda->r_k + row * cap * cuda->row_bytes;
     a.to_v = cuda->r_v + row * cap * cuda->row_bytes;
     a.row_stride = cuda->config.max_rows;
     a.cap = cuda->cap;
     a.Hkv = cuda->model.Hkv;
+    a.rows = plan.rows;
     int row_bytes = (int)cuda->row_bytes;
     auto launch_move = [=](cudaStream_t in) { return ra_launch_move(rows, row_bytes, a, in); };
     return ra_cuda_launch(cuda, stream, {"move rows", launch_move, false}, err);
 }
 
-static enum ra_status install_layer(struct ra_cuda *cuda, int layer, struct ra_error *err)
+/* With the choice that waits for the step's end, if there is one; else at once. */
+static enum ra_status launch_install(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                     struct ra_error *err)
 {
-    const struct ra_cuda_layer *of = &cuda->layers[layer];
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
-    ra_plan_args a = {};
-    memcpy(cuda->set.host, of->next, entries * sizeof(int32_t));
-    memcpy(cuda->order.host, of->order, entries * sizeof(int32_t));
-    memcpy(cuda->set_n.host, of->next_n, Hkv * sizeof(int32_t));
-    RA_TRY(ra_cuda_give(cuda, cuda->set, entries, &a.chosen, err));
-    RA_TRY(ra_cuda_give(cuda, cuda->order, entries, &a.order, err));
-    RA_TRY(ra_cuda_give(cuda, cuda->set_n, Hkv, &a.n_chosen, err));
-    a.n_pinned = of->next_pinned;
-    return ra_cuda_install(cuda, ra_cuda_span_of(cuda, layer), a,
+    for (ra_cuda_due &due : cuda->recording.due)
+        if (due.choice.layer == call.layer && due.choice.branch == call.branch &&
+            due.choice.first < call.first + call.n &&
+            call.first < due.choice.first + due.choice.n) {
+            /* Copies that choose alike refresh alike. */
+            RA_BUG_ON(due.choice.first != call.first || due.choice.n != call.n);
+            due.install = call;
+            due.refreshes = true;
+            return RA_OK;
+        }
+    return ra_cuda_install(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call,
                            cuda->recording.is_beside ? cuda->beside : cuda->stream, err);
 }
 
-/* Does the layer's choice wait for the end of the step? Then so does its refresh. */
-static bool joins_due(struct ra_cuda *cuda, int layer)
-{
-    for (ra_cuda_due &due : cuda->recording.due)
-        if (due.layer == layer) {
-            due.refreshes = true;
-            return true;
-        }
-    return false;
-}
-
-static void take_over(struct ra_cuda *cuda, struct ra_cuda_layer *of)
+static void take_over(struct ra_cuda *cuda, struct ra_cuda_known *of)
 {
     for (int head = 0; head < cuda->model.Hkv; head++) {
         int32_t n = of->next_n[head], pinned = of->next_pinned < n ? of->next_pinned : n;
@@ -93,80 +108,121 @@ static void take_over(struct ra_cuda *cuda, struct ra_cuda_layer *of)
         of->queued[head] = n - pinned;
         of->has_self[head] =
             n > 0 && of->next[(size_t)head * (size_t)cuda->cap + (size_t)n - 1] == of->rows - 1;
+        of->next_n[head] = -1;
     }
+}
+
+/* What was adopted; of a branch not taken, nothing. */
+static ra_cuda_call refresh_call(const struct ra_cuda *cuda, int layer)
+{
+    const struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
+    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap * sizeof(int32_t);
+    std::vector<int32_t> none(Hkv, 0);
+    ra_cuda_call call = ra_cuda_call_of(cuda, "refresh", layer, launch_install);
+    call.variant = of->next_pinned;
+    ra_cuda_call_give(&call, 0, of->next, entries);
+    ra_cuda_call_give(&call, 1, of->order, entries);
+    ra_cuda_call_give(&call, 2, cuda->is_passed_over ? none.data() : of->next_n,
+                      Hkv * sizeof(int32_t));
+    return call;
 }
 
 enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    struct ra_cuda_layer *of = &cuda->layers[layer];
+    struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
     int Hkv = cuda->model.Hkv;
     RA_BUG_ON(!of->held);
     *moved = 0;
-    if (of->next_n[0] < 0)
+    if (of->next_n[0] < 0 && !cuda->is_passed_over)
         return RA_OK;
-    take_over(cuda, of);
-    if (joins_due(cuda, layer))
-        return RA_OK; /* its lists are kept until then */
-    RA_TRY(install_layer(cuda, layer, err));
+    ra_cuda_call call = refresh_call(cuda, layer);
+    if (!cuda->is_passed_over)
+        take_over(cuda, of);
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    if (!ra_cuda_runs(cuda))
+        return RA_OK;
     ra_cuda_pair<int32_t> counted = cuda->counted;
-    counted.card += ra_cuda_span_of(cuda, layer).score * cuda->rows;
+    counted.card += ra_cuda_score_row(cuda, ra_cuda_span_of(cuda, layer, call.first, call.n));
     RA_TRY(ra_cuda_fetch(cuda, counted, (size_t)Hkv, err));
-    RA_TRY(ra_cuda_wait(cuda, "refresh", err));
+    RA_TRY(ra_cuda_wait(cuda, call.name, err));
     RA_TRY(ra_cuda_same(cuda, counted.host, (size_t)Hkv * sizeof(int32_t), "count of moves", err));
-    for (int head = 0; head < Hkv; head++) {
-        *moved += cuda->recording.is_on ? 0 : cuda->counted.host[head];
-        of->next_n[head] = -1;
-    }
+    for (int head = 0; head < Hkv; head++)
+        *moved += cuda->counted.host[head];
     return RA_OK;
+}
+
+/* variant: K. */
+static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                    struct ra_error *err)
+{
+    const struct ra_cuda_layer *of = &cuda->layers[call.layer];
+    const struct ra_recycled *c = &of->recycled;
+    size_t row = (size_t)(call.first * cuda->model.Hkv), cap = (size_t)cuda->cap;
+    RA_TRY(ra_cuda_settle(cuda, err));
+    ra_insert_args a = {};
+    RA_TRY(ra_cuda_put(cuda, call, 0, cuda->position, &a.position, err));
+    a.cache = {c->n + row,           c->slot_pos + row * cap, c->queue + row * cap,
+               c->queue_first + row, c->queue_n + row,        cuda->cap};
+    a.self_k = ra_cuda_self(cuda, call)->at_k;
+    a.self_v = ra_cuda_self(cuda, call)->at_v;
+    if (of->r_k) {
+        a.to_k = of->r_k + row * cap * cuda->row_bytes;
+        a.to_v = of->r_v + row * cap * cuda->row_bytes;
+    }
+    a.evicted = cuda->counted.card;
+    a.n_rows = call.n * cuda->model.Hkv;
+    a.Hkv = cuda->model.Hkv;
+    a.row_bytes = (int32_t)cuda->row_bytes;
+    a.K = (int32_t)call.variant;
+    a.rows = ra_cuda_rows(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call.branch);
+    unsigned each = RA_INSERT_THREADS / 32;
+    auto launch = [=](cudaStream_t stream) {
+        return ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
+                         stream, a);
+    };
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err);
+}
+
+static enum ra_status fetch_evicted(struct ra_cuda *cuda, int32_t *evicted, struct ra_error *err)
+{
+    size_t Hkv = (size_t)cuda->model.Hkv;
+    if (evicted)
+        std::fill(evicted, evicted + Hkv, -1);
+    if (!ra_cuda_runs(cuda))
+        return RA_OK;
+    RA_TRY(ra_cuda_fetch(cuda, cuda->counted, Hkv, err));
+    RA_TRY(ra_cuda_wait(cuda, "insert and evict", err));
+    if (evicted)
+        memcpy(evicted, cuda->counted.host, Hkv * sizeof *evicted);
+    return ra_cuda_same(cuda, cuda->counted.host, Hkv * sizeof(int32_t), "eviction", err);
 }
 
 enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
                                     struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    struct ra_cuda_layer *of = &cuda->layers[layer];
+    struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
     int Hkv = cuda->model.Hkv;
     RA_BUG_ON(!of->held || K < 1);
-    RA_TRY(ra_cuda_settle(cuda, err));
-    for (int head = 0; head < Hkv; head++) {
+    for (int head = 0; head < Hkv; head++)
         if (of->held[head] > K && of->queued[head] > 0)
             return ra_fail(err, RA_ERANGE,
                            "cuda: layer %d, KV head %d: expected at most %d entries, got %d; one "
                            "is evicted a step",
                            layer, head, (int)K, (int)of->held[head]);
-        cuda->position.host[head] = of->rows - 1;
-    }
-    ra_insert_args a = {};
-    RA_TRY(ra_cuda_give(cuda, cuda->position, (size_t)Hkv, &a.position, err));
-    a.cache = of->recycled;
-    a.self_k = of->at_k;
-    a.self_v = of->at_v;
-    a.to_k = of->r_k;
-    a.to_v = of->r_v;
-    a.evicted = cuda->counted.card;
-    a.n_rows = cuda->rows;
-    a.Hkv = Hkv;
-    a.row_bytes = (int32_t)cuda->row_bytes;
-    a.K = K;
-    unsigned each = RA_INSERT_THREADS / 32;
-    auto launch = [=](cudaStream_t stream) {
-        return ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
-                         stream, a);
-    };
-    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"insert and evict", launch, false}, err));
-    RA_TRY(ra_cuda_fetch(cuda, cuda->counted, (size_t)Hkv, err));
-    RA_TRY(ra_cuda_wait(cuda, "insert and evict", err));
-    RA_TRY(ra_cuda_same(cuda, cuda->counted.host, (size_t)Hkv * sizeof(int32_t), "eviction", err));
-    for (int head = 0; head < Hkv; head++) {
+    std::vector<int32_t> position((size_t)Hkv, of->rows - 1);
+    ra_cuda_call call = ra_cuda_call_of(cuda, "insert and evict", layer, launch_insert);
+    call.variant = K;
+    ra_cuda_call_give(&call, 0, position.data(), position.size() * sizeof(int32_t));
+    RA_TRY(ra_cuda_issue(cuda, call, err));
+    for (int head = 0; head < Hkv && !cuda->is_passed_over; head++) {
         bool replaces = of->held[head] >= K && of->queued[head] > 0;
         of->held[head] += !replaces;
         of->queued[head] += !replaces;
         of->has_self[head] = true;
-        if (evicted)
-            evicted[head] = cuda->recording.is_on ? -1 : cuda->counted.host[head];
     }
-    return RA_OK;
+    return fetch_evicted(cuda, evicted, err);
 }
 
 enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,

@@ -6,6 +6,7 @@
  */
 #include "kernels/cuda/backend.cuh"
 
+#include <algorithm>
 #include <new>
 #include <stdlib.h>
 
@@ -91,6 +92,7 @@ static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
         layer->page_of = offset(cuda->pages.host, page);
     }
     layer->n = offset(cuda->n, row);
+    layer->fires = offset(cuda->fires.card, (size_t)(layer->slot * cuda->B));
     layer->recycled = {offset(all->n, row),           offset(all->slot_pos, row * cap),
                        offset(all->queue, row * cap), offset(all->queue_first, row),
                        offset(all->queue_n, row),     cuda->cap};
@@ -98,10 +100,27 @@ static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
     layer->r_v = offset(cuda->r_v, row * cap * cuda->row_bytes);
 }
 
+/* Where a layer may have a C_r. */
+static void lay_out_known(const struct ra_cuda *cuda, int slot, struct ra_cuda_known *known,
+                          arenas &at)
+{
+    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
+    if (slot < 0 || entries == 0)
+        return;
+    struct ra_cuda_known placed = {};
+    placed.held = at.host.take<int32_t>(Hkv);
+    placed.queued = at.host.take<int32_t>(Hkv);
+    placed.has_self = at.host.take<bool>(Hkv);
+    placed.next = at.host.take<int32_t>(entries);
+    placed.order = at.host.take<int32_t>(entries);
+    placed.next_n = at.host.take<int32_t>(Hkv);
+    if (known)
+        *known = placed;
+}
+
 /* Windows are copied into the layers, so that the caller's array is not needed later. */
 static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, arenas &at)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
     size_t rows = (size_t)cuda->rows, B = (size_t)cuda->B;
     struct ra_cuda_layer layer = {};
     layer.window = cuda->config.window[number];
@@ -118,35 +137,30 @@ static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, aren
     layer.self_v = at.card.take<char>(rows, cuda->row_bytes);
     layer.reference = at.card.take<double>(B * (size_t)cuda->model.D);
     layer.has_reference = at.card.take<int32_t>(B);
-    if (slot >= 0 && entries > 0) {
-        layer.held = at.host.take<int32_t>(Hkv);
-        layer.queued = at.host.take<int32_t>(Hkv);
-        layer.has_self = at.host.take<bool>(Hkv);
-        layer.next = at.host.take<int32_t>(entries);
-        layer.order = at.host.take<int32_t>(entries);
-        layer.next_n = at.host.take<int32_t>(Hkv);
-    }
+    size_t copies = cuda->config.apart ? B : 1;
+    layer.known = at.host.take<struct ra_cuda_known>(copies);
+    for (size_t copy = 0; copy < copies; copy++)
+        lay_out_known(cuda, slot, layer.known ? &layer.known[copy] : nullptr, at);
     if (cuda->layers)
         cuda->layers[number] = layer;
 }
 
-/* For one layer, two, four, ..., and all: a stretch is served by few of them. */
+/* What any launch needs that chooses: of one copy of one layer, or more, or all. */
 static void lay_out_selectors(struct ra_cuda *cuda, arenas &at)
 {
-    cuda->n_selectors = 0;
-    for (int n = 1;; n *= 2) {
-        struct ra_cuda_selector *s = &cuda->selectors[cuda->n_selectors++];
-        s->n_layers = n < cuda->score_slots ? n : cuda->score_slots;
-        s->plan = ra_plan_select(cuda->n_sms, s->n_layers * cuda->rows, cuda->config.max_rows);
-        s->scratch = at.card.take<uint32_t>(ra_select_scratch(s->plan), 1);
-        if (n >= cuda->score_slots || cuda->n_selectors == RA_CUDA_SELECTORS)
-            return;
+    size_t zeros = 0, lists = 0;
+    int rows = cuda->score_slots * cuda->rows, least = cuda->config.apart ? 1 : cuda->B;
+    for (int n = least * cuda->model.Hkv; n <= rows; n += least * cuda->model.Hkv) {
+        ra_select_plan plan = ra_plan_select(cuda->n_sms, n, cuda->config.max_rows);
+        zeros = std::max(zeros, ra_select_zeros(plan));
+        lists = std::max(lists, ra_select_lists(plan));
     }
+    cuda->select_zeros = at.card.take<uint32_t>(zeros, 1);
+    cuda->select_lists = at.card.take<uint32_t>(lists, 1);
 }
 
 static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
 {
-    size_t Hkv = (size_t)cuda->model.Hkv, one = Hkv * (size_t)cuda->cap;
     size_t rows = (size_t)cuda->rows, entries = rows * (size_t)cuda->cap;
     size_t slots = (size_t)cuda->score_slots;
     lay_out_selectors(cuda, at);
@@ -155,10 +169,10 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->chosen = at.card.take<int32_t>(slots * entries);
     cuda->ranked = {at.host.take<int32_t>(entries), at.card.take<int32_t>(slots * entries)};
     cuda->counted = {at.host.take<int32_t>(rows), at.card.take<int32_t>(slots * rows)};
-    cuda->set = {at.host.take<int32_t>(one), at.card.take<int32_t>(entries)};
-    cuda->order = {at.host.take<int32_t>(one), at.card.take<int32_t>(entries)};
-    cuda->set_n = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(rows)};
-    cuda->position = {at.host.take<int32_t>(Hkv), at.card.take<int32_t>(rows)};
+    cuda->set = at.card.take<int32_t>(entries);
+    cuda->order = at.card.take<int32_t>(entries);
+    cuda->set_n = at.card.take<int32_t>(rows);
+    cuda->position = at.card.take<int32_t>(rows);
     cuda->moves = at.card.take<int2>(slots * entries);
 }
 
@@ -174,20 +188,19 @@ static void lay_out(struct ra_cuda *cuda, arenas &at)
     size_t of_split = B * (parts * G > Hq ? parts * G : Hq);
     cuda->logit_stride = (int64_t)(max_rows + 4) / 4 * 4;
     cuda->layers = at.host.take<struct ra_cuda_layer>((size_t)cuda->config.n_layers);
-    cuda->q = {at.host.take<float>(heads), at.card.take<float>(B * heads)};
+    cuda->q = at.card.take<float>(B * heads);
     cuda->out = at.take_pair<float>(B * heads);
-    cuda->self = {at.host.take<char>(2 * Hkv, cuda->row_bytes), nullptr};
     cuda->logits =
         at.card.take<float>((size_t)cuda->score_slots * B * Hq * (size_t)cuda->logit_stride);
     cuda->lse = at.card.take<float>((size_t)cuda->score_slots * B * Hq);
     cuda->partial = at.card.take<float>(of_split * RA_DECODE_MAX_SPLITS * (size_t)m->D);
     cuda->partial_sums = at.card.take<float>(2 * of_split * RA_DECODE_MAX_SPLITS);
     cuda->ticket = at.card.take<uint32_t>(B * (parts > Hq ? parts : Hq));
-    cuda->index = at.take_pair<int32_t>(B * Hq * max_rows);
-    cuda->index_n = {at.host.take<int32_t>(Hq), at.card.take<int32_t>(B * Hq)};
-    cuda->flags = at.take_pair<int32_t>(B * Hkv);
+    cuda->index = at.card.take<int32_t>(B * Hq * max_rows);
+    cuda->index_n = at.card.take<int32_t>(B * Hq);
+    cuda->flags = at.card.take<int32_t>(B * Hkv);
     cuda->cosine = at.take_pair<double>(B);
-    cuda->fires = at.card.take<int32_t>(B);
+    cuda->fires = {at.host.take<int32_t>(B), at.card.take<int32_t>((size_t)cuda->n_slots * B)};
     if (cuda->cap > 0)
         lay_out_choice(cuda, at);
     cuda->filler = at.card.take<char>(cuda->filler_bytes);
@@ -220,6 +233,7 @@ static struct ra_cuda shape_of(const struct ra_backend_config *config)
     shape.cap = config->max_retained;
     shape.filler_bytes = filler_bytes(config);
     shape.B = config->batch > 1 ? config->batch : 1;
+    shape.at_hand = config->apart ? 1 : shape.B;
     shape.rows = shape.B * shape.model.Hkv;
     shape.row_bytes = (size_t)shape.model.D * ra_dtype_bytes(shape.model.dtype);
     shape.scores_layer = -1;

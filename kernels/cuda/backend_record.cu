@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Steps as graphs. In the checked run every operand that comes from the host is counted; the same
- * calls then find room for all of them, so that the recorded steps, played one after another, need
- * nothing from the host: what a step reads is on the card before the first begins, and what steps
- * produced is fetched after the last ended.
+ * Steps as graphs, in as many pieces as the host waits for decisions. In the checked run every
+ * operand that comes from the host is counted; the same calls then find room for all of them, so
+ * that the recorded steps, played one after another, need nothing from the host: what a step reads
+ * is on the card before the first begins, and what steps produced is fetched after the last ended.
  */
 #include "kernels/cuda/backend.cuh"
 #include "kernels/cuda/between.cuh"
@@ -21,7 +21,7 @@ static enum ra_status run_or_list(struct ra_cuda *cuda, const char *name,
     ra_cuda_recording &r = cuda->recording;
     if (!r.is_on || !cuda->config.no_graph)
         return ra_cuda_done(run(), name, err);
-    r.lists.back().push_back({name, run});
+    r.steps.back().push_back({name, run});
     return RA_OK;
 }
 
@@ -51,38 +51,40 @@ enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
     return run_or_list(cuda, name, run, err);
 }
 
-void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes, int n)
+void *ra_cuda_keep(struct ra_cuda *cuda, const void *operand, size_t bytes)
 {
     ra_cuda_recording &r = cuda->recording;
-    size_t room =
-        (bytes * (size_t)n + OPERAND_ALIGNMENT - 1) / OPERAND_ALIGNMENT * OPERAND_ALIGNMENT;
+    size_t room = (bytes + OPERAND_ALIGNMENT - 1) / OPERAND_ALIGNMENT * OPERAND_ALIGNMENT;
     if (!r.is_on) {
         r.needed += room;
         return NULL;
     }
     RA_BUG_ON(room > r.size - r.used); /* not the calls of the checked run */
     char *at = r.card + r.used;
-    for (int i = 0; i < n; i++)
-        memcpy(r.host + r.used + (size_t)i * bytes, operand, bytes);
+    memcpy(r.host + r.used, operand, bytes);
     r.used += room;
     return at;
 }
 
-/* Of one layer at one step, all copies. */
+/* Of one copy of one layer at one step. */
 static size_t output_floats(const struct ra_cuda *cuda)
 {
-    return (size_t)cuda->B * (size_t)cuda->model.Hq * (size_t)cuda->model.D;
+    return (size_t)cuda->model.Hq * (size_t)cuda->model.D;
 }
 
+/* Both branches of a decision have one output. That of a full step comes first. */
 float *ra_cuda_output(struct ra_cuda *cuda)
 {
     ra_cuda_recording &r = cuda->recording;
-    size_t floats = output_floats(cuda);
-    r.n_outputs++;
+    size_t n = (size_t)cuda->at_hand, at = r.n_outputs;
+    if (!cuda->is_passed_over)
+        r.n_outputs += n;
+    else if (cuda->branch == RA_BRANCH_RECYCLED)
+        at -= n;
     if (!r.is_on)
         return cuda->out.card;
-    RA_BUG_ON(r.n_outputs > r.outputs_of_run);
-    return r.outputs.card + (r.n_outputs - 1) * floats;
+    RA_BUG_ON(at + n > r.outputs_of_run);
+    return r.outputs.card + at * output_floats(cuda);
 }
 
 void ra_cuda_recording_reset(struct ra_cuda *cuda)
@@ -97,8 +99,8 @@ void ra_cuda_recording_reset(struct ra_cuda *cuda)
 void ra_cuda_recording_close(struct ra_cuda *cuda)
 {
     ra_cuda_recording &r = cuda->recording;
-    for (cudaGraphExec_t step : r.steps)
-        cudaGraphExecDestroy(step);
+    for (cudaGraphExec_t graph : r.graphs)
+        cudaGraphExecDestroy(graph);
     for (cudaEvent_t mark : r.marks)
         cudaEventDestroy(mark);
     for (const std::vector<cudaEvent_t> &span : r.spans)
@@ -147,6 +149,7 @@ enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err)
     r.size = checked.needed > 0 ? checked.needed : (size_t)OPERAND_ALIGNMENT;
     r.outputs_of_run = checked.n_outputs;
     r.choices = checked.choices;
+    r.surprised = -1;
     RA_TRY(allocate(&r, (checked.n_outputs ? checked.n_outputs : 1) * floats * sizeof(float), err));
     r.is_on = true;
     return RA_OK;
@@ -178,27 +181,77 @@ enum ra_status ra_cuda_begin_layer(struct ra_cuda *cuda, struct ra_error *err)
     return mark_span(cuda, err);
 }
 
-static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
+/* What was captured becomes a graph, and a part of the step. */
+static enum ra_status end_capture(struct ra_cuda *cuda, struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
     cudaGraph_t graph = NULL;
-    cudaGraphExec_t step = NULL;
+    cudaGraphExec_t part = NULL;
+    if (!r.is_capturing)
+        return RA_OK;
+    RA_TRY(ra_cuda_done(cudaStreamEndCapture(cuda->stream, &graph), "end recording a step", err));
+    r.is_capturing = false;
+    cudaError_t error = cudaGraphInstantiate(&part, graph, 0);
+    cudaGraphDestroy(graph);
+    RA_TRY(ra_cuda_done(error, "make a graph of a step", err));
+    r.graphs.push_back(part);
+    cudaStream_t stream = cuda->stream;
+    r.steps.back().push_back({"launch a step", [=] { return cudaGraphLaunch(part, stream); }});
+    return RA_OK;
+}
+
+static enum ra_status begin_capture(struct ra_cuda *cuda, struct ra_error *err)
+{
+    if (cuda->config.no_graph)
+        return RA_OK;
+    RA_TRY(ra_cuda_done(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
+                        "record a step", err));
+    cuda->recording.is_capturing = true;
+    return RA_OK;
+}
+
+static enum ra_status close_step(struct ra_cuda *cuda, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
     if (!r.is_open)
         return RA_OK;
+    RA_TRY(ra_cuda_flush(cuda, err));
     RA_TRY(ra_cuda_settle(cuda, err));
     if (!r.spans.back().empty())
         RA_TRY(mark_span(cuda, err));
     r.is_open = false;
     r.n_steps++;
-    if (!r.is_capturing)
-        return RA_OK;
-    RA_TRY(ra_cuda_done(cudaStreamEndCapture(cuda->stream, &graph), "end recording a step", err));
-    r.is_capturing = false;
-    cudaError_t error = cudaGraphInstantiate(&step, graph, 0);
-    cudaGraphDestroy(graph);
-    RA_TRY(ra_cuda_done(error, "make a graph of a step", err));
-    r.steps.push_back(step);
-    return RA_OK;
+    return end_capture(cuda, err);
+}
+
+/* The host waits for what was decided. */
+static cudaError_t learn(struct ra_cuda *cuda, const int32_t *fires, int layer,
+                         const std::vector<int32_t> &expects)
+{
+    int32_t *host = cuda->fires.host;
+    size_t n = expects.size();
+    cudaError_t error =
+        cudaMemcpyAsync(host, fires, n * sizeof *host, cudaMemcpyDeviceToHost, cuda->stream);
+    if (error == cudaSuccess)
+        error = cudaStreamSynchronize(cuda->stream);
+    for (size_t i = 0; error == cudaSuccess && i < n; i++)
+        if ((host[i] != 0) != (expects[i] != 0))
+            cuda->recording.surprised = layer;
+    return error;
+}
+
+enum ra_status ra_cuda_ask(struct ra_cuda *cuda, const ra_cuda_call &call, struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    const int32_t *fires = cuda->layers[call.layer].fires + call.first;
+    std::vector<int32_t> expects = call.expects;
+    int layer = call.layer;
+    RA_TRY(ra_cuda_join(cuda, err));
+    RA_TRY(end_capture(cuda, err));
+    cuda->ahead = RA_CUDA_NO_KERNEL;
+    r.steps.back().push_back(
+        {"wait for a decision", [=] { return learn(cuda, fires, layer, expects); }});
+    return begin_capture(cuda, err);
 }
 
 static enum ra_status add_mark(struct ra_cuda *cuda, struct ra_error *err)
@@ -219,14 +272,8 @@ enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
     cuda->ahead = RA_CUDA_NO_KERNEL;
     r.is_open = true;
     r.spans.emplace_back();
-    if (cuda->config.no_graph) {
-        r.lists.emplace_back();
-        return RA_OK;
-    }
-    RA_TRY(ra_cuda_done(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
-                        "record a step", err));
-    r.is_capturing = true;
-    return RA_OK;
+    r.steps.emplace_back();
+    return begin_capture(cuda, err);
 }
 
 /* The state after `load`; what is beyond the counts is of no consequence. */
@@ -252,10 +299,7 @@ static uint64_t now_ns()
 
 static enum ra_status launch(struct ra_cuda *cuda, size_t i, struct ra_error *err)
 {
-    ra_cuda_recording &r = cuda->recording;
-    if (!cuda->config.no_graph)
-        return ra_cuda_done(cudaGraphLaunch(r.steps[i], cuda->stream), "launch a step", err);
-    for (const ra_cuda_recorded &each : r.lists[i])
+    for (const ra_cuda_recorded &each : cuda->recording.steps[i])
         RA_TRY(ra_cuda_done(each.run(), each.name, err));
     return RA_OK;
 }
@@ -303,8 +347,8 @@ static enum ra_status end_recording(struct ra_cuda *cuda, struct ra_error *err)
 static enum ra_status keep_first(struct ra_cuda *cuda, struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
-    size_t all = output_floats(cuda), one = all / (size_t)cuda->B;
-    for (size_t i = 0; i < r.n_outputs && cuda->B > 1; i++) {
+    size_t one = output_floats(cuda), all = one * (size_t)cuda->B;
+    for (size_t i = 0; i < r.n_outputs / (size_t)cuda->B && cuda->B > 1; i++) {
         RA_TRY(ra_cuda_same(cuda, r.outputs.host + i * all, one * sizeof(float), "output", err));
         memmove(r.outputs.host + i * one, r.outputs.host + i * all, one * sizeof(float));
     }
@@ -350,7 +394,11 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
         times[i].event_ns = (uint64_t)(ms * 1e6 + 0.5);
     }
     *out = r.outputs.host;
-    return keep_first(cuda, err);
+    if (r.surprised >= 0)
+        return ra_fail(err, RA_EDIVERGED,
+                       "cuda: layer %d of the replay: the card decided otherwise than before",
+                       r.surprised);
+    return cuda->config.apart ? RA_OK : keep_first(cuda, err);
 }
 
 /* --- on the host, whose execution counts ------------------------------------------------------ */

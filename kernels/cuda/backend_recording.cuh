@@ -11,17 +11,16 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/backend_call.cuh"
 
 /* Pieces of one size on both sides: the host's is what is sent or what came back. */
 template <class T> struct ra_cuda_pair {
     T *host, *card;
 };
 
-/* A choice that waits for the step's end. */
+/* A choice that waits for the step's end, and the refresh that comes of it, if any. */
 struct ra_cuda_due {
-    int layer;
-    struct ra_select_rule rule;
+    ra_cuda_call choice, install;
     bool refreshes;
 };
 
@@ -35,13 +34,14 @@ struct ra_cuda_work {
 /* What the main stream was given last: launches may start early behind a kernel alone. */
 enum ra_cuda_ahead { RA_CUDA_NO_KERNEL, RA_CUDA_APPEND, RA_CUDA_KERNEL };
 
-/* A recorded launch, or wait between streams, where steps are not graphs. */
+/* A graph; or, where steps are not graphs, a launch or wait between streams. And the host's wait
+ * for a decision. */
 struct ra_cuda_recorded {
     const char *name;
     std::function<cudaError_t()> run;
 };
 
-/* Steps as graphs, or as lists of launches, with all they read and produce. */
+/* Steps with all they read and produce. */
 struct ra_cuda_recording {
     bool is_on, is_capturing;
     bool is_open;      /* a step is recorded */
@@ -49,16 +49,18 @@ struct ra_cuda_recording {
     size_t size, used; /* of the room for them, in both places */
     char *host, *card;
     size_t n_outputs, outputs_of_run;
-    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][B][Hq][D] */
+    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
     int n_steps;                        /* closed */
-    std::vector<cudaGraphExec_t> steps;
-    std::vector<std::vector<ra_cuda_recorded>> lists;
+    std::vector<cudaGraphExec_t> graphs;
+    std::vector<std::vector<ra_cuda_recorded>> steps;
     /* Of each step: where a layer's part begins and ends, in turn, if something is between them. */
     std::vector<std::vector<cudaEvent_t>> spans;
     std::vector<cudaEvent_t> marks; /* before each step, and after the last */
     std::deque<std::vector<int32_t>>
-        choices; /* of `select`: for each KV head a count, then so many */
+        choices;                         /* of `select`: for each KV head a count, then so many */
+    std::vector<ra_cuda_call> held_back; /* of one layer, by copies */
     std::vector<ra_cuda_due> due;
+    int surprised;  /* layer of a decision that was not as expected; -1: none */
     bool is_beside; /* the other stream has work that this one has not waited for */
 };
 

@@ -8,30 +8,22 @@
 #include <algorithm>
 #include <string.h>
 
-/* The largest selector for at most so many layers. */
-static const ra_cuda_selector *selector_for(const struct ra_cuda *cuda, int n_layers)
-{
-    const ra_cuda_selector *best = &cuda->selectors[0];
-    for (int i = 1; i < cuda->n_selectors; i++)
-        if (cuda->selectors[i].n_layers <= n_layers)
-            best = &cuda->selectors[i];
-    return best;
-}
-
 static ra_select_args choice(const struct ra_cuda *cuda, const ra_cuda_span &span,
-                             const struct ra_select_rule *rule, uint32_t *scratch)
+                             const ra_cuda_call &call)
 {
-    size_t row = (size_t)span.score * (size_t)cuda->rows, stride = (size_t)cuda->logit_stride;
-    size_t query = (size_t)(span.score * cuda->B) * (size_t)cuda->model.Hq;
+    const struct ra_select_rule *rule = &call.rule;
+    size_t row = ra_cuda_score_row(cuda, span), stride = (size_t)cuda->logit_stride;
+    size_t query = row * (size_t)cuda->model.G;
     ra_select_args a = {};
     a.logits = cuda->logits + query * stride;
     a.lse = cuda->lse + query;
-    a.n = cuda->n + (size_t)span.slot * (size_t)cuda->rows;
+    a.n = cuda->n + ra_cuda_row(cuda, span);
     a.keys = cuda->keys + row * stride;
     a.raw_keys = rule->evict == RA_EVICT_RAW ? cuda->raw_keys + row * stride : NULL;
     a.chosen = cuda->chosen + row * (size_t)cuda->cap;
     a.n_chosen = cuda->counted.card + row;
-    a.scratch = scratch;
+    a.scratch = cuda->select_zeros;
+    a.lists = cuda->select_lists;
     a.logit_stride = a.key_stride = cuda->logit_stride;
     a.chosen_stride = cuda->cap;
     a.G = cuda->model.G;
@@ -39,24 +31,24 @@ static ra_select_args choice(const struct ra_cuda *cuda, const ra_cuda_span &spa
     a.K = rule->K;
     a.agg = rule->agg;
     a.current = rule->current;
+    a.rows = ra_cuda_rows(cuda, span, call.branch);
     return a;
 }
 
-enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
-                              const struct ra_select_rule *rule, int32_t most, cudaStream_t stream,
-                              struct ra_error *err)
+/* Entries that a row chooses, at most. */
+static int32_t most_of(const ra_cuda_call &call)
 {
-    for (ra_cuda_span rest = span; rest.n > 0;) {
-        const ra_cuda_selector *selector = selector_for(cuda, rest.n);
-        ra_select_args a = choice(cuda, rest, rule, selector->scratch);
-        ra_select_plan plan = selector->plan;
-        auto launch = [=](cudaStream_t in) { return ra_launch_select(plan, a, in); };
-        RA_TRY(ra_cuda_launch(cuda, stream, {"select", launch, false}, err));
-        rest.score += selector->n_layers;
-        rest.slot += selector->n_layers;
-        rest.n -= selector->n_layers;
-    }
-    ra_select_args a = choice(cuda, span, rule, NULL);
+    return call.rule.K < call.longest ? call.rule.K : call.longest;
+}
+
+enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
+                              const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err)
+{
+    int rows = span.n * span.copies * cuda->model.Hkv;
+    ra_select_args a = choice(cuda, span, call);
+    ra_select_plan plan = ra_plan_select(cuda->n_sms, rows, cuda->config.max_rows);
+    auto select = [=](cudaStream_t in) { return ra_launch_select(plan, a, in); };
+    RA_TRY(ra_cuda_launch(cuda, stream, {"select", select, false}, err));
     ra_order_args order = {};
     order.chosen = a.chosen;
     order.n_chosen = a.n_chosen;
@@ -64,8 +56,9 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
     order.order = cuda->ranked.card + (a.chosen - cuda->chosen);
     order.key_stride = cuda->logit_stride;
     order.chosen_stride = cuda->cap;
-    order.protects = rule->current == RA_CURRENT_SNAPKV;
-    int rows = span.n * cuda->rows;
+    order.protects = a.current == RA_CURRENT_SNAPKV;
+    order.rows = a.rows;
+    int32_t most = most_of(call);
     auto launch = [=](cudaStream_t in) { return ra_launch_order(rows, most, order, in); };
     return ra_cuda_launch(cuda, stream, {"order evictions", launch, false}, err);
 }
@@ -112,7 +105,7 @@ static enum ra_status fork(struct ra_cuda *cuda, struct ra_error *err)
         cuda, "fork", [cuda] { return wait_for(cuda->stream, cuda->fork, cuda->beside); }, err);
 }
 
-static enum ra_status join(struct ra_cuda *cuda, struct ra_error *err)
+enum ra_status ra_cuda_join(struct ra_cuda *cuda, struct ra_error *err)
 {
     if (!cuda->recording.is_beside)
         return RA_OK;
@@ -121,63 +114,41 @@ static enum ra_status join(struct ra_cuda *cuda, struct ra_error *err)
         cuda, "join", [cuda] { return wait_for(cuda->beside, cuda->join, cuda->stream); }, err);
 }
 
-static bool same_rule(const struct ra_select_rule &a, const struct ra_select_rule &b)
-{
-    return a.K == b.K && a.pool == b.pool && a.agg == b.agg && a.current == b.current &&
-           a.evict == b.evict;
-}
-
-static int32_t most_of(const struct ra_cuda *cuda, const ra_cuda_due &due)
-{
-    int32_t rows = cuda->layers[due.layer].rows;
-    return due.rule.K < rows ? due.rule.K : rows;
-}
-
+/* Can b be chosen, and refreshed, by the same launches as a, the layer before it? */
 static bool in_line(const struct ra_cuda *cuda, const ra_cuda_due &a, const ra_cuda_due &b)
 {
-    const struct ra_cuda_layer *x = &cuda->layers[a.layer], *y = &cuda->layers[b.layer];
-    return y->slot == x->slot + 1 && same_rule(a.rule, b.rule) && x->rows == y->rows &&
-           a.refreshes == b.refreshes && x->next_pinned == y->next_pinned;
+    const ra_cuda_call &x = a.choice, &y = b.choice;
+    return cuda->layers[y.layer].slot == cuda->layers[x.layer].slot + 1 && x.first == y.first &&
+           x.n == y.n && x.branch == y.branch && ra_cuda_same_rule(x.rule, y.rule) &&
+           a.refreshes == b.refreshes && a.install.variant == b.install.variant;
 }
 
-/* The adopted lists of layers in line, as operands of one launch. */
-static ra_plan_args keep_lists(struct ra_cuda *cuda, const ra_cuda_due *first, size_t n)
-{
-    size_t Hkv = (size_t)cuda->model.Hkv, entries = Hkv * (size_t)cuda->cap;
-    std::vector<int32_t> set, order, set_n;
-    for (size_t i = 0; i < n; i++) {
-        struct ra_cuda_layer *of = &cuda->layers[first[i].layer];
-        for (int b = 0; b < cuda->B; b++) {
-            set.insert(set.end(), of->next, of->next + entries);
-            order.insert(order.end(), of->order, of->order + entries);
-            set_n.insert(set_n.end(), of->next_n, of->next_n + Hkv);
-        }
-        std::fill(of->next_n, of->next_n + Hkv, -1);
-    }
-    ra_plan_args a = {};
-    a.chosen = (int32_t *)ra_cuda_keep(cuda, set.data(), set.size() * sizeof(int32_t), 1);
-    a.order = (int32_t *)ra_cuda_keep(cuda, order.data(), order.size() * sizeof(int32_t), 1);
-    a.n_chosen = (int32_t *)ra_cuda_keep(cuda, set_n.data(), set_n.size() * sizeof(int32_t), 1);
-    a.n_pinned = cuda->layers[first->layer].next_pinned;
-    return a;
-}
-
-static enum ra_status settle_span(struct ra_cuda *cuda, const ra_cuda_due *first, size_t n,
+/* n choices in line. */
+static enum ra_status settle_span(struct ra_cuda *cuda, const ra_cuda_due *due, size_t n,
                                   struct ra_error *err)
 {
-    ra_cuda_span span = ra_cuda_span_of(cuda, first->layer);
+    ra_cuda_call choice = due->choice, install = due->install;
+    ra_cuda_span span = ra_cuda_span_of(cuda, choice.layer, choice.first, choice.n);
     span.n = (int)n;
-    RA_TRY(ra_cuda_choose(cuda, span, &first->rule, most_of(cuda, *first), cuda->stream, err));
-    return first->refreshes
-               ? ra_cuda_install(cuda, span, keep_lists(cuda, first, n), cuda->stream, err)
-               : RA_OK;
+    for (size_t i = 1; i < n; i++) {
+        choice.longest = std::max(choice.longest, due[i].choice.longest);
+        for (int k = 0; k < 3; k++)
+            install.given[k].insert(install.given[k].end(), due[i].install.given[k].begin(),
+                                    due[i].install.given[k].end());
+    }
+    RA_TRY(ra_cuda_choose(cuda, span, choice, cuda->stream, err));
+    return due->refreshes ? ra_cuda_install(cuda, span, install, cuda->stream, err) : RA_OK;
 }
 
 enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err)
 {
-    RA_TRY(join(cuda, err));
+    RA_TRY(ra_cuda_join(cuda, err));
     std::vector<ra_cuda_due> due;
     due.swap(cuda->recording.due);
+    /* By copies: layers that the same ones choose for come to lie in line. */
+    std::stable_sort(due.begin(), due.end(), [](const ra_cuda_due &a, const ra_cuda_due &b) {
+        return a.choice.first < b.choice.first;
+    });
     for (size_t i = 0, n; i < due.size(); i += n) {
         for (n = 1; i + n < due.size() && in_line(cuda, due[i + n - 1], due[i + n]);)
             n++;
@@ -186,36 +157,34 @@ enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err)
     return RA_OK;
 }
 
-static enum ra_status record_choice(struct ra_cuda *cuda, int layer,
-                                    const struct ra_select_rule *rule, struct ra_error *err)
+/* In a recorded step. */
+static enum ra_status launch_choice(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                    struct ra_error *err)
 {
-    ra_cuda_due due = {layer, *rule, false};
     cudaStream_t stream = cuda->stream;
-    recall_choice(cuda);
     if (cuda->config.select == RA_SELECT_DEFERRED) {
-        cuda->recording.due.push_back(due);
+        cuda->recording.due.push_back({call, {}, false});
         return RA_OK;
     }
     if (cuda->config.select == RA_SELECT_SIDE) {
         RA_TRY(fork(cuda, err));
         stream = cuda->beside;
     }
-    return ra_cuda_choose(cuda, ra_cuda_span_of(cuda, layer), rule, most_of(cuda, due), stream,
+    return ra_cuda_choose(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call, stream,
                           err);
 }
 
 /* -----------------------------------------------------------------------------------------------
  */
 
-static enum ra_status choose_now(struct ra_cuda *cuda, int layer, const struct ra_select_rule *rule,
+static enum ra_status choose_now(struct ra_cuda *cuda, const ra_cuda_call &call,
                                  struct ra_error *err)
 {
-    ra_cuda_span span = ra_cuda_span_of(cuda, layer);
+    ra_cuda_span span = ra_cuda_span_of(cuda, call.layer, call.first, call.n);
     size_t Hkv = (size_t)cuda->model.Hkv, cap = (size_t)cuda->cap;
-    size_t row = (size_t)span.score * (size_t)cuda->rows;
+    size_t row = ra_cuda_score_row(cuda, span);
     ra_cuda_pair<int32_t> counted = cuda->counted, ranked = cuda->ranked;
-    RA_TRY(
-        ra_cuda_choose(cuda, span, rule, most_of(cuda, {layer, *rule, false}), cuda->stream, err));
+    RA_TRY(ra_cuda_choose(cuda, span, call, cuda->stream, err));
     counted.card += row;
     ranked.card += row * cap;
     RA_TRY(ra_cuda_fetch(cuda, counted, Hkv, err));
@@ -231,16 +200,23 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
                               struct ra_positions *order, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    RA_BUG_ON(cuda->scores_layer != layer || rule->K < 1 ||
-              most_of(cuda, {layer, *rule, false}) > cuda->cap);
+    ra_cuda_call call = ra_cuda_call_of(cuda, "select", layer, launch_choice);
+    call.rule = *rule;
+    call.longest = ra_cuda_at_hand(cuda, layer)->rows;
+    RA_BUG_ON(cuda->scores_layer != layer || cuda->scores_turn != cuda->turn || rule->K < 1 ||
+              most_of(call) > cuda->cap);
     if (rule->pool > RA_AGGREGATE_POOL)
         return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
                        (int)RA_AGGREGATE_POOL, rule->pool);
-    RA_TRY(cuda->recording.is_on ? record_choice(cuda, layer, rule, err)
-                                 : choose_now(cuda, layer, rule, err));
+    if (ra_cuda_runs(cuda))
+        RA_TRY(choose_now(cuda, call, err));
+    else
+        RA_TRY(ra_cuda_issue(cuda, call, err));
+    if (cuda->recording.is_on && !cuda->is_passed_over)
+        recall_choice(cuda);
     for (int head = 0; head < cuda->model.Hkv; head++) {
         order[head].pos = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
-        order[head].n = cuda->counted.host[head];
+        order[head].n = cuda->is_passed_over ? 0 : cuda->counted.host[head];
     }
     return RA_OK;
 }
