@@ -40,6 +40,7 @@ struct ra_replay_config {
     enum ra_cache_mode cache;
     int page, batch; /* as in struct ra_backend_config */
     enum ra_scores_mode scores;
+    enum ra_decide_mode decide;
     enum ra_select_mode select;
     bool early, no_graph, between; /* as in struct ra_backend_config */
     int n_threads;                 /* 0: one per processor */
@@ -122,7 +123,8 @@ RA_MUST_CHECK enum ra_status ra_replay_plan(const struct ra_replay_config *confi
 RA_MUST_CHECK enum ra_status ra_replay(const struct ra_replay_config *config,
                                        struct ra_replay_result *results, struct ra_error *err);
 
-/* What one launch covers, of the times of this replay: step-graph, stream, call. */
+/* What one launch covers, of the times of this replay: step-graph; layer-graphs, each up to a
+ * decision that the host waits for; stream; call. */
 const char *ra_replay_launch_mode(const struct ra_replay_config *config);
 
 /* Drop what n results hold. */

@@ -11,30 +11,16 @@
 #include "profiler/range.h"
 #include "sim/engine_beat.h"
 #include "sim/kvset.h"
-#include "sim/rope.h"
-
-/* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket. */
-#define TIMED(beat, op, call, err)                                                                 \
-    do {                                                                                           \
-        push_range(beat, RA_RANGE_OP, (beat)->step.t, (beat)->lane->id, op);                       \
-        uint64_t begin_ns_ = ra_recorder_begin();                                                  \
-        enum ra_status status_ = (call);                                                           \
-        if (status_ == RA_OK)                                                                      \
-            status_ = ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t,                 \
-                                      (beat)->lane->id, op, err);                                  \
-        pop_range(beat);                                                                           \
-        RA_TRY(status_);                                                                           \
-    } while (0)
 
 /* Of calls that run: a recording's have none. */
-static void push_range(const struct ra_beat *b, enum ra_range_kind kind, int32_t step, int layer,
-                       enum ra_op op)
+void ra_beat_push_range(const struct ra_beat *b, enum ra_range_kind kind, int32_t step, int layer,
+                        enum ra_op op)
 {
     if (!b->is_recording)
         ra_range_push(kind, step, layer, op);
 }
 
-static void pop_range(const struct ra_beat *b)
+void ra_beat_pop_range(const struct ra_beat *b)
 {
     if (!b->is_recording)
         ra_range_pop();
@@ -57,8 +43,7 @@ static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t
     return ra_spool_get(b->track->spool, slot, b->record, err);
 }
 
-/* Does what the backend returns hold something to check? */
-static bool is_exact(const struct ra_beat *b)
+bool ra_beat_is_exact(const struct ra_beat *b)
 {
     return (b->ops->caps & RA_CAP_EXACT) && !b->is_recording;
 }
@@ -77,14 +62,14 @@ static enum ra_status refresh(struct ra_beat *b, struct ra_error *err)
 {
     int64_t moved = 0, expected = 0;
     adopt_view(b);
-    TIMED(b, RA_OP_REFRESH, b->ops->refresh(b->dev, b->lane_number, &moved, err), err);
+    RA_TIMED(b, RA_OP_REFRESH, b->ops->refresh(b->dev, b->lane_number, &moved, err), err);
     for (int h = 0; h < b->shape->model->Hkv; h++) {
         struct ra_retained view;
         const struct ra_positions *old = &b->track->before[h].set;
         ra_policy_view(b->track->policy, b->step.layer, h, &view);
         expected += view.set.n - ra_kvset_common(view.set.pos, view.set.n, old->pos, old->n);
     }
-    if (is_exact(b) && moved != expected)
+    if (ra_beat_is_exact(b) && moved != expected)
         return ra_fail(err, RA_EDIVERGED,
                        "layer %d, step %d: the refresh moved %lld entries, expected %lld",
                        b->lane->id, b->step.t, (long long)moved, (long long)expected);
@@ -97,7 +82,8 @@ static enum ra_status select_and_refresh(struct ra_beat *b, const struct ra_plan
 {
     int Hkv = b->shape->model->Hkv;
     const struct ra_positions *install = b->chosen;
-    TIMED(b, RA_OP_SELECT, b->ops->select(b->dev, b->lane_number, plan->rule, b->chosen, err), err);
+    RA_TIMED(b, RA_OP_SELECT, b->ops->select(b->dev, b->lane_number, plan->rule, b->chosen, err),
+             err);
     if (b->config->quality) {
         size_t n_bytes, used = (size_t)Hkv;
         RA_TRY(load_record(b, RA_RECORD_ORDER, &n_bytes, err));
@@ -129,71 +115,27 @@ static enum ra_status sets_from_spool(struct ra_beat *b, int *n_sets, struct ra_
     return RA_OK;
 }
 
-/* Mean query before rotation, head by head, for schedules that compare such queries. */
-static const float *query_to_compare(struct ra_beat *b, const struct ra_plan *plan)
-{
-    const struct ra_model *m = b->shape->model;
-    if (!plan->compares_unrotated)
-        return b->q;
-    for (int h = 0; h < m->Hq; h++) {
-        for (int d = 0; d < m->D; d++)
-            b->head[d] = b->q[h * m->D + d];
-        ra_rope_unrotate(&m->rope, m->D, b->step.self, b->head);
-        for (int d = 0; d < m->D; d++)
-            b->unrotated[h * m->D + d] = (float)b->head[d];
-    }
-    return b->unrotated;
-}
-
-/* Both halves of the comparison are one operation: a full step's query becomes the reference. */
-static enum ra_status compare_on_device(struct ra_beat *b, const struct ra_plan *plan,
-                                        const float *q, double *cosine, struct ra_error *err)
-{
-    if (plan->checks_query)
-        RA_TRY(b->ops->cosine(b->dev, b->lane_number, q, cosine, err));
-    if (plan->is_full || b->step.t < 0)
-        RA_TRY(b->ops->set_reference(b->dev, b->lane_number, q, err));
-    return RA_OK;
-}
-
-static enum ra_status compare_query(struct ra_beat *b, const struct ra_plan *plan,
-                                    struct ra_error *err)
-{
-    double cosine = NAN;
-    if (!(ra_policy_spec_needs(b->track->spec) & RA_NEEDS_QUERIES) ||
-        !(plan->checks_query || plan->is_full || b->step.t < 0))
-        return RA_OK;
-    const float *q = query_to_compare(b, plan);
-    TIMED(b, RA_OP_COSINE, compare_on_device(b, plan, q, &cosine, err), err);
-    /* Queries are un-rotated into f32, so the backend's value carries that rounding. */
-    if (plan->checks_query && is_exact(b) && plan->compared_step == b->step.t &&
-        fabs(cosine - plan->query_cosine) > 1e-5)
-        return ra_fail(err, RA_EDIVERGED,
-                       "layer %d, step %d: query cosine %.9g on the backend, %.9g expected",
-                       b->lane->id, b->step.t, cosine, plan->query_cosine);
-    return RA_OK;
-}
-
 static enum ra_status attend(struct ra_beat *b, const struct ra_plan *plan, struct ra_error *err)
 {
     int n_sets;
     switch (plan->attend) {
     case RA_ATTEND_ALL:
-        TIMED(b, RA_OP_ATTEND,
-              b->ops->attend_full(b->dev, b->lane_number, b->q,
-                                  plan->scores == RA_SCORES_AFTER &&
-                                      b->config->scores == RA_SCORES_FUSED,
-                                  b->out, err),
-              err);
+        RA_TIMED(b, RA_OP_ATTEND,
+                 b->ops->attend_full(b->dev, b->lane_number, b->q,
+                                     plan->scores == RA_SCORES_AFTER &&
+                                         b->config->scores == RA_SCORES_FUSED,
+                                     b->out, err),
+                 err);
         break;
     case RA_ATTEND_CACHE:
-        TIMED(b, RA_OP_ATTEND,
-              b->ops->attend_recycled(b->dev, b->lane_number, b->q, false, b->out, err), err);
+        RA_TIMED(b, RA_OP_ATTEND,
+                 b->ops->attend_recycled(b->dev, b->lane_number, b->q, false, b->out, err), err);
         break;
     case RA_ATTEND_SETS:
         RA_TRY(sets_from_spool(b, &n_sets, err));
-        TIMED(b, RA_OP_ATTEND,
-              b->ops->attend_sets(b->dev, b->lane_number, b->q, b->sets, n_sets, b->out, err), err);
+        RA_TIMED(b, RA_OP_ATTEND,
+                 b->ops->attend_sets(b->dev, b->lane_number, b->q, b->sets, n_sets, b->out, err),
+                 err);
         break;
     }
     return RA_OK;
@@ -201,7 +143,7 @@ static enum ra_status attend(struct ra_beat *b, const struct ra_plan *plan, stru
 
 static enum ra_status score(struct ra_beat *b, struct ra_error *err)
 {
-    TIMED(b, RA_OP_SCORES, b->ops->score(b->dev, b->lane_number, b->q, err), err);
+    RA_TIMED(b, RA_OP_SCORES, b->ops->score(b->dev, b->lane_number, b->q, err), err);
     return RA_OK;
 }
 
@@ -211,9 +153,9 @@ static enum ra_status insert_and_evict(struct ra_beat *b, struct ra_error *err)
     const struct ra_model *m = b->shape->model;
     struct ra_retained view;
     ra_policy_view(b->track->policy, b->step.layer, 0, &view);
-    TIMED(b, RA_OP_EVICT, b->ops->insert_evict(b->dev, b->lane_number, view.set.n, b->evicted, err),
-          err);
-    for (int h = 0; h < m->Hkv && is_exact(b); h++) {
+    RA_TIMED(b, RA_OP_EVICT,
+             b->ops->insert_evict(b->dev, b->lane_number, view.set.n, b->evicted, err), err);
+    for (int h = 0; h < m->Hkv && ra_beat_is_exact(b); h++) {
         const struct ra_positions *old = &b->track->before[h].set;
         ra_policy_view(b->track->policy, b->step.layer, h, &view);
         bool went = b->evicted[h] >= 0;
@@ -281,7 +223,8 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
     RA_TRY(ra_policy_plan(b->track->policy, &b->step, &plan, err));
     bool prefill = b->step.t < 0;
     bool chosen_before = plan.rebuilds && plan.rule && (prefill || plan.scores == RA_SCORES_BEFORE);
-    RA_TRY(compare_query(b, &plan, err));
+    RA_TRY(ra_beat_decide(b, &plan, err));
+    RA_TRY(ra_beat_begin_branch(b, &plan, err));
     if (chosen_before) {
         RA_TRY(score(b, err));
         RA_TRY(select_and_refresh(b, &plan, err));
@@ -309,6 +252,7 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
         else if (!prefill && !plan.rebuilds)
             RA_TRY(insert_and_evict(b, err));
     }
+    RA_TRY(ra_beat_end_branch(b, &plan, err));
     return keeps_books(b) ? ra_track_close_step(b->track, b->lane, &b->step, &plan, &row, err)
                           : RA_OK;
 }
@@ -330,7 +274,7 @@ static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, s
     if (t >= 0) {
         const char *k = b->rows->k + (lane * steps + (size_t)t) * k_row;
         const char *v = b->rows->v + (lane * steps + (size_t)t) * v_row;
-        TIMED(b, RA_OP_APPEND, b->ops->append(b->dev, lane_number, k, v, err), err);
+        RA_TIMED(b, RA_OP_APPEND, b->ops->append(b->dev, lane_number, k, v, err), err);
     }
     if (!b->lane->window)
         return full_lane_step(b, err);
@@ -338,16 +282,17 @@ static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, s
         RA_TRY(ra_track_window(b->track, b->lane, t, err));
     if (t < 0)
         return RA_OK;
-    TIMED(b, RA_OP_ATTEND, b->ops->attend_full(b->dev, lane_number, b->q, false, b->out, err), err);
+    RA_TIMED(b, RA_OP_ATTEND, b->ops->attend_full(b->dev, lane_number, b->q, false, b->out, err),
+             err);
     return check_output(b, err);
 }
 
 static enum ra_status all_lanes(struct ra_beat *b, int32_t t, struct ra_error *err)
 {
     for (int l = 0; l < b->shape->n_lanes; l++) {
-        push_range(b, RA_RANGE_LAYER, t, b->shape->lanes[l].id, RA_OP_COUNT);
+        ra_beat_push_range(b, RA_RANGE_LAYER, t, b->shape->lanes[l].id, RA_OP_COUNT);
         enum ra_status st = lane_step(b, l, t, err);
-        pop_range(b);
+        ra_beat_pop_range(b);
         RA_TRY(st);
     }
     return RA_OK;
@@ -399,9 +344,9 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
             return ra_fail(err, RA_EINTERRUPTED, "interrupted before step %d", t);
         if (b->is_recording)
             RA_TRY(b->ops->record_step(b->dev, t, err));
-        push_range(b, RA_RANGE_STEP, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
+        ra_beat_push_range(b, RA_RANGE_STEP, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
         enum ra_status st = all_lanes(b, t, err);
-        pop_range(b);
+        ra_beat_pop_range(b);
         RA_TRY(st);
         if (b->config->progress)
             b->config->progress(b->config->progress_context, "time",

@@ -3,6 +3,7 @@
 #ifndef RA_SIM_ENGINE_BEAT_H
 #define RA_SIM_ENGINE_BEAT_H
 
+#include "profiler/range.h"
 #include "sim/engine_internal.h"
 
 /* What is at hand at one (lane, step). The first block is the caller's to fill. */
@@ -45,5 +46,37 @@ RA_MUST_CHECK enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_bef
 /* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or
  * where nothing counts. */
 RA_MUST_CHECK enum ra_status ra_beat_count(struct ra_beat *b, int ordinal, struct ra_error *err);
+
+/* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket. */
+#define RA_TIMED(beat, op, call, err)                                                              \
+    do {                                                                                           \
+        ra_beat_push_range(beat, RA_RANGE_OP, (beat)->step.t, (beat)->lane->id, op);               \
+        uint64_t begin_ns_ = ra_recorder_begin();                                                  \
+        enum ra_status status_ = (call);                                                           \
+        if (status_ == RA_OK)                                                                      \
+            status_ = ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t,                 \
+                                      (beat)->lane->id, op, err);                                  \
+        ra_beat_pop_range(beat);                                                                   \
+        RA_TRY(status_);                                                                           \
+    } while (0)
+
+/* Of calls that run: a recording's have none. */
+void ra_beat_push_range(const struct ra_beat *b, enum ra_range_kind kind, int32_t step, int layer,
+                        enum ra_op op);
+void ra_beat_pop_range(const struct ra_beat *b);
+
+/* Does what the backend returns hold something to check? */
+bool ra_beat_is_exact(const struct ra_beat *b);
+
+/* Compare the query, and decide by it, as far as the schedule does. */
+RA_MUST_CHECK enum ra_status ra_beat_decide(struct ra_beat *b, const struct ra_plan *plan,
+                                            struct ra_error *err);
+
+/* What follows is the branch that the plan takes, until it ends; before or after it the other is
+ * launched as well, if the device decides. */
+RA_MUST_CHECK enum ra_status ra_beat_begin_branch(struct ra_beat *b, const struct ra_plan *plan,
+                                                  struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_beat_end_branch(struct ra_beat *b, const struct ra_plan *plan,
+                                                struct ra_error *err);
 
 #endif

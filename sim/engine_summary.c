@@ -147,6 +147,7 @@ static const struct ra_replay_result *baseline(const struct ra_replay_config *co
 }
 
 /* By enum ra_select_mode. */
+static const char *const decide_names[] = {"known", "host", "device"};
 static const char *const select_names[] = {"deferred", "inline", "side"};
 
 static void put_times(json_t *object, const struct ra_replay_config *config,
@@ -185,6 +186,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
                         json_string(config->scores == RA_SCORES_FUSED ? "fused" : "recompute"));
     if (config->backend->play) {
         json_object_set_new(object, "select", json_string(select_names[config->select]));
+        json_object_set_new(object, "decide", json_string(decide_names[config->decide]));
         json_object_set_new(object, "pdl", json_boolean(config->early));
         json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page",
@@ -196,7 +198,11 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
 
 const char *ra_replay_launch_mode(const struct ra_replay_config *config)
 {
-    return config->backend->play && config->no_graph ? "stream" : config->backend->launch_mode;
+    if (!config->backend->play)
+        return config->backend->launch_mode;
+    return config->no_graph                   ? "stream"
+           : config->decide == RA_DECIDE_HOST ? "layer-graphs"
+                                              : config->backend->launch_mode;
 }
 
 static json_t *result_json(const struct ra_replay_config *config, const struct ra_shape *shape,

@@ -116,6 +116,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .page = config->page,
         .batch = config->batch,
         .scores = config->scores,
+        .decide = config->decide,
         .select = config->select,
         .early = config->early,
         .no_graph = config->no_graph,

@@ -111,6 +111,7 @@ static bool has_turned(const struct ra_schedule *s, const struct ra_step *step,
 {
     const struct layer *self = &s->layers[step->layer];
     plan->checks_query = true;
+    plan->sim = self->rule.sim;
     plan->compared_step = self->rule.all_layers ? step->t - 1 : step->t;
     if (!self->rule.all_layers) {
         plan->query_cosine = cosine(s, step->layer, step->t + 1, self->reference);

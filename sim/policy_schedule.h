@@ -38,7 +38,7 @@ void ra_schedule_close(struct ra_schedule *schedule);
 
 /*
  * Decide a decode step, once, in the order of steps of that layer; a full step's query becomes the
- * layer's reference. Fills plan->checks_query and plan->query_cosine: this layer's own cosine,
+ * layer's reference. Fills plan->checks_query, sim and query_cosine: this layer's own cosine,
  * clamped to [-1, 1]; NaN where a norm is zero, and then the step is full.
  */
 bool ra_schedule_is_full(struct ra_schedule *schedule, const struct ra_step *step,

@@ -77,11 +77,15 @@ struct ra_plan {
     bool rebuilds;           /* the retained set is chosen anew from this step's scores */
     bool checks_query;       /* the schedule compared query means at this step */
     double query_cosine;     /* that cosine; NaN when not compared or a norm was zero */
+    double sim;              /* the step is full unless it exceeds this; if compared */
     int32_t compared_step;   /* step whose query was compared with the reference */
     bool compares_unrotated; /* queries are compared as they were before RoPE */
     const struct ra_select_rule *rule; /* how `rebuilds` chooses; NULL: by the policy alone */
     bool per_query_head;               /* sets are per query head [Hq], else per KV head [Hkv] */
     const struct ra_positions *sets; /* attend = SETS: without self; borrowed until the next call */
+    /* What the step were, had the comparison of this layer's own query of this step come out the
+     * other way. NULL: it did not depend on it. Borrowed until the next call. */
+    const struct ra_plan *otherwise;
 };
 
 /* A retained cache C_r of one (layer, KV head). Borrowed until the policy's next call. */

@@ -126,7 +126,6 @@ enum ra_status ra_cuda_done(cudaError_t error, const char *what, struct ra_error
 enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const ra_cuda_work &work,
                               struct ra_error *err);
 
-/* Something else than a launch that the streams do. */
 enum ra_status ra_cuda_between(struct ra_cuda *cuda, const char *name,
                                const std::function<cudaError_t()> &run, struct ra_error *err);
 
@@ -187,7 +186,7 @@ inline ra_cuda_span ra_cuda_span_of(const struct ra_cuda *cuda, int layer, int f
     return {cuda->score_slots > 1 ? slot : 0, slot, 1, first, copies};
 }
 
-/* Rows (KV heads) before a span's first: among those with scores, and among all. */
+/* KV heads before a span's first: among those with scores, and among all. */
 inline size_t ra_cuda_score_row(const struct ra_cuda *cuda, const ra_cuda_span &span)
 {
     return (size_t)(span.score * cuda->B + span.first) * (size_t)cuda->model.Hkv;
@@ -206,9 +205,11 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
 enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
                                const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err);
 
-/* What is due happens, and what happens beside is waited for: before the step ends, or C_r of a
- * layer concerned is used. */
+/* What is due happens, and what happens beside is waited for, before the step ends. And before C_r
+ * of a call's copies is used, if it concerns them. */
 enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err);
+enum ra_status ra_cuda_settle_for(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                  struct ra_error *err);
 
 /* What is beside is waited for. */
 enum ra_status ra_cuda_join(struct ra_cuda *cuda, struct ra_error *err);

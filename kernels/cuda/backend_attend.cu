@@ -149,7 +149,7 @@ static enum ra_status launch_recycled(struct ra_cuda *cuda, const ra_cuda_call &
 {
     const struct ra_cuda_layer *of = &cuda->layers[call.layer];
     size_t row = (size_t)(call.first * cuda->model.Hkv), cap = (size_t)cuda->cap;
-    RA_TRY(ra_cuda_settle(cuda, err));
+    RA_TRY(ra_cuda_settle_for(cuda, call, err));
     ra_decode_args a = over_all(cuda, call.layer, call.first);
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->q, &a.q, err));
     RA_TRY(ra_cuda_put(cuda, call, 1, cuda->flags, &a.self_in, err));

@@ -87,17 +87,18 @@ static enum ra_status launch_install(struct ra_cuda *cuda, const ra_cuda_call &c
                                      struct ra_error *err)
 {
     for (ra_cuda_due &due : cuda->recording.due)
-        if (due.choice.layer == call.layer && due.choice.branch == call.branch &&
-            due.choice.first < call.first + call.n &&
-            call.first < due.choice.first + due.choice.n) {
+        if (ra_cuda_concerns(due.choice, call) && due.choice.branch == call.branch) {
             /* Copies that choose alike refresh alike. */
             RA_BUG_ON(due.choice.first != call.first || due.choice.n != call.n);
             due.install = call;
             due.refreshes = true;
             return RA_OK;
         }
+    bool beside = false; /* is its choice? */
+    for (const ra_cuda_call &each : cuda->recording.beside)
+        beside = beside || ra_cuda_concerns(each, call);
     return ra_cuda_install(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call,
-                           cuda->recording.is_beside ? cuda->beside : cuda->stream, err);
+                           beside ? cuda->beside : cuda->stream, err);
 }
 
 static void take_over(struct ra_cuda *cuda, struct ra_cuda_known *of)
@@ -159,7 +160,7 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
     const struct ra_cuda_layer *of = &cuda->layers[call.layer];
     const struct ra_recycled *c = &of->recycled;
     size_t row = (size_t)(call.first * cuda->model.Hkv), cap = (size_t)cuda->cap;
-    RA_TRY(ra_cuda_settle(cuda, err));
+    RA_TRY(ra_cuda_settle_for(cuda, call, err));
     ra_insert_args a = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->position, &a.position, err));
     a.cache = {c->n + row,           c->slot_pos + row * cap, c->queue + row * cap,

@@ -18,6 +18,11 @@ ra_cuda_call ra_cuda_call_of(const struct ra_cuda *cuda, const char *name, int l
     return call;
 }
 
+bool ra_cuda_concerns(const ra_cuda_call &a, const ra_cuda_call &b)
+{
+    return a.layer == b.layer && a.first < b.first + b.n && b.first < a.first + a.n;
+}
+
 void ra_cuda_call_give(ra_cuda_call *call, int i, const void *operand, size_t bytes)
 {
     const char *from = static_cast<const char *>(operand);

@@ -34,6 +34,9 @@ ra_cuda_call ra_cuda_call_of(const struct ra_cuda *cuda, const char *name, int l
                              enum ra_status (*launch)(struct ra_cuda *, const ra_cuda_call &,
                                                       struct ra_error *));
 
+/* Have they a layer, and a copy, in common? */
+bool ra_cuda_concerns(const ra_cuda_call &a, const ra_cuda_call &b);
+
 /* Operand i is `bytes` bytes, the same for every copy at hand. */
 void ra_cuda_call_give(ra_cuda_call *call, int i, const void *operand, size_t bytes);
 

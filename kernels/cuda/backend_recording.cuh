@@ -60,8 +60,9 @@ struct ra_cuda_recording {
         choices;                         /* of `select`: for each KV head a count, then so many */
     std::vector<ra_cuda_call> held_back; /* of one layer, by copies */
     std::vector<ra_cuda_due> due;
-    int surprised;  /* layer of a decision that was not as expected; -1: none */
-    bool is_beside; /* the other stream has work that this one has not waited for */
+    int surprised; /* layer of a decision that was not as expected; -1: none */
+    /* Choices and refreshes that the other stream has, and this one has not waited for. */
+    std::vector<ra_cuda_call> beside;
 };
 
 #endif

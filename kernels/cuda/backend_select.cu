@@ -98,18 +98,18 @@ static cudaError_t wait_for(cudaStream_t first, cudaEvent_t event, cudaStream_t 
 }
 
 /* The other stream goes on from here. */
-static enum ra_status fork(struct ra_cuda *cuda, struct ra_error *err)
+static enum ra_status fork(struct ra_cuda *cuda, const ra_cuda_call &call, struct ra_error *err)
 {
-    cuda->recording.is_beside = true;
+    cuda->recording.beside.push_back(call);
     return ra_cuda_between(
         cuda, "fork", [cuda] { return wait_for(cuda->stream, cuda->fork, cuda->beside); }, err);
 }
 
 enum ra_status ra_cuda_join(struct ra_cuda *cuda, struct ra_error *err)
 {
-    if (!cuda->recording.is_beside)
+    if (cuda->recording.beside.empty())
         return RA_OK;
-    cuda->recording.is_beside = false;
+    cuda->recording.beside.clear();
     return ra_cuda_between(
         cuda, "join", [cuda] { return wait_for(cuda->beside, cuda->join, cuda->stream); }, err);
 }
@@ -157,6 +157,17 @@ enum ra_status ra_cuda_settle(struct ra_cuda *cuda, struct ra_error *err)
     return RA_OK;
 }
 
+enum ra_status ra_cuda_settle_for(struct ra_cuda *cuda, const ra_cuda_call &call,
+                                  struct ra_error *err)
+{
+    bool concerned = false;
+    for (const ra_cuda_due &due : cuda->recording.due)
+        concerned = concerned || ra_cuda_concerns(due.choice, call);
+    for (const ra_cuda_call &each : cuda->recording.beside)
+        concerned = concerned || ra_cuda_concerns(each, call);
+    return concerned ? ra_cuda_settle(cuda, err) : RA_OK;
+}
+
 /* In a recorded step. */
 static enum ra_status launch_choice(struct ra_cuda *cuda, const ra_cuda_call &call,
                                     struct ra_error *err)
@@ -167,7 +178,7 @@ static enum ra_status launch_choice(struct ra_cuda *cuda, const ra_cuda_call &ca
         return RA_OK;
     }
     if (cuda->config.select == RA_SELECT_SIDE) {
-        RA_TRY(fork(cuda, err));
+        RA_TRY(fork(cuda, call, err));
         stream = cuda->beside;
     }
     return ra_cuda_choose(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call, stream,

@@ -15,7 +15,7 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache, select, page, between;
+    int profile, scores, cache, decide, select, page, between;
     struct ra_option_range steps;
     int64_t repeat, threads, batch;
     bool no_quality, by_type, dry_run, force, pdl, no_graph;
@@ -154,7 +154,13 @@ static const struct ra_option options[] = {
      .choices = "deferred|inline|side",
      .fallback = "deferred",
      .help = "cuda: choose for all layers after a full step, in it, or beside it"},
-    {.name = "decide", LATER("WHERE", "steps that decide on the device")},
+    {.name = "decide",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(decide),
+     .argument = "WHERE",
+     .choices = "known|host|device",
+     .fallback = "known",
+     .help = "cuda: who decides, at a check of the query, how a step goes on"},
     {.name = "page",
      .kind = RA_OPTION_CHOICE,
      FIELD(page),
@@ -283,11 +289,9 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     const struct {
         const char *option;
         bool is_given;
-    } given[] = {{"--pdl", v->pdl},
-                 {"--no-graph", v->no_graph},
-                 {"--page", v->page > 0},
-                 {"--batch", v->batch > 1},
-                 {"--between", v->between == 1}};
+    } given[] = {
+        {"--pdl", v->pdl},         {"--no-graph", v->no_graph},    {"--page", v->page > 0},
+        {"--batch", v->batch > 1}, {"--between", v->between == 1}, {"--decide", v->decide > 0}};
     for (size_t i = 0; i < sizeof given / sizeof *given && !backend->play; i++)
         if (given[i].is_given)
             return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
@@ -310,6 +314,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
         (struct ra_replay_config){.specs = job->specs,
                                   .scores = v->scores == 0 ? RA_SCORES_FUSED : RA_SCORES_RECOMPUTE,
                                   .cache = v->cache == 0 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
+                                  .decide = (enum ra_decide_mode)v->decide,
                                   .select = (enum ra_select_mode)v->select,
                                   .page = v->page > 0 ? 16 : 0,
                                   .batch = (int)v->batch,

@@ -73,7 +73,8 @@ struct recycled {
     struct ra_policy_env env;
     struct ra_schedule *schedule;
     struct ra_selector *selector;
-    struct layer layers[]; /* [n_layers] */
+    struct ra_plan otherwise; /* of the plan made last */
+    struct layer layers[];    /* [n_layers] */
 };
 
 static enum ra_status check(const void *params, struct ra_error *err)
@@ -214,6 +215,27 @@ static bool follow(struct recycled *r, struct layer *layer, int32_t t)
     return true;
 }
 
+static void plan_full(const struct layer *layer, bool is_prefill, struct ra_plan *plan)
+{
+    bool attends_after = layer->params->attend == ATTEND_AFTER && !is_prefill;
+    plan->attend = attends_after ? RA_ATTEND_CACHE : RA_ATTEND_ALL;
+    plan->scores = attends_after ? RA_SCORES_BEFORE : RA_SCORES_AFTER;
+    plan->rebuilds = true;
+    plan->rule = &layer->rule;
+}
+
+/* A check that came out one way could have come out the other. */
+static const struct ra_plan *plan_otherwise(struct recycled *r, const struct layer *layer,
+                                            const struct ra_step *step, const struct ra_plan *plan)
+{
+    if (!plan->checks_query || layer->params->scope != SCOPE_LAYER)
+        return NULL;
+    r->otherwise = (struct ra_plan){.attend = RA_ATTEND_CACHE, .is_full = !plan->is_full};
+    if (r->otherwise.is_full)
+        plan_full(layer, step->t < 0, &r->otherwise);
+    return &r->otherwise;
+}
+
 static enum ra_status plan_recycled(void *self, const struct ra_step *step, struct ra_plan *plan,
                                     struct ra_error *err)
 {
@@ -227,13 +249,10 @@ static enum ra_status plan_recycled(void *self, const struct ra_step *step, stru
     }
     plan->is_full = step->t >= 0 && ra_schedule_is_full(r->schedule, step, plan);
     layer->is_refreshed = plan->is_full || step->t < 0;
+    plan->otherwise = plan_otherwise(r, layer, step, plan);
     if (!layer->is_refreshed)
         return RA_OK;
-    bool attends_after = layer->params->attend == ATTEND_AFTER && step->t >= 0;
-    plan->attend = attends_after ? RA_ATTEND_CACHE : RA_ATTEND_ALL;
-    plan->scores = attends_after ? RA_SCORES_BEFORE : RA_SCORES_AFTER;
-    plan->rebuilds = true;
-    plan->rule = &layer->rule;
+    plan_full(layer, step->t < 0, plan);
     return layer->choices ? ra_choices_begin(layer->choices, step->t, err) : RA_OK;
 }
 

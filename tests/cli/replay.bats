@@ -39,8 +39,6 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *"cuda: "* ]]
     run -3 --separate-stderr "$rattn" replay "$sample" -p full --profile timing
     [[ $stderr == *profil* ]]
-    run -3 --separate-stderr "$rattn" replay "$sample" -p full --decide device
-    [[ $stderr == *"decide on the device"* ]]
     run -3 --separate-stderr "$rattn" replay "$sample" -p full --phase spread
     [[ $stderr == *"refresh at different steps"* ]]
 }

@@ -92,3 +92,35 @@ load emulated
     run -2 --separate-stderr "$emulated" replay "$trace" -p full --batch 2
     [[ $stderr == *"--batch: expected --backend cuda beside it, got cpu"* ]]
 }
+
+@test "checks of the query decided by the host, by the device, or known: the same steps" {
+    local trace=synth:case=integer,D=64,P=64,N=14,layers=3 what how
+    local policies=(-p recycled:k=12,stride=2,sim=0.0 -p recycled:k=12,stride=2,sim=0.0,attend=after
+        -p recycled:k=12,stride=3,sim=0.05,query=post)
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        for how in "--decide host --select side" "--decide host --no-graph --pdl" "--decide device" \
+            "--decide device --select side --pdl" "--decide device --select inline --batch 2 --page 16"; do
+            # shellcheck disable=SC2086
+            emu "$trace" "${policies[@]}" $what $how --format json --check cpu.json >cuda.json
+        done
+    done
+    json 'all(x["decide"] == "device" and 0 < x["full_layer_steps"] < x["steps"] * 3 / 2 for x in d)' <cuda.json |
+        grep -qx True
+    # what is left out is launched, and reads next to nothing
+    local bytes=() launches=() modes=()
+    for how in known host device; do
+        rm -f d.db
+        emu "$trace" "${policies[@]:0:2}" --decide $how --db d.db >/dev/null
+        modes+=("$(sqlite3 d.db "select launch_mode from run")")
+        local sum="select cast(sum(v.value) as integer) from metric_value v
+            join metric_def m on m.id = v.metric_id where m.name = "
+        launches+=("$(sqlite3 d.db "$sum 'launches'")") bytes+=("$(sqlite3 d.db "$sum 'global_load_bytes'")")
+    done
+    [ "${modes[*]}" = "step-graph layer-graphs step-graph" ]
+    [ "${launches[2]}" -gt $((launches[1] + 50)) ] && [ "${launches[1]}" -le "${launches[0]}" ]
+    [ $((100 * bytes[2])) -lt $((102 * bytes[1])) ] && [ $((100 * bytes[1])) -lt $((102 * bytes[2])) ]
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --decide device
+    [[ $stderr == *"--decide: expected --backend cuda beside it, got cpu"* ]]
+}

@@ -5,6 +5,7 @@
  * where the checked run had it, state that a play does not rewind, an output in another's place,
  * and a failing card that goes unnoticed.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,23 +13,27 @@
 #include "tests/support/backend_case.h"
 #include "tests/support/ra_test.h"
 
-enum { HKV = 2, G = 3, D = 64, LAYERS = 2, PROMPT = 90, STEPS = 12, K = 20 };
+enum { HKV = 2, G = 3, D = 64, LAYERS = 2, PROMPT = 90, STEPS = 12, K = 20, COPIES = 4 };
 enum { FLOATS = HKV * G * D };
 
 static const struct ra_backend_ops *cuda;
 
-/* A run of a schedule that mixes everything, called or recorded. */
+/* A run of a schedule that mixes everything, called or recorded. Copies that are apart are at
+ * different places of it. */
 struct run {
     struct ra_case c;
     bool records;
-    float *out; /* [STEPS][LAYERS][FLOATS] when called */
+    int copies;            /* that take turns */
+    int32_t surprise_step; /* at which the recording expects another decision; -1: none */
+    float *out;            /* [STEPS][LAYERS][copies][FLOATS] when called */
 };
 
 /* Queries are a function of the step, so that both passes have the same. */
-static void query_of(struct run *run, int32_t t, int layer)
+static void query_of(struct run *run, int32_t t, int layer, int copy)
 {
+    size_t at = (size_t)(t + 1) * 977 % 400 * D / 64 + (size_t)(31 * layer + 7 * copy);
     for (int i = 0; i < FLOATS; i++)
-        run->c.q[i] = run->c.kf[(size_t)(t + 1) * 977 % 400 * D / 64 + (size_t)(i + 31 * layer)];
+        run->c.q[i] = run->c.kf[at + (size_t)i];
 }
 
 /* Choose by the rule, adopt what was chosen. */
@@ -67,11 +72,55 @@ static enum ra_status attend(struct run *run, int32_t t, int layer, struct ra_er
     return c->ops->attend_recycled(c->self, layer, c->q, false, c->out, err);
 }
 
-static enum ra_status layer_step(struct run *run, int32_t t, int layer, struct ra_error *err)
+/* A full step that chooses, taken or not. */
+static enum ra_status full_branch(struct run *run, int layer, bool is_taken, struct ra_error *err)
 {
     struct ra_case *c = &run->c;
-    query_of(run, t, layer);
+    struct ra_select_rule rule = {.K = K, .pool = 3};
+    struct ra_positions order[HKV];
+    int64_t moved;
+    c->ops->branch(c->self, RA_BRANCH_FULL, is_taken);
+    RA_TRY(c->ops->attend_full(c->self, layer, c->q, true, c->out, err));
+    if (is_taken)
+        return choose(run, layer, err);
+    RA_TRY(c->ops->select(c->self, layer, &rule, order, err));
+    return c->ops->refresh(c->self, layer, &moved, err);
+}
+
+static enum ra_status recycled_branch(struct run *run, int layer, bool is_taken,
+                                      struct ra_error *err)
+{
+    struct ra_case *c = &run->c;
+    c->ops->branch(c->self, RA_BRANCH_RECYCLED, is_taken);
+    RA_TRY(c->ops->attend_recycled(c->self, layer, c->q, false, c->out, err));
+    return c->ops->insert_evict(c->self, layer, K, NULL, err);
+}
+
+/* Every third step, by the decision of a card that is told what to decide. */
+static enum ra_status decided_step(struct run *run, int32_t t, int layer, struct ra_error *err)
+{
+    struct ra_case *c = &run->c;
+    bool full = t % 3 == 2, both = c->config.decide == RA_DECIDE_DEVICE;
+    bool expected = full != (run->records && run->surprise_step == t && layer == 1);
+    double cosine;
+    RA_TRY(c->ops->decide(c->self, layer, c->q, full ? 2 : -2, expected, &cosine, err));
+    if (both || full)
+        RA_TRY(full_branch(run, layer, full, err));
+    if (both || !full)
+        RA_TRY(recycled_branch(run, layer, !full, err));
+    c->ops->branch(c->self, RA_BRANCH_NONE, true);
+    return RA_OK;
+}
+
+static enum ra_status layer_step(struct run *run, int32_t t, int layer, int copy,
+                                 struct ra_error *err)
+{
+    struct ra_case *c = &run->c;
+    query_of(run, t, layer, copy);
+    if (c->config.apart)
+        c->ops->turn(c->self, copy);
     if (t < 0) {
+        RA_TRY(c->ops->set_reference(c->self, layer, c->q, err));
         RA_TRY(c->ops->score(c->self, layer, c->q, err));
         return choose(run, layer, err);
     }
@@ -83,28 +132,44 @@ static enum ra_status layer_step(struct run *run, int32_t t, int layer, struct r
         memcpy(v + h * row, c->v + at, row);
     }
     RA_TRY(c->ops->append(c->self, layer, k, v, err));
-    RA_TRY(attend(run, t, layer, err));
+    bool decides = c->config.decide != RA_DECIDE_KNOWN;
+    RA_TRY(decides ? decided_step(run, t + copy, layer, err) : attend(run, t + copy, layer, err));
     if (run->out && !run->records)
-        memcpy(run->out + (size_t)(t * LAYERS + layer) * FLOATS, c->out, FLOATS * sizeof *c->out);
-    if (t % 6 == 2)
+        memcpy(run->out + (size_t)((t * LAYERS + layer) * run->copies + copy) * FLOATS, c->out,
+               FLOATS * sizeof *c->out);
+    if (decides)
+        return RA_OK;
+    if ((t + copy) % 6 == 2)
         return choose(run, layer, err);
     return c->ops->insert_evict(c->self, layer, K, NULL, err);
+}
+
+/* Of the prompt, copies that are apart have less and less. */
+static enum ra_status load(struct run *run, int layer, struct ra_error *err)
+{
+    struct ra_case *c = &run->c;
+    size_t rows = (size_t)c->config.max_rows * (size_t)D * ra_dtype_bytes(c->model.dtype);
+    for (int copy = 0; copy < run->copies; copy++) {
+        const struct ra_prompt_rows prompt = {
+            .k = c->k, .v = c->v, .k_stride = rows, .v_stride = rows, .P = PROMPT - 3 * copy};
+        if (c->config.apart)
+            c->ops->turn(c->self, copy);
+        RA_TRY(c->ops->load(c->self, layer, &prompt, err));
+    }
+    return RA_OK;
 }
 
 static enum ra_status all_steps(struct run *run, struct ra_error *err)
 {
     struct ra_case *c = &run->c;
-    size_t rows = (size_t)c->config.max_rows * (size_t)D * ra_dtype_bytes(c->model.dtype);
-    const struct ra_prompt_rows prompt = {
-        .k = c->k, .v = c->v, .k_stride = rows, .v_stride = rows, .P = PROMPT};
     c->ops->reset(c->self);
     for (int layer = 0; layer < LAYERS; layer++)
-        RA_TRY(c->ops->load(c->self, layer, &prompt, err));
+        RA_TRY(load(run, layer, err));
     for (int32_t t = -1; t < STEPS; t++) {
         if (run->records)
             RA_TRY(c->ops->record_step(c->self, t, err));
-        for (int layer = 0; layer < LAYERS; layer++)
-            RA_TRY(layer_step(run, t, layer, err));
+        for (int i = 0; i < LAYERS * run->copies; i++)
+            RA_TRY(layer_step(run, t, i / run->copies, i % run->copies, err));
     }
     return RA_OK;
 }
@@ -121,7 +186,7 @@ static void on_step(int32_t t, bool begins)
 
 static void init(struct run *run, int number)
 {
-    *run = (struct run){.records = false};
+    *run = (struct run){.records = false, .copies = 1, .surprise_step = -1};
     struct ra_case *c = &run->c;
     ra_case_init(c, (enum ra_dtype)(number % 3), HKV, G, D, D, PROMPT + STEPS, (uint64_t)number);
     c->ops = cuda;
@@ -149,8 +214,11 @@ static enum ra_status call_and_play(struct run *run, int n_plays, struct ra_erro
         RA_TRY(run->c.ops->play(run->c.self, times, &out, err));
         for (int i = 0; i <= STEPS; i++)
             assert_true(times[i].event_ns > 0 && times[i].end_ns >= times[i].begin_ns);
-        if (run->out)
+        if (run->out && run->copies == 1)
             assert_memory_equal(out, run->out, sizeof(float) * STEPS * LAYERS * FLOATS);
+        /* Launched together, splits of the keys are others, and so is the rounding. */
+        for (int i = 0; run->copies > 1 && i < STEPS * LAYERS * COPIES * FLOATS; i++)
+            assert_true(fabsf(out[i] - run->out[i]) <= 1e-5f * (1 + fabsf(run->out[i])));
     }
     return RA_OK;
 }
@@ -169,6 +237,111 @@ static void test_played_as_called(void **state)
         ra_case_fini(&run.c);
         assert_int_equal(ra_emu_allocated(), 0);
     }
+}
+
+static void set_apart(struct run *run)
+{
+    run->copies = run->c.config.batch = COPIES;
+    run->c.config.apart = true;
+}
+
+static void play_all(struct run *run, int n_plays)
+{
+    struct ra_error err = {0};
+    run->out = calloc((size_t)(STEPS * LAYERS * run->copies * FLOATS), sizeof *run->out);
+    ra_assert_ok(call_and_play(run, n_plays, &err));
+    free(run->out);
+    ra_case_fini(&run->c);
+    assert_int_equal(ra_emu_allocated(), 0);
+}
+
+/* Copies of unequal length, whose full steps fall on different steps. */
+static void test_copies_apart(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 12; number++) {
+        struct run run;
+        init(&run, number % 6);
+        set_apart(&run);
+        run.c.config.page = number >= 6 ? 16 : 0;
+        run.c.config.early = number % 4 == 3;
+        run.c.config.no_graph = number % 4 == 2;
+        play_all(&run, 2);
+    }
+}
+
+static uint64_t launches_of(const char *kernel)
+{
+    struct ra_emu_traffic traffic;
+    ra_emu_get_traffic(kernel, &traffic);
+    return traffic.launches;
+}
+
+/* Every copy appends in one launch; what copies choose at one step, all layers choose in one. */
+static void test_copies_apart_share_launches(void **state)
+{
+    (void)state;
+    struct run run;
+    init(&run, 0);
+    set_apart(&run);
+    struct ra_error err = {0};
+    struct ra_step_time times[STEPS + 1];
+    const float *out;
+    run.out = calloc((size_t)(STEPS * LAYERS * COPIES * FLOATS), sizeof *run.out);
+    ra_assert_ok(call_and_play(&run, 1, &err));
+    ra_emu_count_traffic(1);
+    ra_emu_reset_traffic();
+    ra_assert_ok(run.c.ops->play(run.c.self, times, &out, &err));
+    ra_emu_count_traffic(0);
+    assert_int_equal(launches_of("append_rows"), STEPS * LAYERS);
+    int choices = 1; /* all copies, at the prefill */
+    for (int t = 0; t < STEPS; t++)
+        for (int copy = 0; copy < COPIES; copy++)
+            choices += (t + copy) % 6 == 2;
+    assert_int_equal(launches_of("select_topk"), choices);
+    free(run.out);
+    ra_case_fini(&run.c);
+}
+
+/* The host waits, or both branches are launched: the outputs are those of the one taken. */
+static void test_decisions(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 24; number++) {
+        struct run run;
+        init(&run, number % 6);
+        if (number % 4 >= 2)
+            set_apart(&run);
+        run.c.config.decide = number % 2 ? RA_DECIDE_DEVICE : RA_DECIDE_HOST;
+        run.c.config.no_graph = number >= 12;
+        run.c.config.early = number >= 18;
+        play_all(&run, 2);
+    }
+}
+
+/* A card that decides otherwise than when it was asked before does not go unnoticed. */
+static void test_surprises(void **state)
+{
+    (void)state;
+    struct run run;
+    struct ra_error err = {0};
+    init(&run, 0);
+    run.c.config.decide = RA_DECIDE_HOST;
+    run.surprise_step = 4;
+    ra_assert_fails(call_and_play(&run, 1, &err), RA_EDIVERGED,
+                    "cuda: layer 1 of the replay: the card decided otherwise than before");
+    ra_case_fini(&run.c);
+    init(&run, 0);
+    double cosine;
+    ra_assert_ok(run.c.ops->open(&run.c.self, &run.c.config, &err));
+    run.c.ops->reset(run.c.self);
+    query_of(&run, 0, 0, 0);
+    ra_assert_ok(run.c.ops->set_reference(run.c.self, 0, run.c.q, &err));
+    ra_assert_ok(run.c.ops->decide(run.c.self, 0, run.c.q, 0.5, false, &cosine, &err));
+    assert_true(fabs(cosine - 1) < 1e-12);
+    ra_assert_fails(run.c.ops->decide(run.c.self, 0, run.c.q, 0.5, true, &cosine, &err),
+                    RA_EDIVERGED, "by a cosine of 1, sim 0.5, the step is recycled, expected full");
+    ra_case_fini(&run.c);
 }
 
 /* The prefill and every sixth step choose: layers together when deferred, else one by one. */
@@ -240,6 +413,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_played_as_called),
+        cmocka_unit_test(test_copies_apart),
+        cmocka_unit_test(test_copies_apart_share_launches),
+        cmocka_unit_test(test_decisions),
+        cmocka_unit_test(test_surprises),
         cmocka_unit_test(test_deferred_choices_share_a_launch),
         cmocka_unit_test(test_no_room_for_a_recording),
         cmocka_unit_test(test_every_call_may_fail),
