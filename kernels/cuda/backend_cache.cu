@@ -171,7 +171,8 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
         a.to_k = of->r_k + row * cap * cuda->row_bytes;
         a.to_v = of->r_v + row * cap * cuda->row_bytes;
     }
-    a.evicted = cuda->counted.card;
+    /* Recorded, nobody asks; and a refresh may count its moves there, beside. */
+    a.evicted = cuda->recording.is_on ? NULL : cuda->counted.card;
     a.n_rows = call.n * cuda->model.Hkv;
     a.Hkv = cuda->model.Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;

@@ -13,7 +13,7 @@
 #include "tests/support/backend_case.h"
 #include "tests/support/ra_test.h"
 
-enum { HKV = 2, G = 3, D = 64, LAYERS = 2, PROMPT = 90, STEPS = 12, K = 20, COPIES = 4 };
+enum { HKV = 2, G = 3, D = 64, LAYERS = 2, PROMPT = 90, STEPS = 12, K = 20, COPIES = 3 };
 enum { FLOATS = HKV * G * D };
 
 static const struct ra_backend_ops *cuda;
@@ -259,13 +259,19 @@ static void play_all(struct run *run, int n_plays)
 static void test_copies_apart(void **state)
 {
     (void)state;
-    for (int number = 0; number < 12; number++) {
+    static const struct {
+        int number; /* of init: selected deferred, inline, side; compact, gathered */
+        int page;
+        bool early, no_graph;
+    } ways[] = {
+        {0, 0, false, false}, {1, 16, false, true}, {2, 0, true, false}, {5, 16, true, true}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         struct run run;
-        init(&run, number % 6);
+        init(&run, ways[i].number);
         set_apart(&run);
-        run.c.config.page = number >= 6 ? 16 : 0;
-        run.c.config.early = number % 4 == 3;
-        run.c.config.no_graph = number % 4 == 2;
+        run.c.config.page = ways[i].page;
+        run.c.config.early = ways[i].early;
+        run.c.config.no_graph = ways[i].no_graph;
         play_all(&run, 2);
     }
 }
@@ -307,15 +313,15 @@ static void test_copies_apart_share_launches(void **state)
 static void test_decisions(void **state)
 {
     (void)state;
-    for (int number = 0; number < 24; number++) {
+    for (int number = 0; number < 6; number++) {
         struct run run;
-        init(&run, number % 6);
-        if (number % 4 >= 2)
+        init(&run, number);
+        if (number >= 4)
             set_apart(&run);
         run.c.config.decide = number % 2 ? RA_DECIDE_DEVICE : RA_DECIDE_HOST;
-        run.c.config.no_graph = number >= 12;
-        run.c.config.early = number >= 18;
-        play_all(&run, 2);
+        run.c.config.no_graph = number >= 2;
+        run.c.config.early = number >= 3;
+        play_all(&run, 1);
     }
 }
 
@@ -389,7 +395,9 @@ static void test_every_call_may_fail(void **state)
 {
     (void)state;
     int said = 0;
-    for (long n = 1; n < 1600; n += n < 120 ? 1 : 11) {
+    const char *seed = getenv("RA_EMU_SEED");
+    bool few = seed && strcmp(seed, "0") != 0; /* the order of threads makes no other call fail */
+    for (long n = 1; n < 1600; n += few ? 97 : n < 120 ? 1 : 11) {
         struct run run;
         struct ra_error err = {0};
         init(&run, 0);
@@ -406,7 +414,7 @@ static void test_every_call_may_fail(void **state)
         assert_int_equal(ra_emu_allocated(), 0);
     }
     print_message("%d failures\n", said);
-    assert_true(said > 150);
+    assert_true(said > (few ? 8 : 150));
 }
 
 int main(void)

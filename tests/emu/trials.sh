@@ -39,6 +39,13 @@ kernels/cuda/backend_cache.cu|dynamic memory 16 bytes less|ra_plan_shared(cuda->
 kernels/cuda/select.cu|of equal keys not the first|x.x == least && equal < equals|@s/equal < equals/equal > 0 \&\& equal <= equals/
 kernels/cuda/select.cu|a lane's keys listed backwards|to++, (above < most|@s/to++/to + --mine/
 kernels/cuda/order.cu|of equal keys the lower position first|key << 32 . ~position|s/| ~position/| position/;s/(int32_t) ~(uint32_t)/(int32_t)(uint32_t)/
+kernels/cuda/rows.cuh|a shut gate lets all in|return !rows.gate|@s/!rows.gate/true/
+kernels/cuda/rows.cuh|rows all in line|if (rows.group == 0)|@s/rows.group == 0/true/
+kernels/cuda/refresh.cu|rows moved behind a shut gate|ra_row_of(a.rows, blockIdx.y)|@,+1s/!ra_is_served(a.rows, row)/false/
+kernels/cuda/refresh.cu|lists of other rows|given = blockIdx.x|@s/given = blockIdx.x/given = ra_row_of(a.rows, blockIdx.x)/
+kernels/cuda/select.cu|scratch of other rows|own_row = blockIdx.y|@s/own_row = blockIdx.y/own_row = ra_row_of(a.rows, blockIdx.y)/
+kernels/cuda/backend_attend.cu|no gate|call.branch == RA_BRANCH_NONE|@s/call.branch == RA_BRANCH_NONE/true/
+kernels/cuda/backend_call.cu|a copy's calls out of order|is_first = next.first|@s/next.first != copy/true/
 kernels/cuda/decode.cuh|K read twice|ra_cp_async16_zfill(slot + r \* 32|@p
 kernels/cuda/score.cuh|K read twice|ra_cp_async16_zfill(slot + r \* 32|@p
 TABLE
@@ -50,8 +57,10 @@ reach() { # FILE
     case $1 in
     */decode*.cuh) sources=tests/emu/test_decode.cu tests=test_decode ;;
     */score.cuh) sources=kernels/cuda/score_f16.cu tests=test_score ;;
-    */select.cu | */order.cu) sources=$1 tests=test_select ;;
-    */refresh.cu) sources=$1 tests=test_refresh ;;
+    */select.cu | */order.cu) sources=$1 tests="test_select test_rows" ;;
+    */refresh.cu) sources=$1 tests="test_refresh test_rows" ;;
+    */rows.cuh) sources="kernels/cuda/select.cu kernels/cuda/order.cu kernels/cuda/refresh.cu" tests=test_rows ;;
+    */backend_attend.cu | */backend_call.cu) sources=$1 tests=test_backend_record ;;
     */refresh.cuh) sources=tests/emu/test_refresh.cu tests=test_refresh ;;
     */backend*.cu) sources=$1 tests=test_backend ;;
     */vec.cuh) sources="kernels/cuda/select.cu kernels/cuda/refresh.cu" tests="test_select test_refresh" ;;
@@ -108,7 +117,7 @@ export -f try link reach
 log=$work/log
 # What fails unspoiled would catch anything.
 # shellcheck disable=SC2016 # the inner shell expands
-printf '%s\n' test_{decode,score,select,refresh,backend}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
+printf '%s\n' test_{decode,score,select,refresh,rows,backend,backend_record}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
     'RA_EMU_SEED=$1 "$B/emu/$0" >"$work/$0.$1" 2>&1 || { echo "$0 with seed $1 fails unspoiled"; exit 255; }' ||
     exit 1
 mapfile -t trials < <(list | awk -F'|' -v wanted="$pattern" '$1 ":" $2 " " $3 ~ wanted')
