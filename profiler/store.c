@@ -203,6 +203,20 @@ static enum ra_status string_id(struct ra_store *store, const char *text, int64_
     return ra_row_add(&row, id, err);
 }
 
+static enum ra_status add_scope(struct ra_store *store, const struct ra_scope_row *scope,
+                                int64_t name_id, int64_t *scope_id, struct ra_error *err)
+{
+    struct ra_row row;
+    RA_TRY(ra_row_begin(store, RA_SQL_SCOPE_ADD, &row, err));
+    ra_row_int(&row, scope->run_id);
+    ra_row_text(&row, scope->kind);
+    ra_row_int_or_null(&row, scope->step, RA_SCOPE_NONE);
+    ra_row_int_or_null(&row, scope->layer, RA_SCOPE_NONE);
+    ra_row_int(&row, name_id);
+    ra_row_int_or_null(&row, scope->parent_id, 0);
+    return ra_row_add(&row, scope_id, err);
+}
+
 enum ra_status ra_store_scope(struct ra_store *store, const struct ra_scope_row *scope,
                               int64_t *scope_id, struct ra_error *err)
 {
@@ -216,16 +230,15 @@ enum ra_status ra_store_scope(struct ra_store *store, const struct ra_scope_row 
     ra_row_int_or_null(&row, scope->layer, RA_SCOPE_NONE);
     ra_row_int(&row, name_id);
     RA_TRY(ra_row_find(&row, scope_id, err));
-    if (*scope_id != 0)
-        return RA_OK;
-    RA_TRY(ra_row_begin(store, RA_SQL_SCOPE_ADD, &row, err));
-    ra_row_int(&row, scope->run_id);
-    ra_row_text(&row, scope->kind);
-    ra_row_int_or_null(&row, scope->step, RA_SCOPE_NONE);
-    ra_row_int_or_null(&row, scope->layer, RA_SCOPE_NONE);
-    ra_row_int(&row, name_id);
-    ra_row_int_or_null(&row, scope->parent_id, 0);
-    return ra_row_add(&row, scope_id, err);
+    return *scope_id != 0 ? RA_OK : add_scope(store, scope, name_id, scope_id, err);
+}
+
+enum ra_status ra_store_scope_new(struct ra_store *store, const struct ra_scope_row *scope,
+                                  int64_t *scope_id, struct ra_error *err)
+{
+    int64_t name_id = 0;
+    RA_TRY(string_id(store, scope->name, &name_id, err));
+    return add_scope(store, scope, name_id, scope_id, err);
 }
 
 enum ra_status ra_store_scope_exec(struct ra_store *store, const struct ra_scope_exec_row *exec,

@@ -120,6 +120,10 @@ struct ra_scope_row {
 /* Found again when the same (run, kind, step, layer, name) was made before. */
 RA_MUST_CHECK enum ra_status ra_store_scope(struct ra_store *store, const struct ra_scope_row *row,
                                             int64_t *scope_id, struct ra_error *err);
+/* One more, whatever was made before: of a layer that is there several times. */
+RA_MUST_CHECK enum ra_status ra_store_scope_new(struct ra_store *store,
+                                                const struct ra_scope_row *row, int64_t *scope_id,
+                                                struct ra_error *err);
 
 /* Host-side execution of a scope in a pass, ns of CLOCK_MONOTONIC. output_hash may be NULL. */
 struct ra_scope_exec_row {

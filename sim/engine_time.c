@@ -173,7 +173,8 @@ static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_r
     return RA_OK;
 }
 
-/* A pass's brackets as scopes (made by the first pass, shared by the rest) and their executions. */
+/* A pass's brackets as scopes (made by the first pass, shared by the rest) and their executions.
+ * Each is a scope of its own: a layer may be there several times. */
 static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
                                   const struct ra_recorder *recorder, int64_t *scopes,
                                   struct ra_error *err)
@@ -197,7 +198,7 @@ static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
         row.kind = "op";
         row.layer = op->layer;
         row.name = ra_op_name(op->op);
-        RA_TRY(ra_store_scope(store, &row, &scopes[i], err));
+        RA_TRY(ra_store_scope_new(store, &row, &scopes[i], err));
     }
     return RA_OK;
 }

@@ -164,6 +164,28 @@ static void a_pass_has_scopes_that_all_passes_share(void **state)
                      1);
 }
 
+static void scopes_of_the_same_values_may_be_several(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    int64_t run_id = store_begin_run(store), pass_id, first, scope;
+    struct ra_scope_row row = {run_id, 0, "op", 3, 9, "attend"};
+    ra_assert_ok(ra_store_pass_begin(store, run_id, 0, "bare", &pass_id, &err));
+    ra_assert_ok(ra_store_scope(store, &row, &first, &err));
+    for (int i = 0; i < 3; i++) {
+        ra_assert_ok(ra_store_scope_new(store, &row, &scope, &err));
+        assert_true(scope > first);
+        struct ra_scope_exec_row exec = {.pass_id = pass_id, .scope_id = scope, .end_ns = 5};
+        ra_assert_ok(ra_store_scope_exec(store, &exec, &err));
+    }
+    store_done(store);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM scope s JOIN string_ids n ON"
+                                              " n.id = name_id WHERE kind = 'op' AND step = 3 AND"
+                                              " layer = 9 AND value = 'attend'"),
+                     4);
+}
+
 static void a_run_that_fails_takes_its_open_pass_along(void **state)
 {
     struct store_fixture *fixture = *state;
@@ -364,6 +386,7 @@ int main(void)
         TEST(nan_is_null_and_comes_back_as_nan),
         TEST(layer_steps_come_back_in_order),
         TEST(a_pass_has_scopes_that_all_passes_share),
+        TEST(scopes_of_the_same_values_may_be_several),
         TEST(a_run_that_fails_takes_its_open_pass_along),
         TEST(retained_and_notes_are_kept),
         TEST(a_refused_row_leaves_the_batch_alone),
