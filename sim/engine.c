@@ -209,9 +209,10 @@ static enum ra_status add_up(const struct ra_replay_config *config, const struct
 {
     const struct ra_model *m = shape->model;
     uint64_t rows = (uint64_t)(shape->P + shape->run_steps), row = ra_model_row_bytes(m);
-    int32_t *windows = calloc((size_t)shape->n_lanes, sizeof *windows);
+    size_t n_layers = (size_t)shape->n_lanes * (size_t)ra_engine_tiles(config);
+    int32_t *windows = calloc(n_layers, sizeof *windows);
     if (!windows)
-        return ra_fail(err, RA_ENOMEM, "engine: no memory for %d layers", shape->n_lanes);
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %zu layers", n_layers);
     if (config->quality)
         needs->memory_bytes = rows * (uint64_t)m->Hkv * row +
                               (uint64_t)ra_engine_tile(shape) * (uint64_t)m->Hq * rows * 8;

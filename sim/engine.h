@@ -39,6 +39,8 @@ struct ra_replay_config {
     const struct ra_backend_ops *backend;
     enum ra_cache_mode cache;
     int page, batch; /* as in struct ra_backend_config */
+    int tile_layers; /* phase 2 has the layers so often, each time in memory of their own, one after
+                      * the other as in a model that has more; 0 or 1: once */
     enum ra_scores_mode scores;
     enum ra_decide_mode decide;
     enum ra_select_mode select;

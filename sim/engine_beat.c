@@ -26,8 +26,7 @@ void ra_beat_pop_range(const struct ra_beat *b)
         ra_range_pop();
 }
 
-static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t *n_bytes,
-                                  struct ra_error *err)
+enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_record kind, struct ra_error *err)
 {
     size_t slot = ra_shape_slot(b->shape, kind, b->lane->slot, b->step.t);
     size_t n = ra_spool_size(b->track->spool, slot);
@@ -39,7 +38,6 @@ static enum ra_status load_record(struct ra_beat *b, enum ra_record kind, size_t
         b->record = more;
         b->record_bytes = n;
     }
-    *n_bytes = n;
     return ra_spool_get(b->track->spool, slot, b->record, err);
 }
 
@@ -85,8 +83,8 @@ static enum ra_status select_and_refresh(struct ra_beat *b, const struct ra_plan
     RA_TIMED(b, RA_OP_SELECT, b->ops->select(b->dev, b->lane_number, plan->rule, b->chosen, err),
              err);
     if (b->config->quality) {
-        size_t n_bytes, used = (size_t)Hkv;
-        RA_TRY(load_record(b, RA_RECORD_ORDER, &n_bytes, err));
+        size_t used = (size_t)Hkv;
+        RA_TRY(ra_beat_load_record(b, RA_RECORD_ORDER, err));
         for (int h = 0; h < Hkv; h++) {
             b->sets[h] = (struct ra_positions){.pos = b->record + used, .n = b->record[h]};
             used += (size_t)b->record[h];
@@ -103,8 +101,7 @@ static enum ra_status select_and_refresh(struct ra_beat *b, const struct ra_plan
 
 static enum ra_status sets_from_spool(struct ra_beat *b, int *n_sets, struct ra_error *err)
 {
-    size_t n_bytes;
-    RA_TRY(load_record(b, RA_RECORD_SETS, &n_bytes, err));
+    RA_TRY(ra_beat_load_record(b, RA_RECORD_SETS, err));
     *n_sets = b->record[0];
     size_t used = (size_t)*n_sets + 1;
     for (int i = 0; i < *n_sets; i++) { /* stored with self, which is last */
@@ -171,48 +168,10 @@ static enum ra_status insert_and_evict(struct ra_beat *b, struct ra_error *err)
     return RA_OK;
 }
 
-static enum ra_status check_output(struct ra_beat *b, struct ra_error *err)
-{
-    const struct ra_model *m = b->shape->model;
-    size_t n = (size_t)(m->Hq * m->Dv), n_bytes;
-    if (!ra_shape_counts(b->shape, b->step.t) || b->is_recording)
-        return RA_OK;
-    ra_sha256_bytes(&b->output, b->out, n * sizeof *b->out);
-    if (!b->first_repeat)
-        return RA_OK;
-    if (b->track->output && b->lane->full >= 0)
-        RA_TRY(ra_spool_put(b->track->output,
-                            ra_shape_slot(b->shape, RA_RECORD_OUT, b->lane->full, b->step.t),
-                            b->out, n * sizeof *b->out, err));
-    if (!b->config->quality || !(b->ops->caps & RA_CAP_EXACT))
-        return RA_OK;
-    RA_TRY(load_record(b, RA_RECORD_OUT, &n_bytes, err));
-    const double *want = (const double *)(const void *)b->record;
-    double bound =
-        ra_kernel_err_bound(b->lane->window ? b->track->max_abs_window : b->track->max_abs_logit);
-    for (int h = 0; h < m->Hq; h++) {
-        double difference = 0, norm = 0;
-        for (int i = h * m->Dv; i < (h + 1) * m->Dv; i++) {
-            double gap = (double)b->out[i] - want[i];
-            difference += gap * gap;
-            norm += want[i] * want[i];
-        }
-        double error = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
-        if (!(error <= bound)) /* catches NaN too */
-            return ra_fail(err, RA_EDIVERGED,
-                           "layer %d, step %d, head %d: the %s backend's output is off by %.3g, "
-                           "rounding explains %.3g",
-                           b->lane->id, b->step.t, h, b->ops->name, error, bound);
-        if (norm > 0 && !b->lane->window)
-            b->worst_err = fmax(b->worst_err, error);
-    }
-    return RA_OK;
-}
-
-/* Without phase 1 the books are kept here, once. */
+/* Without phase 1 the books are kept here, once, of the layers as they were recorded. */
 static bool keeps_books(const struct ra_beat *b)
 {
-    return !b->config->quality && b->first_repeat;
+    return !b->config->quality && b->first_repeat && b->track->tile == 0;
 }
 
 static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
@@ -233,7 +192,7 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
     }
     if (!prefill) {
         RA_TRY(attend(b, &plan, err));
-        RA_TRY(check_output(b, err));
+        RA_TRY(ra_beat_check_output(b, err));
         RA_TRY(ra_track_widen(b->track, &plan, err));
         if (keeps_books(b))
             ra_track_attend(b->track, &b->step, &plan, &row);
@@ -257,16 +216,16 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
                           : RA_OK;
 }
 
-static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, struct ra_error *err)
+static enum ra_status lane_step(struct ra_beat *b, int number, int32_t t, struct ra_error *err)
 {
     const struct ra_shape *shape = b->shape;
     const struct ra_model *m = shape->model;
-    size_t e = ra_dtype_bytes(m->dtype), lane = (size_t)lane_number;
+    size_t e = ra_dtype_bytes(m->dtype), lane = (size_t)number;
     size_t steps = (size_t)shape->run_steps;
     size_t k_row = (size_t)(m->Hkv * m->D) * e, v_row = (size_t)(m->Hkv * m->Dv) * e;
     size_t q_row = (size_t)(m->Hq * m->D) * e;
-    b->lane = &shape->lanes[lane_number];
-    b->lane_number = lane_number;
+    b->lane = &shape->lanes[number];
+    b->lane_number = b->track->tile * shape->n_lanes + number;
     b->step = (struct ra_step){
         .t = t, .self = shape->P + t, .layer = b->lane->full, .layer_id = b->lane->id};
     ra_widen(m->dtype, b->rows->q + (lane * (steps + 1) + (size_t)(t + 1)) * q_row,
@@ -274,7 +233,7 @@ static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, s
     if (t >= 0) {
         const char *k = b->rows->k + (lane * steps + (size_t)t) * k_row;
         const char *v = b->rows->v + (lane * steps + (size_t)t) * v_row;
-        RA_TIMED(b, RA_OP_APPEND, b->ops->append(b->dev, lane_number, k, v, err), err);
+        RA_TIMED(b, RA_OP_APPEND, b->ops->append(b->dev, b->lane_number, k, v, err), err);
     }
     if (!b->lane->window)
         return full_lane_step(b, err);
@@ -282,9 +241,9 @@ static enum ra_status lane_step(struct ra_beat *b, int lane_number, int32_t t, s
         RA_TRY(ra_track_window(b->track, b->lane, t, err));
     if (t < 0)
         return RA_OK;
-    RA_TIMED(b, RA_OP_ATTEND, b->ops->attend_full(b->dev, lane_number, b->q, false, b->out, err),
+    RA_TIMED(b, RA_OP_ATTEND, b->ops->attend_full(b->dev, b->lane_number, b->q, false, b->out, err),
              err);
-    return check_output(b, err);
+    return ra_beat_check_output(b, err);
 }
 
 static enum ra_status all_lanes(struct ra_beat *b, int32_t t, struct ra_error *err)
@@ -293,6 +252,20 @@ static enum ra_status all_lanes(struct ra_beat *b, int32_t t, struct ra_error *e
         ra_beat_push_range(b, RA_RANGE_LAYER, t, b->shape->lanes[l].id, RA_OP_COUNT);
         enum ra_status st = lane_step(b, l, t, err);
         ra_beat_pop_range(b);
+        RA_TRY(st);
+    }
+    return RA_OK;
+}
+
+/* As a model decodes that has the lanes again and again. */
+static enum ra_status all_tiles(struct ra_beat *b, int32_t t, struct ra_error *err)
+{
+    int n_tiles = b->track->n_tiles;
+    for (int tile = 0; tile < n_tiles; tile++) {
+        ra_track_turn(b->track, tile);
+        enum ra_status st = all_lanes(b, t, err);
+        if (st == RA_EDIVERGED && n_tiles > 1)
+            return ra_fail_context(err, st, "tile %d", tile);
         RA_TRY(st);
     }
     return RA_OK;
@@ -326,7 +299,8 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
                                             .k_stride = k_head,
                                             .v_stride = v_head,
                                             .P = shape->P};
-        RA_TRY(b->ops->load(b->dev, l, &rows, err));
+        for (int tile = 0; tile < b->track->n_tiles; tile++)
+            RA_TRY(b->ops->load(b->dev, tile * shape->n_lanes + l, &rows, err));
     }
     return RA_OK;
 }
@@ -336,7 +310,7 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
 {
     const struct ra_shape *shape = b->shape;
     b->ops->reset(b->dev);
-    RA_TRY(ra_track_restart(b->track, err));
+    RA_TRY(ra_track_restart(b->track, ra_engine_tiles(b->config), err));
     RA_TRY(load_prompts(b, err));
     ra_sha256_init(&b->output);
     for (int32_t t = -1; t < shape->run_steps; t++) {
@@ -345,13 +319,14 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
         if (b->is_recording)
             RA_TRY(b->ops->record_step(b->dev, t, err));
         ra_beat_push_range(b, RA_RANGE_STEP, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
-        enum ra_status st = all_lanes(b, t, err);
+        enum ra_status st = all_tiles(b, t, err);
         ra_beat_pop_range(b);
         RA_TRY(st);
         if (b->config->progress)
             b->config->progress(b->config->progress_context, "time",
                                 done_before + (uint64_t)(t + 2), total);
     }
+    ra_track_turn(b->track, 0);
     if (keeps_books(b)) {
         for (int l = 0; l < shape->n_full; l++)
             RA_TRY(ra_track_leave(b->track, l, err));
@@ -368,12 +343,13 @@ enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
     b->unrotated = malloc(Hq * (size_t)m->D * sizeof *b->unrotated);
     b->head = malloc((size_t)m->D * sizeof *b->head);
     b->out = malloc(Hq * (size_t)m->Dv * sizeof *b->out);
+    b->first_out = malloc((size_t)b->shape->n_lanes * Hq * (size_t)m->Dv * sizeof *b->first_out);
     b->sets = calloc(Hq, sizeof *b->sets);
     b->chosen = calloc((size_t)m->Hkv, sizeof *b->chosen);
     b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);
     b->full_lanes = calloc((size_t)b->shape->n_steps + 1, sizeof *b->full_lanes);
-    if (!b->q || !b->unrotated || !b->head || !b->out || !b->sets || !b->chosen || !b->evicted ||
-        !b->full_lanes)
+    if (!b->q || !b->unrotated || !b->head || !b->out || !b->first_out || !b->sets || !b->chosen ||
+        !b->evicted || !b->full_lanes)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for a step's rows");
     return RA_OK;
 }
@@ -384,6 +360,7 @@ void ra_beat_close(struct ra_beat *b)
     free(b->unrotated);
     free(b->head);
     free(b->out);
+    free(b->first_out);
     free(b->sets);
     free(b->chosen);
     free(b->evicted);

@@ -19,11 +19,12 @@ struct ra_beat {
     bool is_recording; /* calls are recorded, not run: what they return means nothing */
 
     const struct ra_lane *lane;
-    int lane_number;
+    int lane_number; /* among the backend's layers */
     struct ra_step step;
     float *q, *unrotated; /* [Hq][D] */
     double *head;         /* [D] */
     float *out;           /* [Hq][Dv] */
+    float *first_out;     /* [n_lanes][Hq][Dv] of this step in tile 0 */
     int32_t *record;      /* a spooled record */
     size_t record_bytes;
     struct ra_positions *sets;   /* [Hq] of a record */
@@ -31,7 +32,7 @@ struct ra_beat {
     int32_t *evicted;            /* [Hkv] */
     struct ra_sha256 output;
     double worst_err;
-    int *full_lanes; /* [n_steps] lanes that ran a full step */
+    int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles */
 };
 
 /* Storage for one step; everything in the struct's first block must be set. */
@@ -42,6 +43,21 @@ void ra_beat_close(struct ra_beat *b);
  * with. */
 RA_MUST_CHECK enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
                                             struct ra_error *err);
+
+/* Read the spool's record of this (lane, step) into b->record. */
+RA_MUST_CHECK enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_record kind,
+                                                 struct ra_error *err);
+
+/*
+ * The output at hand: held to the reference's in the first repeat, and to tile 0's in each; tile
+ * 0's is exported and goes into b->output. Only of counted steps that run.
+ */
+RA_MUST_CHECK enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_error *err);
+
+/* The same of outputs that were played, [run_steps][tiles][n_lanes][Hq][Dv]: hash of those that
+ * b->output takes; the other tiles' must be the same. */
+RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, char *hash,
+                                                  struct ra_error *err);
 
 /* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or
  * where nothing counts. */

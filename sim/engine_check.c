@@ -145,7 +145,7 @@ enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lan
     if (!d.raw || !d.pooled)
         st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
     for (int h = 0; st == RA_OK && h < m->Hkv; h++) {
-        track->selections++;
+        track->selections += track->tile == 0;
         if (same(&backend[h], &reference[h]))
             continue;
         st = form_scores(track, lane, step, rule, h, &d, err);
@@ -159,7 +159,7 @@ enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lan
                 "layer %d, step %d, KV head %d: the %s backend's selection of %d positions "
                 "differs from the reference's %d beyond near ties",
                 lane->id, step->t, h, track->config->backend->name, backend[h].n, reference[h].n);
-        track->near_ties++;
+        track->near_ties += track->tile == 0;
     }
     free(d.raw);
     free(d.pooled);

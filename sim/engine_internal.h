@@ -2,8 +2,8 @@
 /*
  * What the parts of the engine share: the resolved shape of a replay, and the books that are kept
  * for each schedule. engine.c resolves and runs the phases, engine_track.c counts, engine_measure.c
- * is phase 1, engine_time.c phase 2, engine_check.c compares a backend with the reference,
- * engine_summary.c reduces, engine_export.c writes files.
+ * is phase 1, engine_time.c phase 2, engine_check.c compares a backend's selections with the
+ * reference's, engine_output.c its outputs, engine_summary.c reduces, engine_export.c writes files.
  */
 #ifndef RA_SIM_ENGINE_INTERNAL_H
 #define RA_SIM_ENGINE_INTERNAL_H
@@ -63,7 +63,9 @@ struct ra_track {
     const struct ra_replay_config *config;
     const struct ra_shape *shape;
     const struct ra_policy_spec *spec;
-    struct ra_policy *policy;
+    struct ra_policy *policy; /* of the tile at hand */
+    struct ra_policy **tiles; /* [n_tiles] one for each time that phase 2 has the layers */
+    int tile, n_tiles;        /* only tile 0 counts: others do the same */
     enum ra_caches caches;
     int number; /* of the schedule */
 
@@ -116,8 +118,12 @@ RA_MUST_CHECK enum ra_status ra_track_open(struct ra_track *track,
                                            const struct ra_shape *shape, int number,
                                            struct ra_error *err);
 void ra_track_close(struct ra_track *track);
-/* Open the schedule anew, at its prefill. */
-RA_MUST_CHECK enum ra_status ra_track_restart(struct ra_track *track, struct ra_error *err);
+/* Open the schedule anew, at its prefill, for so many tiles; 0 is at hand. */
+RA_MUST_CHECK enum ra_status ra_track_restart(struct ra_track *track, int n_tiles,
+                                              struct ra_error *err);
+void ra_track_turn(struct ra_track *track, int tile);
+/* It has run: drop the schedule, keep the books. */
+void ra_track_end(struct ra_track *track);
 
 /* Remember what is retained before the schedule may change it. */
 void ra_track_before(struct ra_track *track, const struct ra_step *step);
@@ -195,7 +201,10 @@ RA_MUST_CHECK enum ra_status ra_engine_time(const struct ra_replay_config *confi
                                             const struct ra_decode_rows *rows,
                                             struct ra_replay_result *result, struct ra_error *err);
 
-/* What the backend must hold for this schedule. */
+/* How often phase 2 has the layers. */
+int ra_engine_tiles(const struct ra_replay_config *config);
+
+/* What the backend must hold for this schedule. windows [n_lanes * tiles] are filled. */
 struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
                                                   const struct ra_shape *shape,
                                                   const struct ra_policy_spec *spec,

@@ -180,6 +180,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     json_object_set_new(object, "repeats", json_integer(r->repeats));
     json_object_set_new(object, "launch_mode", json_string(ra_replay_launch_mode(config)));
     json_object_set_new(object, "batch", json_integer(config->batch > 1 ? config->batch : 1));
+    json_object_set_new(object, "tile_layers", json_integer(ra_engine_tiles(config)));
     json_object_set_new(object, "cache_resident",
                         json_boolean(r->is_timed && r->is_cache_resident));
     json_object_set_new(object, "scores",

@@ -103,11 +103,12 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
                                                   int32_t *windows)
 {
     enum ra_caches caches = ra_policy_spec_caches(spec);
-    for (int l = 0; l < shape->n_lanes; l++)
-        windows[l] = shape->lanes[l].window;
+    int n_layers = shape->n_lanes * ra_engine_tiles(config);
+    for (int l = 0; l < n_layers; l++)
+        windows[l] = shape->lanes[l % shape->n_lanes].window;
     return (struct ra_backend_config){
         .model = shape->model,
-        .n_layers = shape->n_lanes,
+        .n_layers = n_layers,
         .window = windows,
         .max_rows = shape->P + shape->run_steps,
         .n_steps = shape->run_steps + 1,
@@ -147,10 +148,11 @@ static double total_ns(const struct ra_recorder *recorder)
     return total;
 }
 
-static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_recorder *recorder,
-                                 const int *full_lanes, struct ra_replay_result *result,
+static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_result *result,
                                  struct ra_error *err)
 {
+    const struct ra_shape *shape = b->shape;
+    const struct ra_recorder *recorder = b->recorder;
     size_t n = (size_t)shape->n_steps;
     bool whole = recorder->n_ops > 0 && recorder->ops[0].op == RA_OP_WHOLE_STEP;
     double *steps = malloc((n + 1) * sizeof *steps);
@@ -164,8 +166,9 @@ static enum ra_status fill_times(const struct ra_shape *shape, const struct ra_r
     ra_sort(steps, n);
     result->step_p50_ns = ra_percentile(steps, n, 50);
     result->step_p99_ns = ra_percentile(steps, n, 99);
-    result->full_step_mean_ns = class_mean(shape, recorder, full_lanes, shape->n_full);
-    result->recycled_step_mean_ns = class_mean(shape, recorder, full_lanes, 0);
+    result->full_step_mean_ns =
+        class_mean(shape, recorder, b->full_lanes, shape->n_full * b->track->n_tiles);
+    result->recycled_step_mean_ns = class_mean(shape, recorder, b->full_lanes, 0);
     result->prefill_ns = (double)recorder->prefill_ns;
     for (int op = 0; op < RA_OP_COUNT; op++)
         result->ops_ns[op] = whole ? NAN : (double)recorder->op_ns[op];
@@ -252,7 +255,7 @@ static enum ra_status keep_pass(struct ra_beat *b, struct passes *passes, int nu
         RA_TRY(store_pass(config, config->run_ids[b->track->number], pass_id, b->recorder,
                           passes->scopes, number == 0, err));
     }
-    return fill_times(b->shape, b->recorder, b->full_lanes, &passes->figures[number], err);
+    return fill_times(b, &passes->figures[number], err);
 }
 
 /* Steps that are called, each call timed or not: `number` of `of` such runs. */
@@ -290,18 +293,6 @@ static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int num
     return end_pass(b->config, pass_id, st, err);
 }
 
-/* Outputs of counted steps, [run_steps][n_lanes][Hq][Dv], as check_output hashes them. */
-static void hash_outputs(const struct ra_shape *shape, const float *out, char *hash)
-{
-    struct ra_sha256 sha;
-    size_t step = (size_t)shape->n_lanes * (size_t)(shape->model->Hq * shape->model->Dv);
-    ra_sha256_init(&sha);
-    for (int32_t t = 0; t < shape->run_steps; t++)
-        if (ra_shape_counts(shape, t))
-            ra_sha256_bytes(&sha, out + (size_t)t * step, step * sizeof *out);
-    ra_sha256_hex(&sha, hash);
-}
-
 static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, char *hash,
                                  struct ra_error *err)
 {
@@ -314,8 +305,7 @@ static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, 
         const struct ra_step_time *time = &times[t + 1];
         RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
     }
-    hash_outputs(b->shape, out, hash);
-    return RA_OK;
+    return ra_beat_check_played(b, out, hash, err);
 }
 
 static enum ra_status play_pass(struct ra_beat *b, struct passes *passes, int number,
@@ -413,15 +403,16 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
 {
     const struct ra_replay_config *config = b->config;
     const struct ra_shape *shape = b->shape;
+    int n_layers = shape->n_lanes * ra_engine_tiles(config);
     RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
-                            (size_t)shape->n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
+                            (size_t)n_layers * ((size_t)shape->n_steps + 1) * 4, err));
     b->recorder = &passes->recorder;
     RA_TRY(b->ops->play ? run_played(b, passes, result, err) : run_called(b, passes, result, err));
     result->kernel_err_max = config->quality && (b->ops->caps & RA_CAP_EXACT) ? b->worst_err : NAN;
     result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
     result->is_timed = b->ops->method != NULL;
     result->repeats = config->repeats;
-    double kv = (config->batch > 1 ? config->batch : 1) * (double)shape->n_lanes *
+    double kv = (config->batch > 1 ? config->batch : 1) * (double)n_layers *
                 (double)(shape->P + shape->run_steps) * (double)shape->model->Hkv *
                 (double)ra_model_row_bytes(shape->model);
     size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
@@ -437,7 +428,8 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
     struct ra_beat b = {
         .config = config, .shape = shape, .track = track, .rows = rows, .ops = config->backend};
     struct passes passes = {0};
-    int32_t *windows = calloc((size_t)shape->n_lanes, sizeof *windows);
+    size_t n_layers = (size_t)shape->n_lanes * (size_t)ra_engine_tiles(config);
+    int32_t *windows = calloc(n_layers, sizeof *windows);
     passes.figures = calloc((size_t)config->repeats, sizeof *passes.figures);
     enum ra_status st = ra_beat_open(&b, err);
     if (st == RA_OK && (!windows || !passes.figures))
@@ -452,6 +444,7 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
         st = run_passes(&b, &passes, result, err);
     b.ops->close(b.dev);
     ra_beat_close(&b);
+    ra_track_end(track);
     ra_recorder_close(&passes.recorder);
     free(passes.figures);
     free(passes.scopes);

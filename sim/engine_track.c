@@ -97,26 +97,12 @@ enum ra_status ra_track_open(struct ra_track *track, const struct ra_replay_conf
     RA_TRY(ra_spool_open(&track->spool, ra_shape_slots(shape), err));
     if (ra_track_exports(track))
         RA_TRY(ra_spool_open(&track->output, ra_shape_slots(shape), err));
-    return ra_track_restart(track, err);
-}
-
-enum ra_status ra_track_restart(struct ra_track *track, struct ra_error *err)
-{
-    const struct ra_shape *shape = track->shape;
-    struct ra_policy_env env = {.model = shape->model,
-                                .P = shape->P,
-                                .N = shape->run_steps,
-                                .n_layers = shape->n_full,
-                                .layer_ids = shape->full_ids,
-                                .queries = shape->query_means ? &shape->queries : NULL};
-    ra_policy_close(track->policy);
-    track->policy = NULL;
-    return ra_policy_open(&track->policy, track->spec, &env, err);
+    return ra_track_restart(track, 1, err);
 }
 
 void ra_track_close(struct ra_track *track)
 {
-    ra_policy_close(track->policy);
+    ra_track_end(track);
     ra_spool_close(track->spool);
     ra_spool_close(track->output);
     for (int i = 0; i < track->n_residence; i++) {
