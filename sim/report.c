@@ -117,11 +117,28 @@ static const char *put_policy(FILE *out, const char *text, int width, int *n_put
 /* --- one table ---------------------------------------------------------------------------------
  */
 
-/* Copies of the trace that were decoded together; results of earlier versions do not say. */
+/* How many there were of what is one by default; results of earlier versions do not say. */
+static double many_of(const json_t *row, const char *key)
+{
+    double n = number_of(row, key, NULL);
+    return n > 1 ? n : 1;
+}
+
+/* Copies of the trace that were decoded together, and of its layers that were run in turn. */
 static double copies_of(const json_t *row)
 {
-    double n = number_of(row, "batch", NULL);
-    return n > 1 ? n : 1;
+    return many_of(row, "batch");
+}
+
+static double tiles_of(const json_t *row)
+{
+    return many_of(row, "tile_layers");
+}
+
+static size_t layers_of(const json_t *row)
+{
+    return json_array_size(json_object_get(row, "layers")) +
+           json_array_size(json_object_get(row, "window_layers"));
 }
 
 /* What was read between layers; results of earlier versions do not say. */
@@ -143,7 +160,8 @@ static bool same_table(const json_t *a, const json_t *b)
     double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
     return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
            number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
-           copies_of(a) == copies_of(b) && strcmp(between_of(a), between_of(b)) == 0 &&
+           copies_of(a) == copies_of(b) && tiles_of(a) == tiles_of(b) &&
+           strcmp(between_of(a), between_of(b)) == 0 &&
            (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
 }
 
@@ -238,11 +256,13 @@ static void put_heading(const struct table *table, const json_t *row)
     char part[1024];
     snprintf(part, sizeof part, "%s: %s", text_of(row, "trace"), text_of(row, "model"));
     put_part(&line, part);
-    snprintf(part, sizeof part, "layers %zu of %.0f",
-             json_array_size(json_object_get(row, "layers")) +
-                 json_array_size(json_object_get(row, "window_layers")),
+    snprintf(part, sizeof part, "layers %zu of %.0f", layers_of(row),
              number_of(row, "n_layers", NULL));
     put_part(&line, part);
+    if (tiles_of(row) > 1) {
+        snprintf(part, sizeof part, "laid out %.0f times", tiles_of(row));
+        put_part(&line, part);
+    }
     snprintf(part, sizeof part, "P = %.0f prompt tokens", number_of(row, "P", NULL));
     put_part(&line, part);
     snprintf(part, sizeof part, "N = %.0f steps", number_of(row, "N", NULL));
@@ -305,9 +325,12 @@ static void put_notes(const struct table *table, const json_t *row, bool is_time
     put_words(out, words);
     if (is_timed) {
         struct line line = {out, 0};
-        char part[512];
-        snprintf(part, sizeof part, "time: %s per step, attention of all replayed layers",
-                 text_of(json_object_get(row, "attention_ns"), "method"));
+        char part[512], layers[64] = "replayed layers";
+        if (tiles_of(row) > 1)
+            snprintf(layers, sizeof layers, "%.0f layers laid out",
+                     tiles_of(row) * (double)layers_of(row));
+        snprintf(part, sizeof part, "time: %s per step, attention of all %s",
+                 text_of(json_object_get(row, "attention_ns"), "method"), layers);
         put_part(&line, part);
         if (strcmp(between_of(row), "none") != 0)
             put_part(&line, "caches as cold as in a model");

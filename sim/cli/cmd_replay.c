@@ -17,7 +17,7 @@ struct values {
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
     int profile, scores, cache, decide, select, page, between;
     struct ra_option_range steps;
-    int64_t repeat, threads, batch;
+    int64_t repeat, threads, batch, tile_layers;
     bool no_quality, by_type, dry_run, force, pdl, no_graph;
 };
 
@@ -135,9 +135,13 @@ static const struct ra_option options[] = {
      .fallback = "off",
      .help = "GPU profiling; this version has off only"},
     {.name = "tile-layers",
-     .kind = RA_OPTION_TEXT,
+     .kind = RA_OPTION_INT,
+     FIELD(tile_layers),
      .argument = "N",
-     .absent = "timing of more layers than were recorded"},
+     .fallback = "1",
+     .min = 1,
+     .max = 4096,
+     .help = "time the layers laid out N times in memory, as a model that has more"},
     {.name = "between",
      .kind = RA_OPTION_CHOICE,
      FIELD(between),
@@ -282,7 +286,7 @@ static enum ra_status parse_policies(const struct ra_option_texts *texts, struct
     return RA_OK;
 }
 
-/* What only a backend that records steps can do. */
+/* What only a backend that records steps can do, or one that is timed. */
 static enum ra_status check_backend(const struct values *v, const struct ra_backend_ops *backend,
                                     struct ra_error *err)
 {
@@ -296,6 +300,10 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
         if (given[i].is_given)
             return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
                            given[i].option, backend->name);
+    if (v->tile_layers > 1 && !backend->method)
+        return ra_fail(err, RA_EUSAGE,
+                       "--tile-layers: expected a backend that takes time, got --backend %s",
+                       backend->name);
     return RA_OK;
 }
 
@@ -318,6 +326,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .select = (enum ra_select_mode)v->select,
                                   .page = v->page > 0 ? 16 : 0,
                                   .batch = (int)v->batch,
+                                  .tile_layers = (int)v->tile_layers,
                                   .early = v->pdl,
                                   .no_graph = v->no_graph,
                                   .n_threads = (int)v->threads,

@@ -65,9 +65,10 @@ static char *argv_json(const struct ra_cli *cli)
 static char *config_json(const struct ra_replay_config *config)
 {
     static const char *const select_names[] = {"deferred", "inline", "side"};
-    json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b}", "repeat", config->repeats, "threads",
+    json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b,s:i}", "repeat", config->repeats, "threads",
                                config->n_threads, "first_step", config->first_step, "last_step",
-                               config->last_step, "quality", config->quality);
+                               config->last_step, "quality", config->quality, "tile_layers",
+                               config->tile_layers);
     if (config->backend->play) {
         json_object_set_new(object, "select", json_string(select_names[config->select]));
         json_object_set_new(object, "pdl", json_boolean(config->early));

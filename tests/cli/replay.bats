@@ -112,6 +112,30 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [ "$(value recompute.json 'd["kv_read_bytes"]')" = $(($(value base.json 'd["kv_read_bytes"]') + extra)) ]
 }
 
+@test "layers laid out several times: times and memory of all, figures of the recording" {
+    replay full recycled:k=64,stride=4 -- --format json >one.json
+    replay full recycled:k=64,stride=4 -- --format json --tile-layers 3 --db t.db --check one.json >three.json
+    [ "$(value one.json '[r["tile_layers"] for r in d]')" = "[1, 1]" ]
+    [ "$(value three.json '[r["tile_layers"] for r in d]')" = "[3, 3]" ]
+    same='[(r["fingerprint"], r["output_hash"], r["keys_read"], r["selections"]) for r in d]'
+    [ "$(value one.json "$same")" = "$(value three.json "$same")" ]
+    [ "$(value three.json 'd[0]["backend_bytes"]')" -gt $((2 * $(value one.json 'd[0]["backend_bytes"]'))) ]
+    # each layer's operations thrice, each with a time of its own
+    [ "$(sqlite3 t.db "select count(*), count(distinct s.id) from scope_exec e join scope s on s.id = e.scope_id join
+        string_ids n on n.id = s.name_id where n.value = 'attend' and s.run_id = 1 and s.step = 3 and s.layer = 9")" = "3|3" ]
+    [ "$(sqlite3 t.db "select count(*) from layer_step where run_id = 1")" = 17 ]
+    [ "$(sqlite3 t.db "select group_concat(distinct config_json ->> 'tile_layers') from run")" = 3 ]
+    run -0 "$rattn" report t.db
+    [[ $output == *"laid out 3 times"*"attention of all 3 layers laid out"* ]]
+    replay recycled:k=64,stride=4 -- --format json --no-quality --tile-layers 2 >own.json
+    [ "$(value own.json 'd["fingerprint"]')" = "$(value one.json 'd[1]["fingerprint"]')" ]
+    run -2 --separate-stderr replay full -- --tile-layers 0
+    [[ $stderr == *"--tile-layers: expected a whole number from 1 to 4096, got \"0\""* ]]
+    run -2 --separate-stderr replay full -- --tile-layers 2 --backend null
+    [[ $stderr == *"--tile-layers: expected a backend that takes time, got --backend null"* ]]
+    replay full -- --tile-layers 1 --backend null >/dev/null
+}
+
 @test "csv and text render the same runs; a full disk is a failure" {
     replay full streaming:k=64 -- --format csv >out.csv
     [ "$(python3 -c 'import csv; r=list(csv.DictReader(open("out.csv"))); print(len(r), r[1]["mass_recovered.p05"]!="")')" = "2 True" ]

@@ -124,3 +124,27 @@ load emulated
     run -2 --separate-stderr "$emulated" replay "$trace" -p full --decide device
     [[ $stderr == *"--decide: expected --backend cuda beside it, got cpu"* ]]
 }
+
+@test "layers laid out several times: a tile does what the first does, however steps are launched" {
+    local trace=synth:case=integer,D=64,P=60,N=12,layers=3 how
+    local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,sim=0.9
+        -p recycled:k=12,stride=4,share=1 -p oracle:k=12 -p streaming:k=12)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$trace" "${policies[@]}" --format json >one.json
+    for how in "" "--batch 2" "--page 16 --pdl" "--select side --no-graph" "--select inline"; do
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --tile-layers 3 --format json --check cpu.json >cuda.json
+        [ "$(json '[x["output_hash"] for x in d]' <cuda.json)" = "$(json '[x["output_hash"] for x in d]' <one.json)" ]
+        json 'all(x["tile_layers"] == 3 for x in d)' <cuda.json | grep -qx True
+    done
+    "$emulated" replay "$trace" "${policies[@]:0:4}" --cache gather --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$trace" "${policies[@]:0:4}" --cache gather --tile-layers 2 --db t.db --format json --check cpu.json >cuda.json
+    # what is asked of memory grows with the layers
+    emu "$trace" "${policies[@]:0:4}" --cache gather --db one.db >/dev/null
+    local sum="select cast(sum(v.value) as int) from metric_value v join metric_def m on m.id = v.metric_id where m.name = "
+    local one two
+    one=$(sqlite3 one.db "$sum 'global_load_bytes'") two=$(sqlite3 t.db "$sum 'global_load_bytes'")
+    awk -v one="$one" -v two="$two" 'BEGIN { exit !(two > 1.9 * one && two < 2.1 * one) }'
+    "$emulated" report t.db | grep -q "laid out 2 times"
+    emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --tile-layers 2
+}

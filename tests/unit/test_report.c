@@ -119,6 +119,23 @@ static void methods_never_share_a_table(void **state)
     json_decref(results);
 }
 
+/* Times of as many layers as were recorded and of more are not of one thing. */
+static void layers_laid_out_otherwise_never_share_a_table(void **state)
+{
+    (void)state;
+    json_t *results = json_pack("[o,o,o]", result("full", "cpu-wall", 1000),
+                                result("full", "cpu-wall", 1000), result("full", "cpu-wall", 1000));
+    json_object_set_new(json_array_get(results, 1), "tile_layers", json_integer(16));
+    json_object_set_new(json_array_get(results, 2), "tile_layers", json_integer(1));
+    char *text = render(results, RA_REPORT_TEXT);
+    assert_int_equal(count(text, "mass   mass   mass"), 2);
+    assert_int_equal(count(text, "layers 2 of 30, laid out 16 times,"), 1);
+    assert_int_equal(count(text, "attention of all 32 layers laid out"), 1);
+    assert_int_equal(count(text, "attention of all replayed layers"), 1);
+    free(text);
+    json_decref(results);
+}
+
 static void long_spellings_wrap_and_lines_fit(void **state)
 {
     (void)state;
@@ -255,6 +272,7 @@ int main(void)
         cmocka_unit_test(headings_say_what_the_times_and_the_trace_are),
         cmocka_unit_test(missing_figures_are_dashes),
         cmocka_unit_test(methods_never_share_a_table),
+        cmocka_unit_test(layers_laid_out_otherwise_never_share_a_table),
         cmocka_unit_test(long_spellings_wrap_and_lines_fit),
         cmocka_unit_test(control_bytes_stay_out_of_text),
         cmocka_unit_test(short_spelling_drops_defaults_only),
