@@ -42,6 +42,8 @@ struct ra_policy_env {
     int n_layers;                     /* full-attention layers the policy will see */
     const int *layer_ids;             /* [n_layers] ascending model layer numbers */
     const struct ra_queries *queries; /* NULL unless needs() has RA_NEEDS_QUERIES */
+    int phase, of; /* the sequence is phase/of of a stride ahead: member `phase` of `of` that share
+                    * a batch; 0 of 0: not */
 };
 
 struct ra_policy_ops {

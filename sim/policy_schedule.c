@@ -16,6 +16,7 @@ enum { MAX_D = 256 };
 
 struct layer {
     struct ra_schedule_rule rule;
+    int32_t ahead;     /* steps by which this sequence is early */
     int32_t reference; /* row of ra_queries: the layer's last full step */
 };
 
@@ -26,6 +27,11 @@ struct ra_schedule {
     int n_layers;
     struct layer layers[];
 };
+
+int32_t ra_schedule_ahead(const struct ra_policy_env *env, int32_t stride)
+{
+    return env->of > 0 ? (int32_t)((int64_t)stride * env->phase / env->of) : 0;
+}
 
 /* A decision that all layers take together leaves no room for values of their own. */
 static enum ra_status check_rules(const char *name, const struct ra_policy_env *env,
@@ -64,7 +70,8 @@ enum ra_status ra_schedule_open(struct ra_schedule **schedule, const char *name,
     s->P = env->P;
     s->n_layers = env->n_layers;
     for (size_t i = 0; i < n; i++)
-        s->layers[i].rule = rules[i];
+        s->layers[i] =
+            (struct layer){.rule = rules[i], .ahead = ra_schedule_ahead(env, rules[i].stride)};
     *schedule = s;
     return RA_OK;
 }
@@ -135,7 +142,7 @@ bool ra_schedule_is_full(struct ra_schedule *schedule, const struct ra_step *ste
 {
     struct layer *layer = &schedule->layers[step->layer];
     const struct ra_schedule_rule *rule = &layer->rule;
-    int64_t i = (int64_t)step->t + 1 + (rule->stagger ? step->layer_id : 0);
+    int64_t i = (int64_t)step->t + 1 + layer->ahead + (rule->stagger ? step->layer_id : 0);
     if (rule->is_follower || i % rule->stride != 0)
         return false;
     if (!isnan(rule->sim) && !has_turned(schedule, step, plan))

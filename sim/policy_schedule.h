@@ -15,13 +15,16 @@ extern "C" {
 
 /* Step t is the paper's step i = t + 1. */
 struct ra_schedule_rule {
-    int32_t stride;   /* due at i mod stride = 0 */
-    bool stagger;     /* due at (i + the layer's number) mod stride = 0 */
+    int32_t stride;   /* due at (i + steps ahead) mod stride = 0 */
+    bool stagger;     /* by the layer's number more ahead */
     double sim;       /* when due, full unless the cosine exceeds it; NaN: always full */
     bool before_rope; /* compare mean queries turned back to position 0 */
     bool all_layers;  /* decide together, by the queries of step t - 1 and their smallest cosine */
     bool is_follower; /* this layer never runs a full step and takes no part in decisions */
 };
+
+/* Steps by which a stride's full steps are early: of this sequence among those of its batch. */
+int32_t ra_schedule_ahead(const struct ra_policy_env *env, int32_t stride);
 
 struct ra_schedule;
 

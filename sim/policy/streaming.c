@@ -8,6 +8,7 @@
 
 #include "sim/policy.h"
 #include "sim/policy_cache.h"
+#include "sim/policy_schedule.h"
 
 struct streaming_params {
     struct ra_fraction k;
@@ -39,7 +40,7 @@ static const struct ra_param table[] = {
 };
 
 struct layer {
-    int32_t K, sinks, stride;
+    int32_t K, sinks, stride, ahead;
     struct ra_policy_cache cache; /* the same for all KV heads */
 };
 
@@ -82,6 +83,8 @@ static enum ra_status open_layer(struct layer *layer, const struct ra_policy_env
     if (p->sinks > env->P)
         return ra_fail(err, RA_EUSAGE, "streaming: sinks: expected at most the prompt's %d, got %d",
                        env->P, p->sinks);
+    if (p->stride != RA_INT_NONE)
+        layer->ahead = ra_schedule_ahead(env, p->stride);
     int32_t most = env->P + env->N;
     return ra_policy_cache_open(&layer->cache, layer->K < most ? layer->K + 1 : most, err);
 }
@@ -105,8 +108,8 @@ static enum ra_status plan_streaming(void *self, const struct ra_step *step, str
 {
     (void)err;
     const struct layer *layer = &((struct streaming *)self)->layers[step->layer];
-    plan->is_full =
-        step->t >= 0 && layer->stride != RA_INT_NONE && ((int64_t)step->t + 1) % layer->stride == 0;
+    plan->is_full = step->t >= 0 && layer->stride != RA_INT_NONE &&
+                    ((int64_t)step->t + 1 + layer->ahead) % layer->stride == 0;
     plan->attend = plan->is_full ? RA_ATTEND_ALL : RA_ATTEND_CACHE;
     return RA_OK;
 }

@@ -74,7 +74,9 @@ enum ra_status drive_open(struct drive *d, const char *spelling, struct ra_error
                                     .N = d->N,
                                     .n_layers = d->n_layers,
                                     .layer_ids = d->layer_ids,
-                                    .queries = needs_queries ? &d->queries : NULL};
+                                    .queries = needs_queries ? &d->queries : NULL,
+                                    .phase = d->phase,
+                                    .of = d->of};
     return ra_policy_open(&d->policy, d->spec, &d->env, err);
 }
 

@@ -23,6 +23,7 @@ struct drive {
     int levels;       /* scores are whole numbers below it, so that ties abound; 0: reals */
     bool by_install;  /* hand the policy its choices through install, as a backend would */
     bool step_major;  /* drive_all: all layers of a step, then the next step */
+    int phase, of;    /* of the sequence, among those of its batch; 0 of 0: alone */
     const int *heads; /* [Hkv] permutation of KV heads in the scores; NULL: none */
 
     struct ra_policy_spec *spec;

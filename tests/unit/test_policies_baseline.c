@@ -16,7 +16,7 @@ static void check_streaming(struct drive *d, void *context)
 {
     const struct streaming_case *c = context;
     int32_t self = d->step.self, n = 0;
-    bool is_full = c->stride && (d->step.t + 1) % c->stride == 0;
+    bool is_full = c->stride && (d->step.t + 1 + c->stride * d->phase / d->of) % c->stride == 0;
     assert_int_equal(d->plan.is_full, is_full);
     assert_int_equal(d->plan.scores, RA_SCORES_NONE);
     for (int32_t pos = 0; pos <= self; pos++) {
@@ -53,6 +53,8 @@ static void test_streaming(void **unused)
         c.sinks = (int32_t)drive_random(&state, (uint32_t)d.P + 1);
         c.K = c.sinks + 1 + (int32_t)drive_random(&state, 20);
         c.stride = (int32_t)drive_random(&state, 9);
+        d.of = 1 + (int)drive_random(&state, 9);
+        d.phase = (int)drive_random(&state, (uint32_t)d.of);
         int n = snprintf(text, sizeof text, "streaming:k=%d,sinks=%d", c.K, c.sinks);
         if (c.stride)
             snprintf(text + n, sizeof text - (size_t)n, ",stride=%d", c.stride);

@@ -259,6 +259,30 @@ static void test_stagger(void **state)
             assert_int_equal(tally.full_at[layer][t], (t + 1 + d.layer_ids[layer]) % 4 == 0);
 }
 
+/* Copies that share a batch are full in turn; a stride shorter than the batch, two at a time. */
+static void test_phase(void **state)
+{
+    (void)state;
+    static const struct {
+        int stride, of, at[8]; /* first full steps of the copies */
+    } cases[] = {
+        {4, 4, {3, 2, 1, 0}}, {16, 4, {15, 11, 7, 3}}, {5, 3, {4, 3, 1}}, {2, 4, {1, 1, 0, 0}}};
+    static struct drive d;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int phase = 0; phase < cases[i].of; phase++) {
+            char text[80];
+            snprintf(text, sizeof text, "recycled:k=3,stride=%d", cases[i].stride);
+            drive_init(&d, 6);
+            d.phase = phase;
+            d.of = cases[i].of;
+            struct tally tally = run(&d, text);
+            for (int32_t t = 0; t < d.N; t++)
+                assert_int_equal(tally.full_at[0][t],
+                                 t >= cases[i].at[phase] &&
+                                     (t - cases[i].at[phase]) % cases[i].stride == 0);
+        }
+}
+
 /* Layers have values of their own. */
 static void test_per_layer(void **state)
 {
@@ -317,7 +341,7 @@ int main(void)
         cmocka_unit_test(test_thresholds),     cmocka_unit_test(test_strictly_higher),
         cmocka_unit_test(test_query_rotation), cmocka_unit_test(test_model_prev),
         cmocka_unit_test(test_stagger),        cmocka_unit_test(test_per_layer),
-        cmocka_unit_test(test_fraction),
+        cmocka_unit_test(test_phase),          cmocka_unit_test(test_fraction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -153,10 +153,19 @@ static double cosine_of(const struct drive *d, const struct options *o, int laye
     return xy / sqrt(xx * yy);
 }
 
+/* The largest number of steps that is at most phase/of of a stride. */
+static int ahead(const struct drive *d, int S)
+{
+    int steps = 0;
+    while ((steps + 1) * d->of <= S * d->phase)
+        steps++;
+    return steps;
+}
+
 /* Whether step i is full; moves the reference. */
 static bool scheduler(const struct drive *d, const struct options *o, int layer, int i, int *last)
 {
-    int due = o->stagger ? i + d->layer_ids[layer] : i;
+    int due = ahead(d, o->S) + (o->stagger ? i + d->layer_ids[layer] : i);
     if (due % o->S != 0)
         return false;
     if (!isnan(o->sim)) {
@@ -246,7 +255,7 @@ static int run_layer(struct drive *d, const struct options *o, int layer)
             assert_same_order(d, m, h);
         }
     }
-    assert_true(o->stagger || n_full * o->S <= d->N);
+    assert_true(o->stagger || n_full * o->S <= d->N + ahead(d, o->S));
     return n_full;
 }
 
@@ -261,6 +270,8 @@ static void random_options(struct drive *d, struct options *o, uint64_t *state, 
     d->model.G = groups[drive_random(state, 4)];
     d->model.Hkv = 1 + (int)drive_random(state, 2);
     d->model.Hq = d->model.G * d->model.Hkv;
+    d->of = 1 + (int)drive_random(state, 9);
+    d->phase = (int)drive_random(state, (uint32_t)d->of);
     d->levels = drive_random(state, 4) ? 2 + (int)drive_random(state, 6) : 0;
     d->by_install = drive_random(state, 2);
     d->model.rope = (struct ra_rope){.type = RA_ROPE_DEFAULT, .theta = 100};
