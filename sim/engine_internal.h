@@ -1,41 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of the engine share: the resolved shape of a replay, and the books that are kept
- * for each schedule. engine.c resolves and runs the phases, engine_track.c counts, engine_measure.c
- * is phase 1, engine_time.c phase 2, engine_check.c compares a backend's selections with the
- * reference's, engine_output.c its outputs, engine_summary.c reduces, engine_export.c writes files.
+ * What the parts of the engine share, beside the shape: the books that are kept for each schedule.
+ * engine.c plans and runs the phases, engine_track.c counts, engine_measure.c is phase 1,
+ * engine_time.c phase 2, engine_check.c compares a backend's selections with the reference's,
+ * engine_output.c its outputs, engine_summary.c reduces, engine_export.c writes files.
  */
 #ifndef RA_SIM_ENGINE_INTERNAL_H
 #define RA_SIM_ENGINE_INTERNAL_H
 
 #include "sim/base/pool.h"
 #include "sim/engine.h"
+#include "sim/engine_shape.h"
 #include "sim/engine_spool.h"
-
-/* A layer of the replay. */
-struct ra_lane {
-    int index;      /* in the trace's list of layers */
-    int id;         /* number in the model */
-    int32_t window; /* 0: full attention */
-    int full;       /* index among the full-attention lanes, -1 for window lanes */
-    int slot;       /* of its records: full lanes first, window lanes behind them */
-};
-
-struct ra_shape {
-    const struct ra_trace_info *info;
-    const struct ra_trace_seq *seq;
-    const struct ra_model *model;
-    int n_lanes, n_full;
-    struct ra_lane *lanes; /* [n_lanes] */
-    int *full_ids;         /* [n_full] model layer numbers */
-    int32_t P;
-    int32_t first_step, n_steps; /* counted: first_step .. first_step + n_steps - 1 */
-    int32_t run_steps;           /* executed: 0 .. run_steps - 1 */
-    struct ra_queries queries;   /* filled when a schedule needs it */
-    double *query_means;
-    uint8_t *types;         /* [P + N] of --by-type, else NULL */
-    const char *type_names; /* comma-separated, borrowed from the trace */
-};
 
 /* Sums of one token type; see ra_types_json for what becomes of them. */
 enum { RA_MAX_TYPES = 256 };
@@ -43,12 +19,6 @@ struct ra_type_sums {
     int64_t visible, attended, n_errors;
     double mass, kept, error;
 };
-
-enum ra_record { RA_RECORD_ORDER, RA_RECORD_SETS, RA_RECORD_OUT, RA_RECORD_COUNT };
-
-/* Slot of a record of (lane.slot, step t >= -1). */
-size_t ra_shape_slot(const struct ra_shape *shape, enum ra_record kind, int slot, int32_t t);
-size_t ra_shape_slots(const struct ra_shape *shape);
 
 /* Residence of one KV head's entries. */
 struct ra_residence {
@@ -159,9 +129,6 @@ RA_MUST_CHECK enum ra_status ra_track_store(struct ra_track *track, struct ra_er
 void ra_track_fingerprint(struct ra_track *track, char hex[RA_SHA256_HEX]);
 
 /* The split by token type; all do nothing without --by-type. */
-RA_MUST_CHECK enum ra_status ra_shape_open_types(struct ra_shape *shape,
-                                                 const struct ra_replay_config *config,
-                                                 struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_track_open_types(struct ra_track *track, struct ra_error *err);
 void ra_track_types_keys(struct ra_track *track, int n_sets, int32_t L);
 void ra_track_types_head(struct ra_track *track, const double *prob, int32_t L,
@@ -171,10 +138,6 @@ json_t *ra_types_json(const struct ra_track *track);
 
 /* A row in which nothing is measured yet. */
 struct ra_layer_step_row ra_track_blank_row(void);
-
-/* Whether (full lane, step) is counted, and where its values start. */
-bool ra_shape_counts(const struct ra_shape *shape, int32_t t);
-size_t ra_shape_at(const struct ra_shape *shape, int full, int32_t t);
 
 /* Is there anything that the spool must hold beyond what evictions need? */
 bool ra_track_exports(const struct ra_track *track);
@@ -227,18 +190,7 @@ ra_engine_check_order(struct ra_track *track, const struct ra_lane *lane,
 RA_MUST_CHECK enum ra_status
 ra_engine_summarise(struct ra_track *track, struct ra_replay_result *result, struct ra_error *err);
 
-/* Layers, steps and query means; closes what it opened when it fails. */
-RA_MUST_CHECK enum ra_status
-ra_shape_open(struct ra_shape *shape, const struct ra_replay_config *config, struct ra_error *err);
-void ra_shape_close(struct ra_shape *shape);
-
 RA_MUST_CHECK enum ra_status ra_engine_export(struct ra_track *track, const char *path,
-                                              struct ra_error *err);
-
-/* Read one head's rows of K, V or Q and widen them to f32 (q) or keep them as stored. */
-RA_MUST_CHECK enum ra_status ra_engine_read_q(const struct ra_replay_config *config,
-                                              const struct ra_shape *shape,
-                                              const struct ra_lane *lane, float *q,
                                               struct ra_error *err);
 
 #endif

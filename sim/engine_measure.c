@@ -309,7 +309,7 @@ static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
             &(struct ra_trace_slice){ph->config->seq, ph->lane->index, RA_TRACE_V, h, first, rows},
             v, err));
     }
-    RA_TRY(ra_engine_read_q(ph->config, shape, ph->lane, ph->q, err));
+    RA_TRY(ra_shape_read_q(ph->config, shape, ph->lane, ph->q, err));
     if (ph->acc && !ph->lane->window)
         RA_TRY(ra_trace_acc(trace, ph->config->seq, ph->lane->index, ph->acc, err));
     return RA_OK;

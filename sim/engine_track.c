@@ -13,27 +13,6 @@
 
 static const int64_t WORD = 4;
 
-bool ra_shape_counts(const struct ra_shape *shape, int32_t t)
-{
-    return t >= shape->first_step && t < shape->first_step + shape->n_steps;
-}
-
-size_t ra_shape_at(const struct ra_shape *shape, int full, int32_t t)
-{
-    return (size_t)full * (size_t)shape->n_steps + (size_t)(t - shape->first_step);
-}
-
-size_t ra_shape_slot(const struct ra_shape *shape, enum ra_record kind, int slot, int32_t t)
-{
-    size_t per_lane = (size_t)shape->run_steps + 1;
-    return ((size_t)kind * (size_t)shape->n_lanes + (size_t)slot) * per_lane + (size_t)(t + 1);
-}
-
-size_t ra_shape_slots(const struct ra_shape *shape)
-{
-    return (size_t)RA_RECORD_COUNT * (size_t)shape->n_lanes * ((size_t)shape->run_steps + 1);
-}
-
 static int32_t capacity(const struct ra_shape *shape)
 {
     return shape->P + shape->run_steps + 1;
