@@ -279,20 +279,16 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
     size_t k_head = P * (size_t)m->D * e, v_head = P * (size_t)m->Dv * e;
     char *values = b->rows->prompt + (size_t)m->Hkv * k_head;
     for (int l = 0; l < shape->n_lanes; l++) {
-        const struct ra_trace_layer *layer = &shape->info->layers[shape->lanes[l].index];
-        int32_t first = layer->first; /* earlier rows are outside every window to come */
+        int32_t first = ra_shape_first_row(shape, &shape->lanes[l]);
         memset(b->rows->prompt, 0, (size_t)m->Hkv * (k_head + v_head));
         for (int h = 0; h < m->Hkv; h++) {
             char *k = b->rows->prompt + (size_t)h * k_head + (size_t)first * (size_t)m->D * e;
             char *v = values + (size_t)h * v_head + (size_t)first * (size_t)m->Dv * e;
-            RA_TRY(ra_trace_read(b->config->trace,
-                                 &(struct ra_trace_slice){b->config->seq, shape->lanes[l].index,
-                                                          RA_TRACE_K, h, first, shape->P - first},
-                                 k, err));
-            RA_TRY(ra_trace_read(b->config->trace,
-                                 &(struct ra_trace_slice){b->config->seq, shape->lanes[l].index,
-                                                          RA_TRACE_V, h, first, shape->P - first},
-                                 v, err));
+            struct ra_trace_slice slice = {b->config->seq, shape->lanes[l].index, RA_TRACE_K, h,
+                                           first,          shape->P - first};
+            RA_TRY(ra_shape_read(shape, b->config->trace, slice, k, err));
+            slice.part = RA_TRACE_V;
+            RA_TRY(ra_shape_read(shape, b->config->trace, slice, v, err));
         }
         const struct ra_prompt_rows rows = {.k = b->rows->prompt,
                                             .v = values,

@@ -40,14 +40,14 @@ static enum ra_status form_scores(struct ra_track *track, const struct ra_lane *
     if (!k || !stored_q || !q || !prob)
         st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
     if (st == RA_OK)
-        st = ra_trace_read(
-            config->trace,
-            &(struct ra_trace_slice){config->seq, lane->index, RA_TRACE_K, kv, 0, d->L}, k, err);
+        st = ra_shape_read(
+            track->shape, config->trace,
+            (struct ra_trace_slice){config->seq, lane->index, RA_TRACE_K, kv, 0, d->L}, k, err);
     for (size_t g = 0; st == RA_OK && g < G; g++)
-        st = ra_trace_read(config->trace,
-                           &(struct ra_trace_slice){config->seq, lane->index, RA_TRACE_Q,
-                                                    kv * m->G + (int)g,
-                                                    track->shape->seq->W + step->t, 1},
+        st = ra_shape_read(track->shape, config->trace,
+                           (struct ra_trace_slice){config->seq, lane->index, RA_TRACE_Q,
+                                                   kv * m->G + (int)g,
+                                                   track->shape->seq->W + step->t, 1},
                            stored_q + g * D * e, err);
     if (st == RA_OK) {
         ra_widen(m->dtype, stored_q, G * D, q);

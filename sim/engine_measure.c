@@ -294,24 +294,21 @@ static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
 {
     const struct ra_shape *shape = ph->shape;
     const struct ra_trace *trace = ph->config->trace;
-    int32_t first = shape->info->layers[ph->lane->index].first; /* > 0: outside every window */
+    int32_t first = ra_shape_first_row(shape, ph->lane);
     int32_t rows = shape->P + shape->run_steps - first;
     size_t e = ra_dtype_bytes(shape->model->dtype), skipped = (size_t)first * e;
     for (int h = 0; h < shape->model->Hkv; h++) {
         char *k = ph->k + (head_rows(ph, false, h) - ph->k) + skipped * (size_t)shape->model->D;
         char *v = ph->v + (head_rows(ph, true, h) - ph->v) + skipped * (size_t)shape->model->Dv;
-        RA_TRY(ra_trace_read(
-            trace,
-            &(struct ra_trace_slice){ph->config->seq, ph->lane->index, RA_TRACE_K, h, first, rows},
-            k, err));
-        RA_TRY(ra_trace_read(
-            trace,
-            &(struct ra_trace_slice){ph->config->seq, ph->lane->index, RA_TRACE_V, h, first, rows},
-            v, err));
+        struct ra_trace_slice slice = {
+            ph->config->seq, ph->lane->index, RA_TRACE_K, h, first, rows};
+        RA_TRY(ra_shape_read(shape, trace, slice, k, err));
+        slice.part = RA_TRACE_V;
+        RA_TRY(ra_shape_read(shape, trace, slice, v, err));
     }
     RA_TRY(ra_shape_read_q(ph->config, shape, ph->lane, ph->q, err));
     if (ph->acc && !ph->lane->window)
-        RA_TRY(ra_trace_acc(trace, ph->config->seq, ph->lane->index, ph->acc, err));
+        RA_TRY(ra_shape_read_acc(shape, ph->config, ph->lane, ph->acc, err));
     return RA_OK;
 }
 
@@ -403,7 +400,7 @@ static enum ra_status open_phase(struct phase *ph, struct ra_error *err)
     ph->k = malloc((size_t)m->Hkv * rows * (size_t)m->D * element);
     ph->v = malloc((size_t)m->Hkv * rows * (size_t)m->Dv * element);
     ph->q = malloc((size_t)(shape->run_steps + 1) * (size_t)(m->Hq * m->D) * sizeof *ph->q);
-    ph->acc = needs_acc ? malloc((size_t)m->Hq * (size_t)shape->P * sizeof *ph->acc) : NULL;
+    ph->acc = needs_acc ? malloc((size_t)m->Hq * (size_t)shape->seq->P * sizeof *ph->acc) : NULL;
     ph->prob = malloc((size_t)ph->tile * step_probs(ph) * sizeof *ph->prob);
     ph->out = malloc((size_t)ph->tile * (size_t)(m->Hq * m->Dv) * sizeof *ph->out);
     ph->max_abs = calloc((size_t)m->Hkv * MAX_TILE, sizeof *ph->max_abs);

@@ -3,6 +3,7 @@
 #include "sim/engine_shape.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static bool is_wanted(const struct ra_replay_config *config, int layer_id)
 {
@@ -63,6 +64,30 @@ static enum ra_status pick_steps(struct ra_shape *shape, const struct ra_replay_
     shape->first_step = config->first_step;
     shape->n_steps = last - config->first_step + 1;
     shape->run_steps = last + 1;
+    return RA_OK;
+}
+
+int32_t ra_shape_first_row(const struct ra_shape *shape, const struct ra_lane *lane)
+{
+    int32_t first = shape->info->layers[lane->index].first; /* > 0: outside every window */
+    return first > shape->drop ? first - shape->drop : 0;
+}
+
+enum ra_status ra_shape_read(const struct ra_shape *shape, const struct ra_trace *trace,
+                             struct ra_trace_slice slice, void *out, struct ra_error *err)
+{
+    slice.first += slice.part == RA_TRACE_Q ? 0 : shape->drop;
+    return ra_trace_read(trace, &slice, out, err);
+}
+
+enum ra_status ra_shape_read_acc(const struct ra_shape *shape,
+                                 const struct ra_replay_config *config, const struct ra_lane *lane,
+                                 float *acc, struct ra_error *err)
+{
+    size_t P = (size_t)shape->P, recorded = P + (size_t)shape->drop;
+    RA_TRY(ra_trace_acc(config->trace, config->seq, lane->index, acc, err));
+    for (size_t h = 0; h < (size_t)shape->model->Hq; h++)
+        memmove(acc + h * P, acc + h * recorded + (size_t)shape->drop, P * sizeof *acc);
     return RA_OK;
 }
 

@@ -25,6 +25,7 @@ struct ra_shape {
     struct ra_lane *lanes; /* [n_lanes] */
     int *full_ids;         /* [n_full] model layer numbers */
     int32_t P;
+    int32_t drop;                /* rows of the recorded prompt that are left out, the first */
     int32_t first_step, n_steps; /* counted: first_step .. first_step + n_steps - 1 */
     int32_t run_steps;           /* executed: 0 .. run_steps - 1 */
     struct ra_queries queries;   /* filled when a schedule needs it */
@@ -42,6 +43,21 @@ void ra_shape_close(struct ra_shape *shape);
 RA_MUST_CHECK enum ra_status ra_shape_form_queries(struct ra_shape *shape,
                                                    const struct ra_replay_config *config,
                                                    struct ra_error *err);
+
+/* The first row of K and V that is recorded of a lane; what is before is never looked at. */
+int32_t ra_shape_first_row(const struct ra_shape *shape, const struct ra_lane *lane);
+
+/* ra_trace_read, where rows of K and V are positions of the shape's. */
+RA_MUST_CHECK enum ra_status ra_shape_read(const struct ra_shape *shape,
+                                           const struct ra_trace *trace,
+                                           struct ra_trace_slice slice, void *out,
+                                           struct ra_error *err);
+
+/* acc [Hq][P] of the shape's prompt, in room for that of the recorded one. */
+RA_MUST_CHECK enum ra_status ra_shape_read_acc(const struct ra_shape *shape,
+                                               const struct ra_replay_config *config,
+                                               const struct ra_lane *lane, float *acc,
+                                               struct ra_error *err);
 
 /* All queries of a lane, widened: q [run_steps + 1][Hq][D], the prefill's first. */
 RA_MUST_CHECK enum ra_status ra_shape_read_q(const struct ra_replay_config *config,

@@ -38,15 +38,12 @@ static enum ra_status read_lane_rows(struct ra_decode_rows *rows,
     size_t Hkv = (size_t)m->Hkv, Hq = (size_t)m->Hq;
     int index = shape->lanes[lane].index;
     for (int h = 0; h < m->Hkv; h++) {
-        RA_TRY(ra_trace_read(
-            config->trace,
-            &(struct ra_trace_slice){config->seq, index, RA_TRACE_K, h, shape->P, shape->run_steps},
-            buffer, err));
+        struct ra_trace_slice slice = {config->seq, index,    RA_TRACE_K,
+                                       h,           shape->P, shape->run_steps};
+        RA_TRY(ra_shape_read(shape, config->trace, slice, buffer, err));
         scatter(buffer, n, D, rows->k + l * n * Hkv * D + (size_t)h * D, Hkv * D);
-        RA_TRY(ra_trace_read(
-            config->trace,
-            &(struct ra_trace_slice){config->seq, index, RA_TRACE_V, h, shape->P, shape->run_steps},
-            buffer, err));
+        slice.part = RA_TRACE_V;
+        RA_TRY(ra_shape_read(shape, config->trace, slice, buffer, err));
         scatter(buffer, n, Dv, rows->v + l * n * Hkv * Dv + (size_t)h * Dv, Hkv * Dv);
     }
     for (int h = 0; h < m->Hq; h++) {
