@@ -47,7 +47,7 @@ $(B)/emu/rattn-sim: $(CLIO) $(EMU_CU:%=$(B)/emu/%.o) $(EMU_OBJ) $(LIB)
 	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) $(LDFLAGS) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS)
 build/emu/rattn-sim: $(B)/emu/rattn-sim
 	$(Q)mkdir -p $(@D) && cp -f $< $@
-.PHONY: emu test-emu emu-trials build-emu emu-race nvcc-tests nvcc-check
+.PHONY: emu test-emu emu-full emu-trials build-emu emu-race nvcc-tests nvcc-check
 emu: build/emu/rattn-sim ## build/emu/rattn-sim: its cuda backend runs on the host
 build-emu: need-cmocka $(EMU_TESTS) $(if $(EMU_TSAN),,$(B)/emu/rattn-sim $(B)/emu/bench_gpu $(B)/emu/bench_step)
 # What run.sh has the thread sanitizer watch in any case.
@@ -57,6 +57,9 @@ emu-race:
 	  build/tsan/emu/test_race build/tsan/emu/faults
 test-emu: build-emu ## CUDA sources, run on the host, compiled by nvcc
 	$(Q)B=$(B) tests/run.sh emu
+# Once before a change to a kernel is done: minutes.
+emu-full: build-emu ## every option of every kernel with every other
+	$(Q)set -e; for t in decode score select refresh; do echo "$$t"; time -p $(B)/emu/test_$$t full | tail -4; done
 TRIAL ?= .
 emu-trials: build-emu ## spoil kernels one way at a time: a test must fail
 	$(Q)B=$(B) CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' EMU_OBJ='$(EMU_OBJ)' LINK='$(LIB) $(LDLIBS) $(TESTLIBS)' \

@@ -3,7 +3,7 @@
  * decode_split against attention in f64: every way to find a row, every type and group, lengths
  * around the edges of a split and a turn, output, log of the sum, logits, and bytes moved.
  */
-#include "kernels/cuda/decode.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "tests/emu/kernel_test.h"
 
 /* Through what keys are found; flags. */
@@ -169,8 +169,9 @@ template <class T, int D> struct results {
     std::vector<uint32_t> ticket;
 };
 
-template <class T, int D, int G, bool kLogits, bool kGather>
-results<T, D> launch(const problem<T, D> &p, test_case &test)
+/* start(args, grid) launches. */
+template <class T, int D, int G, class Start>
+results<T, D> launch_by(const problem<T, D> &p, bool with_logits, Start start, test_case &test)
 {
     const shape &s = p.s;
     size_t heads = (size_t)s.B * s.Hkv, queries = heads * s.heads;
@@ -212,16 +213,26 @@ results<T, D> launch(const problem<T, D> &p, test_case &test)
     a.heads = s.heads;
     a.scale = kScale;
     dim3 grid((unsigned)s.splits, (unsigned)(s.Hkv * parts), (unsigned)s.B);
+    start_counting();
+    test.launched(start(a, grid));
+    if (s.closed < 0)
+        test.moved("decode_split", floor_bytes<T, D, G, ra_decode_rows<G>()>(p, with_logits));
+    return {out.read(), lse.read(), logits.read(), ticket.read()};
+}
+
+/* The kernel compiled here. */
+template <class T, int D, int G, bool kLogits, bool kGather>
+results<T, D> launch(const problem<T, D> &p, test_case &test)
+{
     constexpr int R = ra_decode_rows<G>();
     constexpr size_t shared = ra_decode_shared<R, ra_decode_stages<R>()>();
-    cudaFuncSetAttribute(decode_split<T, D, G, R, kLogits, kGather>,
-                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    start_counting();
-    test.launched(ra_launch(decode_split<T, D, G, R, kLogits, kGather>, grid, RA_DECODE_THREADS,
-                            shared, 0, a));
-    if (s.closed < 0)
-        test.moved("decode_split", floor_bytes<T, D, G, R>(p, kLogits));
-    return {out.read(), lse.read(), logits.read(), ticket.read()};
+    auto start = [](const ra_decode_args &a, dim3 grid) {
+        cudaFuncSetAttribute(decode_split<T, D, G, R, kLogits, kGather>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        return ra_launch(decode_split<T, D, G, R, kLogits, kGather>, grid, RA_DECODE_THREADS,
+                         shared, 0, a);
+    };
+    return launch_by<T, D, G>(p, kLogits, start, test);
 }
 
 template <class T, int D>
@@ -240,12 +251,15 @@ void compare_logits(const problem<T, D> &p, int head, const answer<T, D> &want, 
     }
 }
 
-template <class T, int D, int G, bool kLogits, bool kGather> void run(const shape &s)
+/* launch(problem, test) -> results. */
+template <class T, int D, int G, class Launch>
+void run_by(const shape &s, bool with_logits, Launch launch)
 {
     test_case test("decode %s D=%d G=%d of %d by=%d n=%d splits=%d window=%d self=%d logits=%d",
-                   type_name(T()), D, G, s.heads, s.by, s.n, s.splits, s.window, s.self, kLogits);
+                   type_name(T()), D, G, s.heads, s.by, s.n, s.splits, s.window, s.self,
+                   with_logits);
     problem<T, D> p(s);
-    results<T, D> got = launch<T, D, G, kLogits, kGather>(p, test);
+    results<T, D> got = launch(p, test);
     for (int query = 0; query < s.B * s.Hkv * s.heads; query++) {
         int head = query / s.heads;
         answer<T, D> want(p, head, query);
@@ -260,7 +274,7 @@ template <class T, int D, int G, bool kLogits, bool kGather> void run(const shap
         if (!(fabs(got.lse[query] - want.lse) <= bound))
             test.complain("query %d: lse: expected %.9g, got %.9g", query, want.lse,
                           got.lse[query]);
-        if (kLogits)
+        if (with_logits)
             compare_logits(p, head, want, &got.logits[(size_t)query * (s.n + 1)], bound, test);
     }
     for (uint32_t ticket : got.ticket)
@@ -269,9 +283,14 @@ template <class T, int D, int G, bool kLogits, bool kGather> void run(const shap
     if (s.B == 1)
         return;
     another_order shuffled;
-    results<T, D> again = launch<T, D, G, kLogits, kGather>(p, test);
+    results<T, D> again = launch(p, test);
     if (memcmp(again.out.data(), got.out.data(), got.out.size() * sizeof(float)) != 0)
         test.complain("the order of blocks and warps changes the output");
+}
+
+template <class T, int D, int G, bool kLogits, bool kGather> void run(const shape &s)
+{
+    run_by<T, D, G>(s, kLogits, launch<T, D, G, kLogits, kGather>);
 }
 
 /* Where keys are equal so are logits, to the bit, wherever in a turn a key stands: selection breaks
@@ -346,10 +365,58 @@ static void run_closed()
             test.complain("left a ticket");
 }
 
-/* RA_FEW leaves out most types and dimensions, for who compiles this often. */
-int main()
+/* Every way of reading, at every length of run_edges, by the kernel that the product would take. */
+template <class T, int D, int G> void run_all_of(enum ra_dtype dtype, int heads)
+{
+    constexpr int kStride = ra_decode_shape<T, D, G, ra_decode_rows<G>()>::kStride;
+    for (int n : {0, 1, 2, kStride - 1, kStride, kStride + 1, 3 * kStride - 1, 3 * kStride + 1})
+        for (int by = 0; by < 4; by++)
+            for (int i = 0; i < 8; i++) {
+                bool self = (i & 1) || n == 0, with_logits = i & 2;
+                int window = i & 4 && n > 2 && !by ? n / 2 : 0;
+                auto launch = [&](const problem<T, D> &p, test_case &test) {
+                    ra_decode_plan plan = {dtype, D, p.s.B, p.s.splits, with_logits, by != 0};
+                    auto start = [&](const ra_decode_args &a, dim3) {
+                        return ra_launch_decode(plan, a, 0);
+                    };
+                    return launch_by<T, D, G>(p, with_logits, start, test);
+                };
+                run_by<T, D, G>({n == 0 ? 1 : 1 + (i & 1), 2, heads, n, 3, window, self, by},
+                                with_logits, launch);
+            }
+}
+
+template <class T, int D> void run_all(enum ra_dtype dtype)
+{
+    run_all_of<T, D, 1>(dtype, 1);
+    run_all_of<T, D, 2>(dtype, 2);
+    run_all_of<T, D, 3>(dtype, 3);
+    run_all_of<T, D, 4>(dtype, 4);
+    run_all_of<T, D, 8>(dtype, 6);
+    run_all_of<T, D, 8>(dtype, 8);
+    run_all_of<T, D, 8>(dtype, 12);
+}
+
+static int run_product()
+{
+    run_all<float, 64>(RA_F32);
+    run_all<float, 128>(RA_F32);
+    run_all<__half, 64>(RA_F16);
+    run_all<__half, 128>(RA_F16);
+    run_all<__half, 256>(RA_F16);
+    run_all<__nv_bfloat16, 64>(RA_BF16);
+    run_all<__nv_bfloat16, 128>(RA_BF16);
+    run_all<__nv_bfloat16, 256>(RA_BF16);
+    return finish();
+}
+
+/* An argument: everything with everything, for who has minutes (make emu-full). RA_FEW leaves out
+ * most types and dimensions, for who compiles this often. */
+int main(int n_arguments, char **)
 {
     setvbuf(stdout, nullptr, _IOLBF, 0);
+    if (n_arguments > 1)
+        return run_product();
     run_rows<__half, 64, 4>(4);
 #ifndef RA_FEW
     run_closed();

@@ -291,9 +291,23 @@ static void live(const shape &s)
     refresh(w, self, std::min(s.K, self), 0.2, test);
 }
 
-int main()
+static int run_product()
+{
+    for (int K : {1, 2, 31, 32, 33, 100, 149, 150, 151})
+        for (int bytes : {128, 256, 512})
+            for (int pinned : {0, 1, 4})
+                for (int i = 0; i < 4; i++)
+                    if (pinned <= K)
+                        live({4, 2, 150, K, bytes, pinned, i % 2 == 1, i / 2 == 1});
+    return finish();
+}
+
+/* An argument: make emu-full. */
+int main(int n_arguments, char **)
 {
     setvbuf(stdout, nullptr, _IOLBF, 0);
+    if (n_arguments > 1)
+        return run_product();
     for (int K : {1, 2, 31, 32, 33, 100})
         for (int bytes : {128, 256, 512})
             live({4, 2, 150, K, bytes, 0, K % 2 == 0, false});

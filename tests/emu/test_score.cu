@@ -192,9 +192,28 @@ template <class T> static void run_type(enum ra_dtype dtype)
     run<T>({2, 1, 4, 990, 64, 0}, dtype, 128); /* more splits than a warp has lanes, in f32 */
 }
 
-int main()
+/* Everything with everything. */
+template <class T> static void run_all(enum ra_dtype dtype)
+{
+    for (int D : {64, 128, 256})
+        for (int heads : {1, 2, 3, 4, 5, 8, 13})
+            for (int n : {1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 300})
+                for (int splits : {1, 3})
+                    for (int window : {0, 20})
+                        if (ra_decode_exists(dtype, D))
+                            run<T>({1 + n % 2, 2, heads, n, splits, window}, dtype, D);
+}
+
+/* An argument: make emu-full. */
+int main(int n_arguments, char **)
 {
     setvbuf(stdout, nullptr, _IOLBF, 0);
+    if (n_arguments > 1) {
+        run_all<float>(RA_F32);
+        run_all<__half>(RA_F16);
+        run_all<__nv_bfloat16>(RA_BF16);
+        return finish();
+    }
     run_type<float>(RA_F32);
     run_type<__half>(RA_F16);
     run_type<__nv_bfloat16>(RA_BF16);
