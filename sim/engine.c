@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/engine_internal.h"
+#include "sim/engine_member.h"
 
 static uint64_t available_memory(void)
 {
@@ -35,8 +35,9 @@ static void add_files(const struct ra_replay_config *config, const struct ra_sha
     uint64_t all_steps = (uint64_t)shape->n_full * ((uint64_t)shape->run_steps + 1);
     uint64_t sets = all_steps * (uint64_t)m->Hkv * set * 4;
     bool exports = config->export_paths && config->export_paths[p];
+    uint64_t members = (uint64_t)ra_engine_members(config); /* the longest of which is exported */
     if (config->quality) /* the reference is in f64; orders and sets, and sets again to export */
-        needs->spool_bytes += 2 * out + sets + (exports ? out + sets : 0);
+        needs->spool_bytes += members * (2 * out + sets) + (exports ? out + sets : 0);
     if (exports)
         needs->export_bytes += out + sets + layer_steps * (uint64_t)m->Hq * 12;
 }
@@ -57,8 +58,10 @@ static enum ra_status add_up(const struct ra_replay_config *config, const struct
         (uint64_t)shape->n_lanes * (uint64_t)shape->run_steps *
         ((uint64_t)m->Hkv * row + (uint64_t)(m->Hq * m->D) * ra_dtype_bytes(m->dtype));
     /* Figures of every head: mass, error, recall. */
-    needs->memory_bytes += (uint64_t)config->n_policies * (uint64_t)shape->n_full *
-                           (uint64_t)shape->n_steps * (uint64_t)m->Hq * 24;
+    uint64_t n_tracks = (uint64_t)config->n_policies * (uint64_t)ra_engine_members(config);
+    needs->memory_bytes +=
+        n_tracks * (uint64_t)shape->n_full * (uint64_t)shape->n_steps * (uint64_t)m->Hq * 24;
+    needs->memory_bytes += (n_tracks - (uint64_t)config->n_policies) * RA_SPOOL_BYTES;
     for (int p = 0; p < config->n_policies; p++) {
         struct ra_backend_config backend =
             ra_engine_backend_config(config, shape, config->specs[p], windows);
@@ -93,16 +96,16 @@ enum ra_status ra_replay_plan(const struct ra_replay_config *config, struct ra_r
     return st;
 }
 
-static enum ra_status time_all(const struct ra_replay_config *config, const struct ra_shape *shape,
-                               struct ra_track *tracks, struct ra_replay_result *results,
+static enum ra_status time_all(const struct ra_members *members, struct ra_replay_result *results,
                                struct ra_error *err)
 {
+    const struct ra_member *first = &members->list[0];
     struct ra_decode_rows rows = {0};
-    enum ra_status st = ra_decode_rows_open(&rows, config, shape, err);
-    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
-        st = ra_engine_time(config, shape, &tracks[p], &rows, &results[p], err);
+    enum ra_status st = ra_decode_rows_open(&rows, &first->config, &first->shape, err);
+    for (int p = 0; st == RA_OK && p < first->config.n_policies; p++) {
+        st = ra_engine_time(members, p, &rows, &results[p], err);
         if (st != RA_OK)
-            st = ra_fail_context(err, st, "%s", ra_policy_spec_canonical(tracks[p].spec));
+            st = ra_fail_context(err, st, "%s", ra_policy_spec_canonical(first->tracks[p].spec));
     }
     ra_decode_rows_close(&rows);
     return st;
@@ -121,8 +124,23 @@ static enum ra_status check_near_ties(const struct ra_track *track, struct ra_er
     return RA_OK;
 }
 
+static enum ra_status conclude(const struct ra_members *members, int p,
+                               struct ra_replay_result *result, struct ra_error *err)
+{
+    const struct ra_member *first = &members->list[0];
+    for (int i = 0; i < members->n; i++) {
+        enum ra_status st = check_near_ties(&members->list[i].tracks[p], err);
+        if (st != RA_OK && i > 0)
+            return ra_fail_context(err, st, "copy %d", i);
+        RA_TRY(st);
+    }
+    if (ra_track_exports(&first->tracks[p]))
+        RA_TRY(ra_engine_export(&first->tracks[p], first->config.export_paths[p], err));
+    return ra_engine_summarise(&first->tracks[p], result, err);
+}
+
 static enum ra_status run(const struct ra_replay_config *config, struct ra_shape *shape,
-                          struct ra_track *tracks, struct ra_pool *pool,
+                          struct ra_members *members, struct ra_pool *pool,
                           struct ra_replay_result *results, struct ra_error *err)
 {
     bool compares_queries = false;
@@ -130,17 +148,12 @@ static enum ra_status run(const struct ra_replay_config *config, struct ra_shape
         compares_queries |= (ra_policy_spec_needs(config->specs[p]) & RA_NEEDS_QUERIES) != 0;
     if (compares_queries)
         RA_TRY(ra_shape_form_queries(shape, config, err));
-    for (int p = 0; p < config->n_policies; p++)
-        RA_TRY(ra_track_open(&tracks[p], config, shape, p, err));
+    RA_TRY(ra_members_open(members, config, shape, err));
     if (config->quality)
-        RA_TRY(ra_engine_measure(config, shape, tracks, pool, err));
-    RA_TRY(time_all(config, shape, tracks, results, err));
-    for (int p = 0; p < config->n_policies; p++) {
-        RA_TRY(check_near_ties(&tracks[p], err));
-        if (ra_track_exports(&tracks[p]))
-            RA_TRY(ra_engine_export(&tracks[p], config->export_paths[p], err));
-        RA_TRY(ra_engine_summarise(&tracks[p], &results[p], err));
-    }
+        RA_TRY(ra_members_measure(members, pool, err));
+    RA_TRY(time_all(members, results, err));
+    for (int p = 0; p < config->n_policies; p++)
+        RA_TRY(conclude(members, p, &results[p], err));
     return RA_OK;
 }
 
@@ -148,19 +161,17 @@ enum ra_status ra_replay(const struct ra_replay_config *config, struct ra_replay
                          struct ra_error *err)
 {
     struct ra_shape shape;
-    struct ra_pool *pool = NULL;
+    struct ra_members members = {0};
+    struct ra_pool *pool;
     RA_BUG_ON(config->n_policies < 1 || config->repeats < 1);
+    RA_BUG_ON(ra_engine_members(config) > 1 && !config->backend->turn);
     for (int p = 0; p < config->n_policies; p++)
         results[p] = (struct ra_replay_result){.kernel_err_max = NAN};
     RA_TRY(ra_shape_open(&shape, config, err));
-    struct ra_track *tracks = calloc((size_t)config->n_policies, sizeof *tracks);
-    enum ra_status st = tracks ? ra_pool_open(&pool, config->n_threads, err)
-                               : ra_fail(err, RA_ENOMEM, "engine: no memory for schedules");
+    enum ra_status st = ra_pool_open(&pool, config->n_threads, err);
     if (st == RA_OK)
-        st = run(config, &shape, tracks, pool, results, err);
-    for (int p = 0; tracks && p < config->n_policies; p++)
-        ra_track_close(&tracks[p]);
-    free(tracks);
+        st = run(config, &shape, &members, pool, results, err);
+    ra_members_close(&members);
     ra_pool_close(pool);
     ra_shape_close(&shape);
     return st;

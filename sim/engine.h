@@ -39,6 +39,10 @@ struct ra_replay_config {
     const struct ra_backend_ops *backend;
     enum ra_cache_mode cache;
     int page, batch; /* as in struct ra_backend_config */
+    bool spread;     /* copy b of the batch is b/batch of a stride ahead in its schedule */
+    double ragged;   /* copy b lacks the first ragged * P * b / (batch - 1) rows of the prompt; 0 to
+                      * 0.5. What is counted is that of copy 0, as recorded; every copy is held to
+                      * its own reference */
     int tile_layers; /* phase 2 has the layers so often, each time in memory of their own, one after
                       * the other as in a model that has more; 0 or 1: once */
     enum ra_scores_mode scores;

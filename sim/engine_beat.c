@@ -246,15 +246,45 @@ static enum ra_status lane_step(struct ra_beat *b, int number, int32_t t, struct
     return ra_beat_check_output(b, err);
 }
 
+void ra_beat_turn(struct ra_beat *b, int member)
+{
+    struct ra_member *at_hand = &b->members->list[member];
+    b->member = member;
+    b->config = &at_hand->config;
+    b->shape = &at_hand->shape;
+    b->track = &at_hand->tracks[b->policy];
+    if (b->members->n > 1 && b->dev)
+        b->ops->turn(b->dev, member);
+}
+
+static enum ra_status all_members(struct ra_beat *b, int lane, int32_t t, struct ra_error *err)
+{
+    enum ra_status st = RA_OK;
+    for (int i = 0; st == RA_OK && i < b->members->n; i++) {
+        ra_beat_turn(b, i);
+        st = lane_step(b, lane, t, err);
+        if (st == RA_EDIVERGED && b->members->n > 1)
+            st = ra_fail_context(err, st, "copy %d", i);
+    }
+    ra_beat_turn(b, 0);
+    return st;
+}
+
 static enum ra_status all_lanes(struct ra_beat *b, int32_t t, struct ra_error *err)
 {
     for (int l = 0; l < b->shape->n_lanes; l++) {
         ra_beat_push_range(b, RA_RANGE_LAYER, t, b->shape->lanes[l].id, RA_OP_COUNT);
-        enum ra_status st = lane_step(b, l, t, err);
+        enum ra_status st = all_members(b, l, t, err);
         ra_beat_pop_range(b);
         RA_TRY(st);
     }
     return RA_OK;
+}
+
+static void turn_tile(const struct ra_beat *b, int tile)
+{
+    for (int i = 0; i < b->members->n; i++)
+        ra_track_turn(&b->members->list[i].tracks[b->policy], tile);
 }
 
 /* As a model decodes that has the lanes again and again. */
@@ -262,13 +292,34 @@ static enum ra_status all_tiles(struct ra_beat *b, int32_t t, struct ra_error *e
 {
     int n_tiles = b->track->n_tiles;
     for (int tile = 0; tile < n_tiles; tile++) {
-        ra_track_turn(b->track, tile);
+        turn_tile(b, tile);
         enum ra_status st = all_lanes(b, t, err);
         if (st == RA_EDIVERGED && n_tiles > 1)
             return ra_fail_context(err, st, "tile %d", tile);
         RA_TRY(st);
     }
     return RA_OK;
+}
+
+/* Prompt rows of a lane, for each member those that it has, and for each tile. */
+static enum ra_status load_lane(struct ra_beat *b, int lane, struct ra_prompt_rows all,
+                                struct ra_error *err)
+{
+    const struct ra_model *m = b->shape->model;
+    size_t e = ra_dtype_bytes(m->dtype);
+    enum ra_status st = RA_OK;
+    for (int i = 0; i < b->members->n; i++) {
+        ra_beat_turn(b, i);
+        struct ra_prompt_rows rows = all;
+        size_t drop = (size_t)b->shape->drop;
+        rows.k = (const char *)all.k + drop * (size_t)m->D * e;
+        rows.v = (const char *)all.v + drop * (size_t)m->Dv * e;
+        rows.P = b->shape->P;
+        for (int tile = 0; st == RA_OK && tile < b->track->n_tiles; tile++)
+            st = b->ops->load(b->dev, tile * b->shape->n_lanes + lane, &rows, err);
+    }
+    ra_beat_turn(b, 0);
+    return st;
 }
 
 static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
@@ -295,8 +346,7 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
                                             .k_stride = k_head,
                                             .v_stride = v_head,
                                             .P = shape->P};
-        for (int tile = 0; tile < b->track->n_tiles; tile++)
-            RA_TRY(b->ops->load(b->dev, tile * shape->n_lanes + l, &rows, err));
+        RA_TRY(load_lane(b, l, rows, err));
     }
     return RA_OK;
 }
@@ -306,7 +356,9 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
 {
     const struct ra_shape *shape = b->shape;
     b->ops->reset(b->dev);
-    RA_TRY(ra_track_restart(b->track, ra_engine_tiles(b->config), err));
+    for (int i = 0; i < b->members->n; i++)
+        RA_TRY(ra_track_restart(&b->members->list[i].tracks[b->policy], ra_engine_tiles(b->config),
+                                err));
     RA_TRY(load_prompts(b, err));
     ra_sha256_init(&b->output);
     for (int32_t t = -1; t < shape->run_steps; t++) {
@@ -322,7 +374,7 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
             b->config->progress(b->config->progress_context, "time",
                                 done_before + (uint64_t)(t + 2), total);
     }
-    ra_track_turn(b->track, 0);
+    turn_tile(b, 0);
     if (keeps_books(b)) {
         for (int l = 0; l < shape->n_full; l++)
             RA_TRY(ra_track_leave(b->track, l, err));
@@ -333,13 +385,14 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
 
 enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
 {
+    ra_beat_turn(b, 0);
     const struct ra_model *m = b->shape->model;
-    size_t Hq = (size_t)m->Hq;
+    size_t Hq = (size_t)m->Hq, n_outs = (size_t)b->members->n * (size_t)b->shape->n_lanes;
     b->q = malloc(Hq * (size_t)m->D * sizeof *b->q);
     b->unrotated = malloc(Hq * (size_t)m->D * sizeof *b->unrotated);
     b->head = malloc((size_t)m->D * sizeof *b->head);
     b->out = malloc(Hq * (size_t)m->Dv * sizeof *b->out);
-    b->first_out = malloc((size_t)b->shape->n_lanes * Hq * (size_t)m->Dv * sizeof *b->first_out);
+    b->first_out = malloc(n_outs * Hq * (size_t)m->Dv * sizeof *b->first_out);
     b->sets = calloc(Hq, sizeof *b->sets);
     b->chosen = calloc((size_t)m->Hkv, sizeof *b->chosen);
     b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);

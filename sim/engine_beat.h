@@ -4,19 +4,23 @@
 #define RA_SIM_ENGINE_BEAT_H
 
 #include "profiler/range.h"
-#include "sim/engine_internal.h"
+#include "sim/engine_member.h"
 
 /* What is at hand at one (lane, step). The first block is the caller's to fill. */
 struct ra_beat {
-    const struct ra_replay_config *config;
-    const struct ra_shape *shape;
-    struct ra_track *track;
-    const struct ra_decode_rows *rows;
+    const struct ra_members *members;
+    int policy;
+    const struct ra_decode_rows *rows; /* of every member: prompts are cut at their beginning */
     const struct ra_backend_ops *ops;
     void *dev;
     struct ra_recorder *recorder;
     bool first_repeat;
     bool is_recording; /* calls are recorded, not run: what they return means nothing */
+
+    int member; /* what follows is of it, until another's turn */
+    const struct ra_replay_config *config;
+    const struct ra_shape *shape;
+    struct ra_track *track;
 
     const struct ra_lane *lane;
     int lane_number; /* among the backend's layers */
@@ -24,7 +28,7 @@ struct ra_beat {
     float *q, *unrotated; /* [Hq][D] */
     double *head;         /* [D] */
     float *out;           /* [Hq][Dv] */
-    float *first_out;     /* [n_lanes][Hq][Dv] of this step in tile 0 */
+    float *first_out;     /* [members][n_lanes][Hq][Dv] of this step in tile 0 */
     int32_t *record;      /* a spooled record */
     size_t record_bytes;
     struct ra_positions *sets;   /* [Hq] of a record */
@@ -32,12 +36,15 @@ struct ra_beat {
     int32_t *evicted;            /* [Hkv] */
     struct ra_sha256 output;
     double worst_err;
-    int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles */
+    int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles and members */
 };
 
-/* Storage for one step; everything in the struct's first block must be set. */
+/* Storage for one step; everything in the struct's first block must be set. Member 0 is at hand. */
 RA_MUST_CHECK enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err);
 void ra_beat_close(struct ra_beat *b);
+
+/* The member at hand, and the copy of which the backend's operations are. */
+void ra_beat_turn(struct ra_beat *b, int member);
 
 /* All steps once, from empty caches. RA_EDIVERGED, RA_EINTERRUPTED, and what the backend fails
  * with. */
@@ -49,14 +56,22 @@ RA_MUST_CHECK enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_reco
                                                  struct ra_error *err);
 
 /*
- * The output at hand: held to the reference's in the first repeat, and to tile 0's in each; tile
- * 0's is exported and goes into b->output. Only of counted steps that run.
+ * The output at hand: held to the reference's in the first repeat, and to tile 0's in each; the
+ * first member's of tile 0 is exported and goes into b->output. Only of counted steps that run.
  */
 RA_MUST_CHECK enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_error *err);
 
-/* The same of outputs that were played, [run_steps][tiles][n_lanes][Hq][Dv]: hash of those that
- * b->output takes; the other tiles' must be the same. */
-RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, char *hash,
+/*
+ * The same of outputs that were played, [run_steps][tiles][n_lanes][members][Hq][Dv]. What members
+ * do together is rounded otherwise than what each does alone, so the first played are held to the
+ * reference anew, where there are several.
+ */
+struct ra_played_hash {
+    char first[RA_SHA256_HEX]; /* of what b->output takes */
+    char all[RA_SHA256_HEX];   /* of every member's; the same where there is one */
+};
+RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out,
+                                                  bool is_first, struct ra_played_hash *hash,
                                                   struct ra_error *err);
 
 /* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or

@@ -2,8 +2,9 @@
 /*
  * What the parts of the engine share, beside the shape: the books that are kept for each schedule.
  * engine.c plans and runs the phases, engine_track.c counts, engine_measure.c is phase 1,
- * engine_time.c phase 2, engine_check.c compares a backend's selections with the reference's,
- * engine_output.c its outputs, engine_summary.c reduces, engine_export.c writes files.
+ * engine_time.c phase 2, engine_member.c has the copies that differ, engine_check.c compares a
+ * backend's selections with the reference's, engine_output.c its outputs, engine_summary.c reduces,
+ * engine_export.c writes files.
  */
 #ifndef RA_SIM_ENGINE_INTERNAL_H
 #define RA_SIM_ENGINE_INTERNAL_H
@@ -158,11 +159,6 @@ RA_MUST_CHECK enum ra_status ra_decode_rows_open(struct ra_decode_rows *rows,
                                                  const struct ra_shape *shape,
                                                  struct ra_error *err);
 void ra_decode_rows_close(struct ra_decode_rows *rows);
-
-RA_MUST_CHECK enum ra_status ra_engine_time(const struct ra_replay_config *config,
-                                            const struct ra_shape *shape, struct ra_track *track,
-                                            const struct ra_decode_rows *rows,
-                                            struct ra_replay_result *result, struct ra_error *err);
 
 /* How often phase 2 has the layers. */
 int ra_engine_tiles(const struct ra_replay_config *config);

@@ -39,54 +39,96 @@ static enum ra_status check_reference(struct ra_beat *b, const float *out, struc
     return RA_OK;
 }
 
-static enum ra_status check_same(const struct ra_beat *b, int layer_id, int32_t t,
-                                 const float *first, const float *out, struct ra_error *err)
+static enum ra_status check_same(const struct ra_beat *b, const float *first, const float *out,
+                                 struct ra_error *err)
 {
     if (memcmp(first, out, out_floats(b) * sizeof *out) == 0)
         return RA_OK;
     return ra_fail(err, RA_EDIVERGED,
-                   "layer %d, step %d: the %s backend's output is not that of tile 0", layer_id, t,
-                   b->ops->name);
+                   "layer %d, step %d: the %s backend's output is not that of tile 0", b->lane->id,
+                   b->step.t, b->ops->name);
 }
 
 enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_error *err)
 {
     size_t n = out_floats(b);
-    float *first = b->first_out + (size_t)(b->lane - b->shape->lanes) * n;
+    int number = b->member * b->shape->n_lanes + (int)(b->lane - b->shape->lanes);
+    float *first = b->first_out + (size_t)number * n;
     bool is_first = b->track->tile == 0;
     if (!ra_shape_counts(b->shape, b->step.t) || b->is_recording)
         return RA_OK;
-    if (is_first) {
+    if (is_first)
         memcpy(first, b->out, n * sizeof *first);
+    if (is_first && b->member == 0)
         ra_sha256_bytes(&b->output, b->out, n * sizeof *b->out);
-    }
     if (b->first_repeat && is_first && b->track->output && b->lane->full >= 0)
         RA_TRY(ra_spool_put(b->track->output,
                             ra_shape_slot(b->shape, RA_RECORD_OUT, b->lane->full, b->step.t),
                             b->out, n * sizeof *b->out, err));
     if (b->first_repeat && b->config->quality && (b->ops->caps & RA_CAP_EXACT))
         RA_TRY(check_reference(b, b->out, err));
-    return check_same(b, b->lane->id, b->step.t, first, b->out, err);
+    return check_same(b, first, b->out, err);
 }
 
-enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, char *hash,
+/* Of one member and lane of a step, of which `out` is tile 0's. */
+static enum ra_status check_tiles(struct ra_beat *b, const float *out, struct ra_error *err)
+{
+    size_t tile_floats = (size_t)(b->shape->n_lanes * b->members->n) * out_floats(b);
+    for (int tile = 1; tile < b->track->n_tiles; tile++) {
+        enum ra_status st = check_same(b, out, out + (size_t)tile * tile_floats, err);
+        if (st != RA_OK)
+            return ra_fail_context(err, st, "tile %d", tile);
+    }
+    return RA_OK;
+}
+
+static enum ra_status check_played(struct ra_beat *b, const float *out, bool is_first,
+                                   struct ra_error *err)
+{
+    bool apart = b->members->n > 1, counts = ra_shape_counts(b->shape, b->step.t);
+    enum ra_status st = RA_OK;
+    if (apart && is_first && counts && (b->ops->caps & RA_CAP_EXACT))
+        st = check_reference(b, out, err);
+    if (st == RA_OK)
+        st = check_tiles(b, out, err);
+    return st == RA_EDIVERGED && apart ? ra_fail_context(err, st, "copy %d", b->member) : st;
+}
+
+/* All members' of the lane and step at hand. */
+static enum ra_status check_members(struct ra_beat *b, const float *out, bool is_first,
                                     struct ra_error *err)
 {
-    const struct ra_shape *shape = b->shape;
-    size_t n = out_floats(b), tile_floats = (size_t)shape->n_lanes * n;
-    struct ra_sha256 sha;
-    ra_sha256_init(&sha);
-    for (int32_t t = 0; t < shape->run_steps; t++, out += tile_floats * (size_t)b->track->n_tiles) {
-        if (ra_shape_counts(shape, t))
-            ra_sha256_bytes(&sha, out, tile_floats * sizeof *out);
-        for (int i = shape->n_lanes; i < b->track->n_tiles * shape->n_lanes; i++) {
-            int lane = i % shape->n_lanes;
-            enum ra_status st = check_same(b, shape->lanes[lane].id, t, out + (size_t)lane * n,
-                                           out + (size_t)i * n, err);
-            if (st != RA_OK)
-                return ra_fail_context(err, st, "tile %d", i / shape->n_lanes);
-        }
+    enum ra_status st = RA_OK;
+    for (int i = 0; st == RA_OK && i < b->members->n; i++) {
+        ra_beat_turn(b, i);
+        st = check_played(b, out + (size_t)i * out_floats(b), is_first, err);
     }
-    ra_sha256_hex(&sha, hash);
+    ra_beat_turn(b, 0);
+    return st;
+}
+
+enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, bool is_first,
+                                    struct ra_played_hash *hash, struct ra_error *err)
+{
+    struct ra_sha256 first, all;
+    const struct ra_shape *shape = b->shape;
+    size_t n = out_floats(b), members = (size_t)b->members->n;
+    size_t tile_floats = (size_t)shape->n_lanes * members * n;
+    ra_sha256_init(&first);
+    ra_sha256_init(&all);
+    for (b->step.t = 0; b->step.t < shape->run_steps; b->step.t++) {
+        for (int l = 0; l < shape->n_lanes; l++) {
+            const float *at = out + (size_t)l * members * n;
+            b->lane = &shape->lanes[l];
+            RA_TRY(check_members(b, at, is_first, err));
+            if (!ra_shape_counts(shape, b->step.t))
+                continue;
+            ra_sha256_bytes(&first, at, n * sizeof *at);
+            ra_sha256_bytes(&all, at, members * n * sizeof *at);
+        }
+        out += (size_t)b->track->n_tiles * tile_floats;
+    }
+    ra_sha256_hex(&first, hash->first);
+    ra_sha256_hex(&all, hash->all);
     return RA_OK;
 }

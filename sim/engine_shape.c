@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/engine_member.h"
+
 static bool is_wanted(const struct ra_replay_config *config, int layer_id)
 {
     if (!config->layer_ids)
@@ -154,6 +156,9 @@ static enum ra_status check_needs(const struct ra_shape *shape,
     }
     if (!config->quality && config->export_paths)
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
+    if (!config->quality && ra_engine_members(config) > 1)
+        return ra_fail(err, RA_EUSAGE, "%s: needs the quality that --no-quality leaves out",
+                       config->spread ? "--phase spread" : "--ragged");
     if (!config->quality && !(config->backend->caps & RA_CAP_EXACT))
         return ra_fail(err, RA_EUSAGE,
                        "--no-quality: the %s backend makes no selections of its own",

@@ -26,6 +26,7 @@ struct ra_shape {
     int *full_ids;         /* [n_full] model layer numbers */
     int32_t P;
     int32_t drop;                /* rows of the recorded prompt that are left out, the first */
+    int phase, of;               /* the schedule is phase/of of a stride ahead; 0 of 0: not */
     int32_t first_step, n_steps; /* counted: first_step .. first_step + n_steps - 1 */
     int32_t run_steps;           /* executed: 0 .. run_steps - 1 */
     struct ra_queries queries;   /* filled when a schedule needs it */

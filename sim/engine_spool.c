@@ -8,8 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 18 };
-
 struct slot {
     uint64_t offset;
     size_t size;
@@ -21,7 +19,7 @@ struct ra_spool {
     size_t used;
     size_t n_slots;
     struct slot *slots;
-    char buffer[BUFFER];
+    char buffer[RA_SPOOL_BYTES];
 };
 
 static const char *folder(void)
@@ -85,9 +83,9 @@ enum ra_status ra_spool_put(struct ra_spool *spool, size_t slot, const void *byt
     RA_BUG_ON(slot >= spool->n_slots || spool->slots[slot].size != 0);
     spool->slots[slot] = (struct slot){.offset = spool->end, .size = n};
     spool->end += n;
-    if (spool->used + n > BUFFER)
+    if (spool->used + n > RA_SPOOL_BYTES)
         RA_TRY(flush(spool, err));
-    if (n > BUFFER)
+    if (n > RA_SPOOL_BYTES)
         return write_out(spool, bytes, n, err);
     memcpy(spool->buffer + spool->used, bytes, n);
     spool->used += n;

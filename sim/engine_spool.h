@@ -11,6 +11,9 @@
 
 #include "sim/base/error.h"
 
+/* Memory of one, its index aside. */
+enum { RA_SPOOL_BYTES = 1 << 18 };
+
 struct ra_spool;
 
 /* Slots 0..n_slots-1, all empty. The file goes to TMPDIR (default /tmp). */

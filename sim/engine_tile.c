@@ -20,7 +20,9 @@ enum ra_status ra_track_restart(struct ra_track *track, int n_tiles, struct ra_e
                                 .N = shape->run_steps,
                                 .n_layers = shape->n_full,
                                 .layer_ids = shape->full_ids,
-                                .queries = shape->query_means ? &shape->queries : NULL};
+                                .queries = shape->query_means ? &shape->queries : NULL,
+                                .phase = shape->phase,
+                                .of = shape->of};
     ra_track_end(track);
     track->tiles = calloc((size_t)n_tiles, sizeof(struct ra_policy *));
     if (!track->tiles)

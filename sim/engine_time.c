@@ -113,6 +113,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config 
         .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
         .page = config->page,
         .batch = config->batch,
+        .apart = ra_engine_members(config) > 1,
         .scores = config->scores,
         .decide = config->decide,
         .select = config->select,
@@ -163,8 +164,8 @@ static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_resul
     ra_sort(steps, n);
     result->step_p50_ns = ra_percentile(steps, n, 50);
     result->step_p99_ns = ra_percentile(steps, n, 99);
-    result->full_step_mean_ns =
-        class_mean(shape, recorder, b->full_lanes, shape->n_full * b->track->n_tiles);
+    result->full_step_mean_ns = class_mean(shape, recorder, b->full_lanes,
+                                           shape->n_full * b->track->n_tiles * b->members->n);
     result->recycled_step_mean_ns = class_mean(shape, recorder, b->full_lanes, 0);
     result->prefill_ns = (double)recorder->prefill_ns;
     for (int op = 0; op < RA_OP_COUNT; op++)
@@ -290,8 +291,8 @@ static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int num
     return end_pass(b->config, pass_id, st, err);
 }
 
-static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, char *hash,
-                                 struct ra_error *err)
+static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, bool is_first,
+                                 struct ra_played_hash *hash, struct ra_error *err)
 {
     const float *out = NULL;
     if (b->config->stop && b->config->stop())
@@ -302,15 +303,16 @@ static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, 
         const struct ra_step_time *time = &times[t + 1];
         RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
     }
-    return ra_beat_check_played(b, out, hash, err);
+    return ra_beat_check_played(b, out, is_first, hash, err);
 }
 
 static enum ra_status play_pass(struct ra_beat *b, struct passes *passes, int number,
-                                struct ra_step_time *times, char *hash, struct ra_error *err)
+                                struct ra_step_time *times, struct ra_played_hash *hash,
+                                struct ra_error *err)
 {
     int64_t pass_id;
     RA_TRY(begin_pass(b, number, &pass_id, err));
-    enum ra_status st = play_steps(b, times, hash, err);
+    enum ra_status st = play_steps(b, times, number == 0, hash, err);
     if (st == RA_OK)
         st = keep_pass(b, passes, number, pass_id, err);
     return end_pass(b->config, pass_id, st, err);
@@ -344,13 +346,13 @@ static void copy_times(const struct ra_replay_result *from, struct ra_replay_res
     memcpy(to->ops_ns, from->ops_ns, sizeof to->ops_ns);
 }
 
-static enum ra_status same_output(const struct ra_replay_result *result, int repeat,
-                                  const char *hash, struct ra_error *err)
+static enum ra_status same_output(const char *first, int repeat, const char *hash,
+                                  struct ra_error *err)
 {
-    if (strcmp(hash, result->output_hash) == 0)
+    if (strcmp(hash, first) == 0)
         return RA_OK;
     return ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s", repeat,
-                   hash, result->output_hash);
+                   hash, first);
 }
 
 /* Every repeat calls the steps; the first is checked, and timed like the others. */
@@ -362,12 +364,32 @@ static enum ra_status run_called(struct ra_beat *b, struct passes *passes,
         RA_TRY(run_pass(b, passes, r, hash, err));
         if (r == 0)
             memcpy(result->output_hash, hash, sizeof hash);
-        RA_TRY(same_output(result, r, hash, err));
+        RA_TRY(same_output(result->output_hash, r, hash, err));
     }
     return RA_OK;
 }
 
-/* The steps are called once, checked, and once more to be recorded; repeats play the recording. */
+/* Repeats play the recording: what the checked run gave, bit for bit. Members that the checked run
+ * took one by one are played together: what the first repeat gave, which was checked. */
+static enum ra_status play_repeats(struct ra_beat *b, struct passes *passes,
+                                   struct ra_step_time *times, struct ra_replay_result *result,
+                                   struct ra_error *err)
+{
+    char expected[RA_SHA256_HEX];
+    memcpy(expected, result->output_hash, sizeof expected);
+    for (int r = 0; r < b->config->repeats; r++) {
+        struct ra_played_hash hash;
+        RA_TRY(play_pass(b, passes, r, times, &hash, err));
+        if (r == 0 && b->members->n > 1) {
+            memcpy(result->output_hash, hash.first, sizeof hash.first);
+            memcpy(expected, hash.all, sizeof expected);
+        }
+        RA_TRY(same_output(expected, r, hash.all, err));
+    }
+    return RA_OK;
+}
+
+/* The steps are called once, checked, and once more to be recorded. */
 static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
                                  struct ra_replay_result *result, struct ra_error *err)
 {
@@ -383,16 +405,23 @@ static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
     if (st == RA_OK)
         st = call_steps(b, 1, 2, err);
     b->is_recording = false;
-    for (int r = 0; st == RA_OK && r < b->config->repeats; r++) {
-        char hash[RA_SHA256_HEX];
-        st = play_pass(b, passes, r, times, hash, err);
-        if (st == RA_OK)
-            st = same_output(result, r, hash, err);
-    }
+    if (st == RA_OK)
+        st = play_repeats(b, passes, times, result, err);
     if (st == RA_OK)
         st = ra_beat_count(b, b->config->repeats, err);
     free(times);
     return st;
+}
+
+/* K and V of all layers and copies when the last step is over. */
+static double kv_bytes(const struct ra_beat *b)
+{
+    double rows = 0, n_layers = b->shape->n_lanes * ra_engine_tiles(b->config);
+    for (int i = 0; i < b->members->n; i++)
+        rows += b->members->list[i].shape.P + b->shape->run_steps;
+    if (b->members->n == 1 && b->config->batch > 1)
+        rows *= b->config->batch;
+    return rows * n_layers * b->shape->model->Hkv * (double)ra_model_row_bytes(b->shape->model);
 }
 
 static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
@@ -400,30 +429,28 @@ static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
 {
     const struct ra_replay_config *config = b->config;
     const struct ra_shape *shape = b->shape;
-    int n_layers = shape->n_lanes * ra_engine_tiles(config);
+    int n_lanes = shape->n_lanes * ra_engine_tiles(config) * b->members->n;
     RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
-                            (size_t)n_layers * ((size_t)shape->n_steps + 1) * 4, err));
+                            (size_t)n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
     b->recorder = &passes->recorder;
     RA_TRY(b->ops->play ? run_played(b, passes, result, err) : run_called(b, passes, result, err));
     result->kernel_err_max = config->quality && (b->ops->caps & RA_CAP_EXACT) ? b->worst_err : NAN;
     result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
     result->is_timed = b->ops->method != NULL;
     result->repeats = config->repeats;
-    double kv = (config->batch > 1 ? config->batch : 1) * (double)n_layers *
-                (double)(shape->P + shape->run_steps) * (double)shape->model->Hkv *
-                (double)ra_model_row_bytes(shape->model);
     size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
-    result->is_cache_resident = kv <= (double)cache && !config->between;
+    result->is_cache_resident = kv_bytes(b) <= (double)cache && !config->between;
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
     return RA_OK;
 }
 
-enum ra_status ra_engine_time(const struct ra_replay_config *config, const struct ra_shape *shape,
-                              struct ra_track *track, const struct ra_decode_rows *rows,
-                              struct ra_replay_result *result, struct ra_error *err)
+enum ra_status ra_engine_time(const struct ra_members *members, int policy,
+                              const struct ra_decode_rows *rows, struct ra_replay_result *result,
+                              struct ra_error *err)
 {
-    struct ra_beat b = {
-        .config = config, .shape = shape, .track = track, .rows = rows, .ops = config->backend};
+    const struct ra_replay_config *config = &members->list[0].config;
+    const struct ra_shape *shape = &members->list[0].shape;
+    struct ra_beat b = {.members = members, .policy = policy, .rows = rows, .ops = config->backend};
     struct passes passes = {0};
     size_t n_layers = (size_t)shape->n_lanes * (size_t)ra_engine_tiles(config);
     int32_t *windows = calloc(n_layers, sizeof *windows);
@@ -433,7 +460,7 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
         st = ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", config->repeats);
     if (st == RA_OK) {
         struct ra_backend_config backend =
-            ra_engine_backend_config(config, shape, track->spec, windows);
+            ra_engine_backend_config(config, shape, config->specs[policy], windows);
         result->backend_bytes = b.ops->memory(&backend);
         st = b.ops->open(&b.dev, &backend, err);
     }
@@ -441,7 +468,8 @@ enum ra_status ra_engine_time(const struct ra_replay_config *config, const struc
         st = run_passes(&b, &passes, result, err);
     b.ops->close(b.dev);
     ra_beat_close(&b);
-    ra_track_end(track);
+    for (int i = 0; i < members->n; i++)
+        ra_track_end(&members->list[i].tracks[policy]);
     ra_recorder_close(&passes.recorder);
     free(passes.figures);
     free(passes.scopes);

@@ -227,8 +227,13 @@ static enum ra_status copies_play(void *self, struct ra_step_time *times, const 
     c->run = c->played++;
     for (int layer = 0; layer < c->config.n_layers; layer++)
         for (c->turn = 0; c->turn < c->n; c->turn++)
-            for (int32_t t = 0; t < n && is_wrong(c, COPIES_PLAYED, layer); t++)
-                flip(&c->out[place(c, t, layer, c->turn)]);
+            for (int32_t t = 0; t < n; t++) {
+                float *value = &c->out[place(c, t, layer, c->turn)];
+                if (is_wrong(c, COPIES_PLAYED, layer))
+                    flip(value);
+                if (is_wrong(c, COPIES_PLAYED_OFF, layer))
+                    *value += 1e-2f;
+            }
     *out = c->out;
     return RA_OK;
 }

@@ -18,7 +18,8 @@ enum copies_wrong {
     COPIES_REFRESH,
     COPIES_EVICT,
     COPIES_COSINE,
-    COPIES_PLAYED /* the last bit of what is played */
+    COPIES_PLAYED,    /* the last bit of what is played */
+    COPIES_PLAYED_OFF /* what is played, by more than rounding */
 };
 
 /* What goes wrong, at which layer of the backend's and which copy, after which reset, or in which
