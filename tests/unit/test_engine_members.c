@@ -120,7 +120,19 @@ static void copies_are_members_only_where_they_differ(void **state)
 /* --- each is a recording of its own -----------------------------------------------------------
  */
 
-enum { P = 24, N = 9, HQ = 4, HKV = 2, D = 8 };
+enum { P = 24, N = 9, HQ = 4, HKV = 2, D = 8, NEAR_A = 14, NEAR_B = 19 };
+
+/* Two keys that the prefill's queries all but mean, and equally so. */
+static void make_near_tie(float *k, float *q)
+{
+    for (size_t h = 0; h < HQ; h++)
+        for (size_t d = 0; d < D; d++) {
+            float *head = k + h / (HQ / HKV) * (P + N) * D, *mean = q + h * (1 + N) * D;
+            mean[d] = d % 2 ? 2 : -2;
+            head[NEAR_A * D + d] = mean[d];
+            head[NEAR_B * D + d] = mean[d] * (1 + 0x1p-21f);
+        }
+}
 
 /* Rows `drop` and on of one and the same recording, f32. */
 static void write_rows(const char *path, int drop)
@@ -143,6 +155,7 @@ static void write_rows(const char *path, int drop)
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             parts[part][i] = (float)((double)(seed >> 33) / 0x1p30 - 1);
         }
+    make_near_tie(k, q);
     size_t ik, iv, iq, head = (size_t)n_rows * D * sizeof *k;
     struct ra_st_writer *w;
     struct ra_error err;
@@ -213,6 +226,33 @@ static void a_shorter_copy_is_a_recording_of_its_rows(void **state)
         ra_policy_spec_close(specs[0]);
         ra_policy_spec_close(specs[1]);
     }
+    unlink(path);
+}
+
+/* A dispute is settled by the rows that the copy has. */
+static void a_near_tie_of_a_shorter_copy_is_one(void **state)
+{
+    (void)state;
+    char path[64];
+    struct ra_error err;
+    struct ra_policy_spec *spec;
+    struct ra_replay_result result;
+    struct ra_replay_config config = batch(copies_backend(true), 1);
+    snprintf(path, sizeof path, "/tmp/rattn-test-members-%d.safetensors", (int)getpid());
+    write_rows(path, 0);
+    struct ra_trace *trace;
+    ra_assert_ok(ra_trace_open(&trace, path, &err));
+    ra_assert_ok(ra_policy_parse(&spec, "recycled:k=2,stride=100,pool=1", &err));
+    config.trace = trace;
+    config.specs = &spec;
+    copies_fault = (struct copies_fault){COPIES_SELECT, 0, 2, -1};
+    ra_assert_ok(ra_replay(&config, &result, &err));
+    assert_int_equal(result.near_ties, 0); /* it is not the first copy's */
+    copies_fault.copy = 0;
+    ra_assert_ok(ra_replay(&config, &result, &err));
+    assert_int_equal(result.near_ties, 1);
+    ra_policy_spec_close(spec);
+    ra_trace_close(trace);
     unlink(path);
 }
 
@@ -413,6 +453,7 @@ int main(void)
         cmocka_unit_test(lengths_fall_evenly),
         cmocka_unit_test(copies_are_members_only_where_they_differ),
         cmocka_unit_test(a_shorter_copy_is_a_recording_of_its_rows),
+        cmocka_unit_test(a_near_tie_of_a_shorter_copy_is_one),
         cmocka_unit_test(spread_copies_that_share_a_reference_are_full_in_turn),
         cmocka_unit_test(what_is_reported_is_the_first_copys),
         cmocka_unit_test(a_lane_goes_through_all_copies),
