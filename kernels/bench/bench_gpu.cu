@@ -119,6 +119,16 @@ static void add_attention(run &r, gpu_bed &bed, sides &to, const char *name, con
         });
 }
 
+/* The branch of a step that the card decided against: its launch, which must do nothing. */
+static void add_left_out(run &r, gpu_bed &bed, sides &to, const char *name, enum gpu_keys keys)
+{
+    const gpu_way way = {keys, false, false, false, true};
+    int written = bed.count_written(way);
+    if (passed(r, bed.s, name, written, 0))
+        to.add(name, bed.s.layers, 4.0 * bed.s.B, written,
+               [&](cudaStream_t stream) { bed.attend_all(stream, way); });
+}
+
 /* Selection and refresh of all layers, per layer; inline: of one. */
 static void add_selection(run &r, gpu_bed &bed, sides &to)
 {
@@ -241,6 +251,8 @@ static void run_shape(run &r, const gpu_shape &shape)
     add_refresh(r, bed, rest, "refresh, 1 in 10 new", 0.1);
     add_cycle(bed, full);
     add_small(bed, rest);
+    add_left_out(r, bed, rest, "full, left out", GPU_FULL);
+    add_left_out(r, bed, rest, "recycled, left out", GPU_COMPACT);
     add_insertion(bed, last);
     double best;
     {

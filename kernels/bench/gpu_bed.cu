@@ -155,6 +155,7 @@ gpu_bed::gpu_bed(const gpu_shape &shape, const gpu_card &card) : s(shape)
     n_moves = gpu_array<int32_t>(rows);
     set_n = gpu_array<int32_t>(std::vector<int32_t>(rows, s.K));
     position = gpu_array<int32_t>(std::vector<int32_t>(rows, s.L - 1));
+    gate = gpu_array<int32_t>(std::vector<int32_t>((size_t)s.B, 0));
     size_t n_queries = (size_t)s.layers * s.B;
     reference = gpu_array<double>(n_queries * s.D);
     cosines = gpu_array<double>(n_queries);
@@ -223,6 +224,8 @@ void gpu_bed::attend(cudaStream_t stream, int layer, const gpu_way &way) const
     bool gather = way.keys == GPU_GATHERED || way.keys == GPU_PAGED;
     ra_decode_plan plan = {s.dtype, s.D, s.B, splits[way.keys], way.logits, gather};
     a.early = way.early; /* nobody writes keys here */
+    a.gate = way.shut ? gate.get() : nullptr;
+    a.gate_value = 1;
     GPU(way.scores_alone ? ra_launch_score(plan, a, stream) : ra_launch_decode(plan, a, stream));
 }
 

@@ -40,10 +40,11 @@ void gpu_each(int n, const std::function<void(int)> &call);
 enum gpu_keys { GPU_FULL, GPU_PAGED, GPU_GATHERED, GPU_COMPACT };
 
 /* An attention: logits are kept, or are all that is wanted; it may start before the one ahead has
- * ended. */
+ * ended; its gate is shut. */
 struct gpu_way {
     enum gpu_keys keys;
     bool logits, scores_alone, early;
+    bool shut = false;
 };
 
 /* Where a layer's operands are, of all sequences. */
@@ -91,6 +92,8 @@ class gpu_bed
     /* Largest relative error of 64 outputs against f64 on the host; NaN where one is not written.
      */
     double check_attention(const gpu_way &way);
+    /* Outputs that an attention writes. */
+    int count_written(const gpu_way &way);
     /* Sampled rows: the worst key off its f64 score, in log space; NaN where the choice is not the
      * exact one of the keys as written. */
     double check_selection();
@@ -126,6 +129,7 @@ class gpu_bed
     gpu_array<float> q, out, lse, logits, partial, sums;
     gpu_array<int32_t> n_full, n_cr, index, pages, chosen, n_chosen, order_of, set_n;
     gpu_array<int32_t> cache_n, slot_pos, queue, queue_first, queue_n, n_moves, position;
+    gpu_array<int32_t> gate; /* [B] 0 */
     std::vector<gpu_array<int32_t>> sets;
     gpu_array<int2> moves;
     ra_select_plan select_plan, layer_plan;

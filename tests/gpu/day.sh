@@ -74,13 +74,16 @@ tests() {
 replay() {
     local few=() how i=0
     local ways=("" "--select inline" "--select side" --pdl --no-graph "--between none" "--cache gather"
-        "--batch 8" "--batch 8 --page 16 --pdl")
-    [ -z "$DRY" ] || { few=(--layers 9 --steps 0..15) ways=("" --pdl "--batch 2 --page 16"); }
+        "--batch 8" "--batch 8 --page 16 --pdl" "--decide host" "--decide device" "--tile-layers 8")
+    if [ -n "$DRY" ]; then
+        few=(--layers 9 --steps 0..15) ways=("" --pdl "--batch 2 --page 16" "--decide device")
+    fi
     [ -x "$programs/rattn-sim" ] || { echo "no $programs/rattn-sim: not packed"; return 3; }
     for how in "${ways[@]}"; do
         # shellcheck disable=SC2086
         "$programs/rattn-sim" replay "$sample" -p full -p recycled:k=256,stride=16 \
-            -p recycled:k=256,stride=16,attend=after -p streaming:k=256 "${few[@]}" \
+            -p recycled:k=256,stride=16,attend=after -p recycled:k=256,stride=8,sim=0.85 \
+            -p streaming:k=256 "${few[@]}" \
             --backend cuda $how -q --format json >"$OUT/replay-$i.json" || return
         python3 - "$how" "$OUT/replay-$i.json" <<'END'
 import json, sys
