@@ -448,20 +448,6 @@ struct ra_choice {
     }
 };
 
-/* Where scratch is divided, in words. */
-struct ra_select_parts {
-    size_t tickets, counts, list, end;
-
-    __host__ __device__ explicit ra_select_parts(const ra_select_plan &p)
-    {
-        size_t rows = (size_t)p.rows, stretches = (size_t)p.parts * RA_SELECT_WARPS;
-        tickets = rows * RA_SELECT_BINS;
-        counts = (tickets + rows + 3) / 4 * 4;
-        list = counts + rows * stretches;
-        end = list + rows * (size_t)p.parts * (size_t)p.slice;
-    }
-};
-
 /* Is this the CTA of the row that ends last? What the others wrote is visible to it then. */
 __device__ __forceinline__ bool ra_is_last(uint32_t *ticket, uint32_t *shared)
 {
@@ -544,35 +530,6 @@ __global__ void __launch_bounds__(RA_SELECT_THREADS, 2)
 }
 
 /* --- launches --------------------------------------------------------------------------------- */
-
-/* As many CTAs as the card holds at once: of few rows several for each. */
-ra_select_plan ra_plan_select(int n_sms, int rows, int n)
-{
-    const int kFit = 2;
-    int most = (n + RA_SELECT_SLICE - 1) / RA_SELECT_SLICE, parts = kFit * n_sms / rows;
-    parts = parts < most ? parts : most;
-    parts = parts < RA_SELECT_PARTS ? parts : RA_SELECT_PARTS;
-    parts = parts > 1 ? parts : 1;
-    int slice = (most + parts - 1) / parts * RA_SELECT_SLICE;
-    slice = slice < RA_SELECT_SLICE ? RA_SELECT_SLICE : slice;
-    slice = slice < RA_SELECT_MOST ? slice : RA_SELECT_MOST;
-    return {rows, n, n > slice ? (n - 1) / slice + 1 : 1, slice};
-}
-
-size_t ra_select_scratch(const ra_select_plan &plan)
-{
-    return ra_select_parts(plan).end * sizeof(uint32_t);
-}
-
-size_t ra_select_zeros(const ra_select_plan &plan)
-{
-    return ra_select_parts(plan).counts * sizeof(uint32_t);
-}
-
-size_t ra_select_lists(const ra_select_plan &plan)
-{
-    return ra_select_scratch(plan) - ra_select_zeros(plan);
-}
 
 static bool can_select(const ra_select_plan &plan, const ra_select_args &a)
 {

@@ -59,6 +59,20 @@ struct ra_select_args {
     struct ra_rows rows = {};  /* those served; others are left as they are */
 };
 
+/* Where scratch is divided, in words: zeros up to `counts`. */
+struct ra_select_parts {
+    size_t tickets, counts, list, end;
+
+    __host__ __device__ explicit ra_select_parts(const ra_select_plan &p)
+    {
+        size_t rows = (size_t)p.rows, stretches = (size_t)p.parts * RA_SELECT_WARPS;
+        tickets = rows * RA_SELECT_BINS;
+        counts = (tickets + rows + 3) / 4 * 4;
+        list = counts + rows * stretches;
+        end = list + rows * (size_t)p.parts * (size_t)p.slice;
+    }
+};
+
 struct ra_select_plan ra_plan_select(int n_sms, int rows, int n);
 
 /* Bytes of scratch, aligned to 16. The first ra_select_zeros of them are zero before the first

@@ -215,25 +215,14 @@ static bool follow(struct recycled *r, struct layer *layer, int32_t t)
     return true;
 }
 
-static void plan_full(const struct layer *layer, bool is_prefill, struct ra_plan *plan)
+/* A step that chooses anew, or one that does not. */
+static void make(const struct layer *layer, int32_t t, bool chooses, struct ra_plan *plan)
 {
-    bool attends_after = layer->params->attend == ATTEND_AFTER && !is_prefill;
-    plan->attend = attends_after ? RA_ATTEND_CACHE : RA_ATTEND_ALL;
-    plan->scores = attends_after ? RA_SCORES_BEFORE : RA_SCORES_AFTER;
-    plan->rebuilds = true;
-    plan->rule = &layer->rule;
-}
-
-/* A check that came out one way could have come out the other. */
-static const struct ra_plan *plan_otherwise(struct recycled *r, const struct layer *layer,
-                                            const struct ra_step *step, const struct ra_plan *plan)
-{
-    if (!plan->checks_query || layer->params->scope != SCOPE_LAYER)
-        return NULL;
-    r->otherwise = (struct ra_plan){.attend = RA_ATTEND_CACHE, .is_full = !plan->is_full};
-    if (r->otherwise.is_full)
-        plan_full(layer, step->t < 0, &r->otherwise);
-    return &r->otherwise;
+    bool before = chooses && layer->params->attend == ATTEND_AFTER && t >= 0;
+    plan->attend = chooses && !before ? RA_ATTEND_ALL : RA_ATTEND_CACHE;
+    plan->scores = !chooses ? RA_SCORES_NONE : before ? RA_SCORES_BEFORE : RA_SCORES_AFTER;
+    plan->rebuilds = chooses;
+    plan->rule = chooses ? &layer->rule : NULL;
 }
 
 static enum ra_status plan_recycled(void *self, const struct ra_step *step, struct ra_plan *plan,
@@ -249,11 +238,13 @@ static enum ra_status plan_recycled(void *self, const struct ra_step *step, stru
     }
     plan->is_full = step->t >= 0 && ra_schedule_is_full(r->schedule, step, plan);
     layer->is_refreshed = plan->is_full || step->t < 0;
-    plan->otherwise = plan_otherwise(r, layer, step, plan);
-    if (!layer->is_refreshed)
-        return RA_OK;
-    plan_full(layer, step->t < 0, plan);
-    return layer->choices ? ra_choices_begin(layer->choices, step->t, err) : RA_OK;
+    make(layer, step->t, layer->is_refreshed, plan);
+    r->otherwise = (struct ra_plan){.is_full = !plan->is_full};
+    make(layer, step->t, !plan->is_full, &r->otherwise);
+    if (plan->checks_query && layer->params->scope == SCOPE_LAYER)
+        plan->otherwise = &r->otherwise;
+    bool is_followed = layer->choices && layer->is_refreshed;
+    return is_followed ? ra_choices_begin(layer->choices, step->t, err) : RA_OK;
 }
 
 static void install(void *self, const struct ra_step *step, int kv_head,

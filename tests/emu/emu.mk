@@ -11,7 +11,7 @@ EMU_MORE  := $(sort $(wildcard tests/emu/*.cu tests/emu/faults/*.cu))
 EMU_TSAN  := $(filter thread,$(SANITIZE))
 # A barrier costs TSan threads squared: it watches each kernel once, in test_race, which has those of
 # attention within it; test-emu too has that done (emu-race).
-EMU_WITH  := $(patsubst %,$(B)/emu/kernels/cuda/%.cu.o,$(if $(EMU_TSAN),append between order query refresh select,\
+EMU_WITH  := $(patsubst %,$(B)/emu/kernels/cuda/%.cu.o,$(if $(EMU_TSAN),append between order query refresh select select_plan,\
              $(notdir $(EMU_CU:%.cu=%))))
 EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),$(patsubst %,tests/emu/test_%.cu,kernels runtime race),\
              $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend $(B)/emu/test_backend_record)
