@@ -189,6 +189,8 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
         json_object_set_new(object, "select", json_string(select_names[config->select]));
         json_object_set_new(object, "decide", json_string(decide_names[config->decide]));
         json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
+        json_object_set_new(object, "ragged", json_real(config->ragged));
         json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page",
                             config->page ? json_integer(config->page) : json_null());

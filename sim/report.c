@@ -130,6 +130,18 @@ static double copies_of(const json_t *row)
     return many_of(row, "batch");
 }
 
+/* How these differ; those of earlier versions did not. */
+static bool is_spread(const json_t *row)
+{
+    return strcmp(text_of(row, "phase"), "spread") == 0;
+}
+
+static double ragged_of(const json_t *row)
+{
+    double share = number_of(row, "ragged", NULL);
+    return share > 0 ? share : 0;
+}
+
 static double tiles_of(const json_t *row)
 {
     return many_of(row, "tile_layers");
@@ -160,7 +172,8 @@ static bool same_table(const json_t *a, const json_t *b)
     double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
     return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
            number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
-           copies_of(a) == copies_of(b) && tiles_of(a) == tiles_of(b) &&
+           copies_of(a) == copies_of(b) && is_spread(a) == is_spread(b) &&
+           ragged_of(a) == ragged_of(b) && tiles_of(a) == tiles_of(b) &&
            strcmp(between_of(a), between_of(b)) == 0 &&
            (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
 }
@@ -278,6 +291,12 @@ static void put_heading(const struct table *table, const json_t *row)
     if (copies_of(row) > 1) {
         snprintf(part, sizeof part, "%.0f copies of one trace", copies_of(row));
         put_part(&line, part);
+        if (is_spread(row))
+            put_part(&line, "full steps spread");
+        if (ragged_of(row) > 0) {
+            snprintf(part, sizeof part, "lengths down to %.4g %%", 100 * (1 - ragged_of(row)));
+            put_part(&line, part);
+        }
     }
     snprintf(part, sizeof part, "recorded under %s attention", text_of(row, "schedule_of_trace"));
     put_part(&line, part);

@@ -15,9 +15,10 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache, decide, select, page, between;
+    int profile, scores, cache, decide, select, page, between, phase;
     struct ra_option_range steps;
     int64_t repeat, threads, batch, tile_layers;
+    double ragged;
     bool no_quality, by_type, dry_run, force, pdl, no_graph;
 };
 
@@ -180,8 +181,23 @@ static const struct ra_option options[] = {
      .min = 1,
      .max = 256,
      .help = "cuda: so many copies of the recorded sequence, each with its own memory"},
-    {.name = "phase", LATER("VALUE", "batches whose copies refresh at different steps")},
-    {.name = "ragged", LATER("SHARE", "batches of unequal lengths")},
+    {.name = "phase",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(phase),
+     .argument = "WHICH",
+     .choices = "aligned|spread",
+     .fallback = "aligned",
+     .needs = "--batch",
+     .help = "cuda: full steps of the copies at the same steps, or spread over a stride"},
+    {.name = "ragged",
+     .kind = RA_OPTION_REAL,
+     FIELD(ragged),
+     .argument = "SHARE",
+     .fallback = "0",
+     .min = 0,
+     .max = 0.5,
+     .needs = "--batch",
+     .help = "cuda: copies lack up to this share of the prompt, its beginning"},
     {.name = "pdl",
      .kind = RA_OPTION_FLAG,
      FIELD(pdl),
@@ -293,13 +309,17 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     const struct {
         const char *option;
         bool is_given;
-    } given[] = {
-        {"--pdl", v->pdl},         {"--no-graph", v->no_graph},    {"--page", v->page > 0},
-        {"--batch", v->batch > 1}, {"--between", v->between == 1}, {"--decide", v->decide > 0}};
+    } given[] = {{"--pdl", v->pdl},           {"--no-graph", v->no_graph},
+                 {"--page", v->page > 0},     {"--phase", v->phase > 0},
+                 {"--ragged", v->ragged > 0}, {"--batch", v->batch > 1},
+                 {"--decide", v->decide > 0}, {"--between", v->between == 1}};
     for (size_t i = 0; i < sizeof given / sizeof *given && !backend->play; i++)
         if (given[i].is_given)
             return ra_fail(err, RA_EUSAGE, "%s: expected --backend cuda beside it, got %s",
                            given[i].option, backend->name);
+    if ((v->phase > 0 || v->ragged > 0) && v->batch < 2)
+        return ra_fail(err, RA_EUSAGE, "%s: expected --batch of more than 1 beside it, got %d",
+                       v->phase > 0 ? "--phase" : "--ragged", (int)v->batch);
     if (v->tile_layers > 1 && !backend->method)
         return ra_fail(err, RA_EUSAGE,
                        "--tile-layers: expected a backend that takes time, got --backend %s",
@@ -326,6 +346,8 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .select = (enum ra_select_mode)v->select,
                                   .page = v->page > 0 ? 16 : 0,
                                   .batch = (int)v->batch,
+                                  .spread = v->phase > 0,
+                                  .ragged = v->ragged,
                                   .tile_layers = (int)v->tile_layers,
                                   .early = v->pdl,
                                   .no_graph = v->no_graph,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,6 +76,8 @@ static char *config_json(const struct ra_replay_config *config)
         json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page", json_integer(config->page));
         json_object_set_new(object, "batch", json_integer(config->batch));
+        json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
+        json_object_set_new(object, "ragged", json_real(config->ragged));
     }
     json_t *layers = json_array();
     for (int i = 0; i < config->n_layer_ids; i++)
@@ -405,6 +408,16 @@ static enum ra_status work(struct session *s, struct ra_error *err)
     return st;
 }
 
+/* Each schedule of each copy has a temporary file. */
+static void allow_many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* where it stays as it is, a file may be refused */
+}
+
 enum ra_status ra_replay_job_run(struct ra_replay_job *job, struct ra_error *err)
 {
     struct session *s = calloc(1, sizeof *s);
@@ -416,6 +429,7 @@ enum ra_status ra_replay_job_run(struct ra_replay_job *job, struct ra_error *err
     s->config.progress = ra_progress_show;
     s->config.progress_context = &s->progress;
     s->results = json_array();
+    allow_many_files();
     ra_interrupt_install();
     ra_progress_init(&s->progress, "layer-steps", job->cli->is_quiet);
     enum ra_status st = work(s, err);

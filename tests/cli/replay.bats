@@ -39,8 +39,8 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *"cuda: "* ]]
     run -3 --separate-stderr "$rattn" replay "$sample" -p full --profile timing
     [[ $stderr == *profil* ]]
-    run -3 --separate-stderr "$rattn" replay "$sample" -p full --phase spread
-    [[ $stderr == *"refresh at different steps"* ]]
+    run -3 --separate-stderr "$rattn" replay "$sample" -p full --granularity step
+    [[ $stderr == *"GPU profiling"* ]]
 }
 
 @test "the cuda backend's library: missing, broken, of another version" {
@@ -134,6 +134,25 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     run -2 --separate-stderr replay full -- --tile-layers 2 --backend null
     [[ $stderr == *"--tile-layers: expected a backend that takes time, got --backend null"* ]]
     replay full -- --tile-layers 1 --backend null >/dev/null
+}
+
+@test "copies that differ: what is needed beside these options, and what they take" {
+    run -2 --separate-stderr replay full -- --phase spread
+    [[ ${stderr_lines[0]} == "rattn-sim: replay: --phase: needs --batch, which is not given" ]]
+    run -2 --separate-stderr replay full -- --ragged 0.1
+    [[ ${stderr_lines[0]} == "rattn-sim: replay: --ragged: needs --batch, which is not given" ]]
+    for option in "--phase spread" "--ragged 0.1"; do
+        # shellcheck disable=SC2086
+        run -2 --separate-stderr replay full -- $option --batch 2
+        [[ $stderr == *"${option% *}: expected --backend cuda beside it, got cpu"* ]]
+    done
+    for share in 0.51 -0.1 nan x; do
+        run -2 --separate-stderr replay full -- --batch 2 --ragged=$share
+        [[ $stderr == *"--ragged: expected a number from 0 to 0.5, got \"$share\""* ]]
+    done
+    run -2 --separate-stderr replay full -- --batch 2 --phase even
+    [[ $stderr == *"--phase: expected aligned|spread, got \"even\""* ]]
+    replay full -- --batch 1 --phase aligned --ragged 0 >/dev/null
 }
 
 @test "csv and text render the same runs; a full disk is a failure" {

@@ -148,3 +148,67 @@ load emulated
     "$emulated" report t.db | grep -q "laid out 2 times"
     emu synth:case=drift,D=64,P=96,N=10,layers=3,window=16 -p recycled:k=16,stride=4 --tile-layers 2
 }
+
+@test "copies that differ: full steps spread, lengths ragged, each held to its own reference" {
+    local trace=synth:case=integer,D=64,P=40,N=9 what how
+    local policies=(-p full -p recycled:k=1/5,stride=4 -p recycled:k=8,stride=4,attend=after
+        -p recycled:k=8,stride=2,sim=0.9,share=0 -p oracle:k=8 -p streaming:k=8,stride=4)
+    differ() { # OPTIONS of replay: cuda's alone
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $what "$@" --format json --check cpu.json >cuda.json
+    }
+    for what in "" "--scores recompute" "--cache gather"; do
+        # shellcheck disable=SC2086
+        "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
+        differ --batch 3 --phase spread --ragged 0.5 --page 16 --repeat 2
+        differ --batch 2 --phase spread --pdl --select side --tile-layers 2
+        differ --batch 3 --phase spread --ragged 0.2 --decide device --select side
+    done
+    differ --batch 4 --phase spread
+    differ --batch 3 --ragged 0.3 --no-graph --select inline
+    differ --batch 3 --phase spread --decide host
+    json '{(x["batch"], x["phase"], x["ragged"]) for x in d}' <cuda.json | grep -qx "{(3, 'spread', 0.0)}"
+    emu synth:case=drift,D=64,P=64,N=6,layers=3,window=16 -p recycled:k=16,stride=4 --batch 3 --phase spread --ragged 0.5
+    emu "$sample" --layers 9 --steps 0..7 -p recycled:k=64,stride=4 --batch 3 --phase spread --ragged 0.1 --export x.safetensors
+    [ -s x.safetensors ]
+}
+
+@test "copies that differ: what a store holds of them, and what their steps ask of memory" {
+    local trace=synth:case=integer,D=64,P=400,N=16 policy=recycled:k=16,stride=8 how
+    for how in aligned spread; do
+        emu "$trace" -p $policy --batch 4 --phase $how --db $how.db >$how.txt
+    done
+    emu "$trace" -p full --batch 5 --ragged 0.5 --db ragged.db >ragged.txt
+    emu "$trace" -p full --batch 5 --db even.db >/dev/null
+    # rows are of the first copy alone
+    for table in layer_step retained; do
+        [ "$(sqlite3 spread.db "select count(*) from $table")" = "$(sqlite3 aligned.db "select count(*) from $table")" ]
+    done
+    [ "$(sqlite3 spread.db "select config_json ->> 'phase', config_json ->> 'ragged', result_json ->> 'phase' from run")" = "spread|0.0|spread" ]
+    [ "$(sqlite3 ragged.db "select config_json ->> 'phase', config_json ->> 'ragged' from run")" = "aligned|0.5" ]
+    # as many full steps in all, but never all copies' at once
+    local bytes="select cast(SUM(v) as integer) from (select sum(v.value) v from metric_value v join metric_def m on
+        m.id = v.metric_id join scope s on s.id = v.scope_id where m.name = 'global_load_bytes' and s.step >= 0 group by s.step)"
+    one=$(sqlite3 aligned.db "${bytes/SUM/sum}") two=$(sqlite3 spread.db "${bytes/SUM/sum}")
+    [ $((100 * two)) -lt $((105 * one)) ] && [ $((100 * two)) -gt $((95 * one)) ]
+    one=$(sqlite3 aligned.db "${bytes/SUM/max}") two=$(sqlite3 spread.db "${bytes/SUM/max}")
+    [ $((2 * two)) -lt "$one" ]
+    # lengths from 400 to 200: three quarters of what is read
+    one=$(sqlite3 even.db "${bytes/SUM/sum}") two=$(sqlite3 ragged.db "${bytes/SUM/sum}")
+    [ $((100 * two)) -lt $((77 * one)) ] && [ $((100 * two)) -gt $((74 * one)) ]
+    tr '\n' ' ' <spread.txt | grep -q "4 copies of one trace, *full steps spread"
+    tr '\n' ' ' <ragged.txt | grep -q "5 copies of one trace, *lengths down to 50 %"
+    ! grep -q "spread\|lengths" aligned.txt
+}
+
+@test "copies that differ: refused without quality, or where one is too short" {
+    local trace=synth:case=integer,D=64,P=40,N=4
+    run -2 --separate-stderr emu "$trace" -p full --batch 2 --phase spread --no-quality
+    [[ $stderr == *"--phase spread: needs the quality that --no-quality leaves out"* ]]
+    run -2 --separate-stderr emu "$trace" -p full --batch 2 --ragged 0.5 --no-quality
+    [[ $stderr == *"--ragged: needs the quality that --no-quality leaves out"* ]]
+    run -2 --separate-stderr emu "$trace" -p full --batch 1 --ragged 0.5
+    [[ $stderr == *"--ragged: expected --batch of more than 1 beside it, got 1"* ]]
+    run -2 --separate-stderr emu "$trace" -p streaming:k=30,sinks=25 --batch 2 --ragged 0.5
+    [[ $stderr == *"copy 1, of 20 prompt tokens: streaming: sinks: expected at most the prompt's 20, got 25"* ]]
+}

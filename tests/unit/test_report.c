@@ -136,6 +136,30 @@ static void layers_laid_out_otherwise_never_share_a_table(void **state)
     json_decref(results);
 }
 
+static void copies_that_differ_otherwise_never_share_a_table(void **state)
+{
+    (void)state;
+    json_t *results = json_array();
+    for (int i = 0; i < 5; i++) { /* aligned, the same, spread, and two shares of raggedness */
+        json_t *row = result("full", "cpu-wall", 1000);
+        json_object_set_new(row, "batch", json_integer(8));
+        if (i > 0)
+            json_object_set_new(row, "phase", json_string(i == 2 ? "spread" : "aligned"));
+        if (i > 0)
+            json_object_set_new(row, "ragged", json_real(i < 3 ? 0 : i / 10.0));
+        json_array_append_new(results, row);
+    }
+    char *text = render(results, RA_REPORT_TEXT);
+    assert_int_equal(count(text, "mass   mass   mass"), 4);
+    assert_int_equal(count(text, "8 copies of one trace"), 4);
+    assert_int_equal(count(text, "full steps spread"), 1);
+    assert_int_equal(count(text, "lengths down to"), 2);
+    assert_int_equal(count(text, "lengths down to 70 %"), 1);
+    assert_int_equal(count(text, "lengths down to 60 %"), 1);
+    free(text);
+    json_decref(results);
+}
+
 static void long_spellings_wrap_and_lines_fit(void **state)
 {
     (void)state;
@@ -273,6 +297,7 @@ int main(void)
         cmocka_unit_test(missing_figures_are_dashes),
         cmocka_unit_test(methods_never_share_a_table),
         cmocka_unit_test(layers_laid_out_otherwise_never_share_a_table),
+        cmocka_unit_test(copies_that_differ_otherwise_never_share_a_table),
         cmocka_unit_test(long_spellings_wrap_and_lines_fit),
         cmocka_unit_test(control_bytes_stay_out_of_text),
         cmocka_unit_test(short_spelling_drops_defaults_only),
