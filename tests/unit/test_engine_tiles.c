@@ -4,6 +4,7 @@
  * times as much, what goes wrong in one tile alone stops the replay and is named.
  */
 #include "tests/support/ra_test.h"
+#include "tests/support/replay_once.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -40,26 +41,12 @@ static struct ra_replay_config plain(const struct ra_backend_ops *backend)
 static enum ra_status replay(struct ra_replay_config config, const char *policy,
                              struct ra_replay_result *result, struct ra_error *err)
 {
-    struct ra_trace *trace;
-    struct ra_policy_spec *spec;
-    assert_int_equal(ra_trace_open(&trace, trace_name, err), RA_OK);
-    assert_int_equal(ra_policy_parse(&spec, policy, err), RA_OK);
-    config.trace = trace;
-    config.specs = &spec;
-    enum ra_status st = ra_replay(&config, result, err);
-    ra_policy_spec_close(spec);
-    ra_trace_close(trace);
-    return st;
+    return replay_once(config, trace_name, policy, result, err);
 }
 
 static void expect(struct ra_replay_config config, const char *policy, const char *text)
 {
-    struct ra_replay_result result;
-    struct ra_error err;
-    if (replay(config, policy, &result, &err) != RA_EDIVERGED)
-        fail_msg("%s: nothing is found of '%s'", policy, text);
-    if (!strstr(err.msg, text))
-        fail_msg("expected '%s' in: %s", text, err.msg);
+    replay_diverges(config, trace_name, policy, text);
 }
 
 static void no_figure_of_the_recording_changes(void **state)
