@@ -96,6 +96,18 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
         join (select run_id, step, sum(kv_read_bytes) kv_read_bytes from layer_step group by 1, 2) l
             on l.run_id = s.run_id and l.step = s.step where s.step >= 0 and p.name = 'full'"
     [ "$output" = "8|1" ]
+    # what that should take on a card: of each schedule's steps, full ones apart
+    run -0 python3 "$root/kernels/bench/predict.py" s.db
+    [ "${#lines[@]}" -eq 5 ]
+    [[ ${lines[2]} == "| full | 8 full | "* && ${lines[3]} == "| recycled:k=8,stride=4 | 6 others | "* ]]
+    # bytes at 3.35 TB/s or launches of 1 us; bytes at 60 % of it and launches of 6 us
+    awk -F'[|]' '
+        function off(x, y) { return x - y > 1 || y - x > 1 }
+        NR > 2 {
+            split($6, us, " to "); n++
+            if (off(us[1], $4 / 3350 > $5 ? $4 / 3350 : $5) || off(us[2], $4 / 2010 + 6 * $5)) exit 1
+        }
+        END { exit n != 3 }' <<<"$output"
     # the prefill and eight steps, each with a time
     run -0 sqlite3 s.db "select kind, count(*), min(e.event_us > 0) from scope
         join scope_exec e on e.scope_id = scope.id group by kind"
