@@ -113,7 +113,7 @@ load emulated
     for how in known host device; do
         rm -f d.db
         emu "$trace" "${policies[@]:0:2}" --decide $how --db d.db >/dev/null
-        modes+=("$(sqlite3 d.db "select launch_mode from run")")
+        modes+=("$(sqlite3 d.db "select launch_mode from run where config_json ->> 'decide' = '$how' limit 1")")
         local sum="select cast(sum(v.value) as integer) from metric_value v
             join metric_def m on m.id = v.metric_id where m.name = "
         launches+=("$(sqlite3 d.db "$sum 'launches'")") bytes+=("$(sqlite3 d.db "$sum 'global_load_bytes'")")
