@@ -100,8 +100,8 @@ load emulated
     for what in "" "--scores recompute" "--cache gather"; do
         # shellcheck disable=SC2086
         "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
-        for how in "--decide host --select side" "--decide host --no-graph --pdl" "--decide device" \
-            "--decide device --select side --pdl" "--decide device --select inline --batch 2 --page 16"; do
+        for how in "--decide host --no-graph --pdl" "--decide device --select side --pdl" \
+            "--decide device --select inline --batch 2 --page 16"; do
             # shellcheck disable=SC2086
             emu "$trace" "${policies[@]}" $what $how --format json --check cpu.json >cuda.json
         done
@@ -126,12 +126,12 @@ load emulated
 }
 
 @test "layers laid out several times: a tile does what the first does, however steps are launched" {
-    local trace=synth:case=integer,D=64,P=60,N=12,layers=3 how
+    local trace=synth:case=integer,D=64,P=40,N=8,layers=2 how
     local policies=(-p full -p recycled:k=12,stride=4 -p recycled:k=12,stride=4,sim=0.9
         -p recycled:k=12,stride=4,share=1 -p oracle:k=12 -p streaming:k=12)
     "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
     emu "$trace" "${policies[@]}" --format json >one.json
-    for how in "" "--batch 2" "--page 16 --pdl" "--select side --no-graph" "--select inline"; do
+    for how in "--batch 2 --select inline" "--page 16 --pdl" "--select side --no-graph"; do
         # shellcheck disable=SC2086
         emu "$trace" "${policies[@]}" $how --tile-layers 3 --format json --check cpu.json >cuda.json
         [ "$(json '[x["output_hash"] for x in d]' <cuda.json)" = "$(json '[x["output_hash"] for x in d]' <one.json)" ]
@@ -161,9 +161,10 @@ load emulated
         # shellcheck disable=SC2086
         "$emulated" replay "$trace" "${policies[@]}" $what --backend cpu --repeat 1 -q --format json >cpu.json
         differ --batch 3 --phase spread --ragged 0.5 --page 16 --repeat 2
-        differ --batch 2 --phase spread --pdl --select side --tile-layers 2
-        differ --batch 3 --phase spread --ragged 0.2 --decide device --select side
     done
+    what="--cache gather"
+    differ --batch 2 --phase spread --pdl --select side --tile-layers 2
+    differ --batch 3 --phase spread --ragged 0.2 --decide device --select side
     differ --batch 4 --phase spread
     differ --batch 3 --ragged 0.3 --no-graph --select inline
     differ --batch 3 --phase spread --decide host
