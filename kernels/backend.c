@@ -28,6 +28,18 @@ const struct ra_backend_ops *ra_backend_find(const char *name)
     return NULL;
 }
 
+const char *ra_select_name(enum ra_select_mode mode)
+{
+    static const char *const names[] = {"deferred", "inline", "side"};
+    return names[mode];
+}
+
+const char *ra_decide_name(enum ra_decide_mode mode)
+{
+    static const char *const names[] = {"known", "host", "device"};
+    return names[mode];
+}
+
 double ra_kernel_err_bound(double max_abs_logit)
 {
     return 1e-5 + 8 * 0x1p-24 * max_abs_logit;

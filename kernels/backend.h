@@ -215,6 +215,10 @@ struct ra_backend_ops {
 /* cpu, null and, where it is linked, cuda; NULL-terminated. */
 extern const struct ra_backend_ops *const ra_backends[];
 
+/* Spellings, in results and on the command line: deferred, inline, side; known, host, device. */
+const char *ra_select_name(enum ra_select_mode mode);
+const char *ra_decide_name(enum ra_decide_mode mode);
+
 /* NULL when there is none of that name in the table. */
 const struct ra_backend_ops *ra_backend_find(const char *name);
 

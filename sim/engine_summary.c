@@ -146,10 +146,6 @@ static const struct ra_replay_result *baseline(const struct ra_replay_config *co
     return NULL;
 }
 
-/* By enum ra_select_mode. */
-static const char *const decide_names[] = {"known", "host", "device"};
-static const char *const select_names[] = {"deferred", "inline", "side"};
-
 static void put_times(json_t *object, const struct ra_replay_config *config,
                       const struct ra_replay_result *r, const struct ra_replay_result *full)
 {
@@ -186,8 +182,8 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     json_object_set_new(object, "scores",
                         json_string(config->scores == RA_SCORES_FUSED ? "fused" : "recompute"));
     if (config->backend->play) {
-        json_object_set_new(object, "select", json_string(select_names[config->select]));
-        json_object_set_new(object, "decide", json_string(decide_names[config->decide]));
+        json_object_set_new(object, "select", json_string(ra_select_name(config->select)));
+        json_object_set_new(object, "decide", json_string(ra_decide_name(config->decide)));
         json_object_set_new(object, "pdl", json_boolean(config->early));
         json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
         json_object_set_new(object, "ragged", json_real(config->ragged));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The state of the cuda backend, and its operations by file: backend_memory.cu sizes and places the
- * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f and the
- * reference queries, backend_attend.cu attends and scores, backend_select.cu chooses,
- * backend_cache.cu keeps C_r.
+ * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f,
+ * backend_decide.cu the reference queries, backend_attend.cu attends and scores, backend_select.cu
+ * chooses, backend_cache.cu keeps C_r; backend_call.cu brings them to launches.
  *
  * An operation copies what it is given to the card, launches, copies back what it returns, and
  * waits. For times, backend_record.cu records the launches of whole steps as graphs, with
@@ -13,6 +13,7 @@
 #define RA_KERNELS_CUDA_BACKEND_CUH
 
 #include "kernels/cuda/backend_call.cuh"
+#include "kernels/cuda/backend_ops.cuh"
 #include "kernels/cuda/backend_recording.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/refresh.cuh"
@@ -223,28 +224,5 @@ bool ra_cuda_same_rule(const struct ra_select_rule &a, const struct ra_select_ru
 /* A run starts from nothing: count anew. And let go of everything recorded. */
 void ra_cuda_recording_reset(struct ra_cuda *cuda);
 void ra_cuda_recording_close(struct ra_cuda *cuda);
-
-/* Operations of struct ra_backend_ops. */
-enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool want_scores,
-                                   float *out, struct ra_error *err);
-enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_error *err);
-enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bool want_scores,
-                                       float *out, struct ra_error *err);
-enum ra_status ra_cuda_attend_sets(void *self, int layer, const float *q,
-                                   const struct ra_positions *sets, int n_sets, float *out,
-                                   struct ra_error *err);
-enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule *rule,
-                              struct ra_positions *order, struct ra_error *err);
-void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained *retained);
-enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err);
-enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
-                                    struct ra_error *err);
-enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err);
-enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err);
-enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
-                            struct ra_error *err);
-enum ra_status ra_cuda_count(void *self, struct ra_step_traffic *steps, struct ra_error *err);
-enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
-                                  const float **scores, struct ra_error *err);
 
 #endif

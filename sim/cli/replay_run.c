@@ -65,15 +65,13 @@ static char *argv_json(const struct ra_cli *cli)
 
 static char *config_json(const struct ra_replay_config *config)
 {
-    static const char *const select_names[] = {"deferred", "inline", "side"};
-    static const char *const decide_names[] = {"known", "host", "device"};
     json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b,s:i}", "repeat", config->repeats, "threads",
                                config->n_threads, "first_step", config->first_step, "last_step",
                                config->last_step, "quality", config->quality, "tile_layers",
                                config->tile_layers);
     if (config->backend->play) {
-        json_object_set_new(object, "select", json_string(select_names[config->select]));
-        json_object_set_new(object, "decide", json_string(decide_names[config->decide]));
+        json_object_set_new(object, "select", json_string(ra_select_name(config->select)));
+        json_object_set_new(object, "decide", json_string(ra_decide_name(config->decide)));
         json_object_set_new(object, "pdl", json_boolean(config->early));
         json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
         json_object_set_new(object, "page", json_integer(config->page));

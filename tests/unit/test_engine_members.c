@@ -47,17 +47,6 @@ static struct ra_replay_config batch(const struct ra_backend_ops *backend, int k
                                      .quality = true};
 }
 
-static enum ra_status replay(struct ra_replay_config config, const char *policy,
-                             struct ra_replay_result *result, struct ra_error *err)
-{
-    return replay_once(config, trace_name, policy, result, err);
-}
-
-static void expect(struct ra_replay_config config, const char *policy, const char *text)
-{
-    replay_diverges(config, trace_name, policy, text);
-}
-
 /* --- which rows, which part of a stride --------------------------------------------------------
  */
 
@@ -279,9 +268,9 @@ static void what_is_reported_is_the_first_copys(void **state)
                 struct ra_replay_config config = batch(copies_backend(true), kind);
                 struct ra_replay_result one, many;
                 config.tile_layers = tiles;
-                ra_assert_ok(replay(config, schedules[s], &many, &err));
+                ra_assert_ok(replay_once(config, trace_name, schedules[s], &many, &err));
                 config.batch = 1;
-                ra_assert_ok(replay(config, schedules[s], &one, &err));
+                ra_assert_ok(replay_once(config, trace_name, schedules[s], &one, &err));
                 assert_string_equal(many.fingerprint, one.fingerprint);
                 assert_string_equal(many.output_hash, one.output_hash);
                 assert_memory_equal(&many.all, &one.all, sizeof one.all);
@@ -299,7 +288,7 @@ static void a_lane_goes_through_all_copies(void **state)
     struct ra_replay_result result;
     struct ra_replay_config config = batch(copies_backend(true), 2);
     config.tile_layers = 2;
-    ra_assert_ok(replay(config, "full", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &result, &err));
     for (int i = 0; i < 2 * LANES * COPIES; i++) {
         assert_int_equal(copies_seen.copy[i], i % COPIES);
         assert_int_equal(copies_seen.layer[i], i / COPIES);
@@ -313,14 +302,15 @@ static void steps_of_mixed_copies_are_of_no_class(void **state)
     struct ra_error err;
     struct ra_replay_result result;
     struct ra_replay_config config = batch(copies_backend(true), 0);
-    ra_assert_ok(replay(config, "recycled:k=8,stride=6", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "recycled:k=8,stride=6", &result, &err));
     assert_true(isnan(result.full_step_mean_ns) && !isnan(result.recycled_step_mean_ns));
-    ra_assert_ok(replay(config, "recycled:k=8,stride=3", &result, &err)); /* one at each step */
+    ra_assert_ok(replay_once(config, trace_name, "recycled:k=8,stride=3", &result,
+                             &err)); /* one at each step */
     assert_true(isnan(result.full_step_mean_ns) && isnan(result.recycled_step_mean_ns));
-    ra_assert_ok(replay(config, "recycled:k=8,stride=1", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "recycled:k=8,stride=1", &result, &err));
     assert_true(!isnan(result.full_step_mean_ns) && isnan(result.recycled_step_mean_ns));
     config = batch(copies_backend(true), 1);
-    ra_assert_ok(replay(config, "recycled:k=8,stride=3", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "recycled:k=8,stride=3", &result, &err));
     assert_true(!isnan(result.full_step_mean_ns) && !isnan(result.recycled_step_mean_ns));
 }
 
@@ -344,9 +334,9 @@ static void a_copy_that_goes_wrong_is_named(void **state)
                 char place[64];
                 struct ra_replay_config config = batch(copies_backend(true), kind);
                 copies_fault = (struct copies_fault){wrongs[i].what, 0, copy, -1};
-                expect(config, wrongs[i].policy, wrongs[i].text);
+                replay_diverges(config, trace_name, wrongs[i].policy, wrongs[i].text);
                 snprintf(place, sizeof place, "copy %d: layer 0, step ", copy);
-                expect(config, wrongs[i].policy, place);
+                replay_diverges(config, trace_name, wrongs[i].policy, place);
             }
 }
 
@@ -357,24 +347,24 @@ static void the_first_repeat_may_round_otherwise_and_no_other(void **state)
     struct ra_error err;
     struct ra_replay_result one, many;
     struct ra_replay_config config = batch(copies_backend(true), 0);
-    ra_assert_ok(replay(config, "full", &one, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &one, &err));
     copies_fault = (struct copies_fault){COPIES_PLAYED, -1, 0, 0};
-    ra_assert_ok(replay(config, "full", &many, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &many, &err));
     assert_string_not_equal(many.output_hash, one.output_hash);
     copies_fault.copy = 1;
-    ra_assert_ok(replay(config, "full", &many, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &many, &err));
     assert_string_equal(many.output_hash, one.output_hash);
     copies_fault.run = 1;
-    expect(config, "full", "repeat 1: output hash");
+    replay_diverges(config, trace_name, "full", "repeat 1: output hash");
     /* a tile rounds as tile 0 does */
     copies_fault = (struct copies_fault){COPIES_PLAYED, LANES + 1, 2, 0};
     config.tile_layers = 2;
-    expect(config, "full", "copy 2: tile 1: layer 1, step 0");
+    replay_diverges(config, trace_name, "full", "copy 2: tile 1: layer 1, step 0");
     /* copies that are alike are played as they were called */
     config = batch(copies_backend(true), 0);
     config.batch = 1;
     copies_fault = (struct copies_fault){COPIES_PLAYED, 0, 0, 0};
-    expect(config, "full", "repeat 0: output hash");
+    replay_diverges(config, trace_name, "full", "repeat 0: output hash");
 }
 
 static void a_copy_too_short_for_its_schedule_is_refused(void **state)
@@ -384,14 +374,15 @@ static void a_copy_too_short_for_its_schedule_is_refused(void **state)
     struct ra_replay_result result;
     struct ra_replay_config config = batch(copies_backend(true), 1);
     config.ragged = 0.5;
-    ra_assert_fails(replay(config, "streaming:k=35,sinks=25", &result, &err), RA_EUSAGE,
+    ra_assert_fails(replay_once(config, trace_name, "streaming:k=35,sinks=25", &result, &err),
+                    RA_EUSAGE,
                     "copy 2, of 20 prompt tokens: streaming: sinks: expected at most the prompt's "
                     "20, got 25");
     config.quality = false;
-    ra_assert_fails(replay(config, "full", &result, &err), RA_EUSAGE,
+    ra_assert_fails(replay_once(config, trace_name, "full", &result, &err), RA_EUSAGE,
                     "--ragged: needs the quality that --no-quality leaves out");
     config.spread = true;
-    ra_assert_fails(replay(config, "full", &result, &err), RA_EUSAGE,
+    ra_assert_fails(replay_once(config, trace_name, "full", &result, &err), RA_EUSAGE,
                     "--phase spread: needs the quality that --no-quality leaves out");
 }
 

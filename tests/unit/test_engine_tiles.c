@@ -38,17 +38,6 @@ static struct ra_replay_config plain(const struct ra_backend_ops *backend)
                                      .quality = true};
 }
 
-static enum ra_status replay(struct ra_replay_config config, const char *policy,
-                             struct ra_replay_result *result, struct ra_error *err)
-{
-    return replay_once(config, trace_name, policy, result, err);
-}
-
-static void expect(struct ra_replay_config config, const char *policy, const char *text)
-{
-    replay_diverges(config, trace_name, policy, text);
-}
-
 static void no_figure_of_the_recording_changes(void **state)
 {
     (void)state;
@@ -57,10 +46,10 @@ static void no_figure_of_the_recording_changes(void **state)
         for (int plays = 0; plays < 2; plays++) {
             struct ra_replay_config config = plain(copies_backend(plays));
             struct ra_replay_result once, tiled[2];
-            ra_assert_ok(replay(config, schedules[i], &once, &err));
+            ra_assert_ok(replay_once(config, trace_name, schedules[i], &once, &err));
             for (int n = 0; n < 2; n++) {
                 config.tile_layers = TILES + n;
-                ra_assert_ok(replay(config, schedules[i], &tiled[n], &err));
+                ra_assert_ok(replay_once(config, trace_name, schedules[i], &tiled[n], &err));
                 assert_string_equal(tiled[n].fingerprint, once.fingerprint);
                 assert_string_equal(tiled[n].output_hash, once.output_hash);
                 assert_memory_equal(&tiled[n].all, &once.all, sizeof once.all);
@@ -86,7 +75,7 @@ static void steps_go_through_tile_after_tile(void **state)
     struct ra_replay_result result;
     struct ra_error err;
     config.tile_layers = TILES;
-    ra_assert_ok(replay(config, "full", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &result, &err));
     assert_true(copies_seen.n >= 2 * LANES * TILES);
     for (int i = 0; i < 2 * LANES * TILES; i++)
         assert_int_equal(copies_seen.layer[i], i % (LANES * TILES));
@@ -99,14 +88,14 @@ static void without_phase_1_too(void **state)
     struct ra_replay_result once, tiled;
     struct ra_error err;
     config.quality = false;
-    ra_assert_ok(replay(config, schedules[1], &once, &err));
+    ra_assert_ok(replay_once(config, trace_name, schedules[1], &once, &err));
     config.tile_layers = TILES;
-    ra_assert_ok(replay(config, schedules[1], &tiled, &err));
+    ra_assert_ok(replay_once(config, trace_name, schedules[1], &tiled, &err));
     assert_string_equal(tiled.fingerprint, once.fingerprint);
     assert_string_equal(tiled.output_hash, once.output_hash);
     assert_memory_equal(&tiled.total, &once.total, sizeof once.total);
     copies_fault = (struct copies_fault){COPIES_BIT, LANES + 2, 0, 0};
-    expect(config, schedules[1], "tile 1: layer 2, step ");
+    replay_diverges(config, trace_name, schedules[1], "tile 1: layer 2, step ");
 }
 
 /* Layer 0 is the first with full attention of each tile. */
@@ -131,9 +120,9 @@ static void a_tile_that_goes_wrong_is_named(void **state)
             struct ra_replay_config config = plain(copies_backend(true));
             config.tile_layers = TILES;
             copies_fault = (struct copies_fault){wrongs[i].what, tile * LANES, 0, -1};
-            expect(config, wrongs[i].policy, wrongs[i].text);
+            replay_diverges(config, trace_name, wrongs[i].policy, wrongs[i].text);
             snprintf(place, sizeof place, "tile %d: layer 0, step ", tile);
-            expect(config, wrongs[i].policy, place);
+            replay_diverges(config, trace_name, wrongs[i].policy, place);
         }
 }
 
@@ -143,11 +132,11 @@ static void a_later_repeat_is_held_to_tile_0_too(void **state)
     struct ra_replay_config config = plain(copies_backend(false));
     config.tile_layers = TILES;
     copies_fault = (struct copies_fault){COPIES_BIT, 2 * LANES + 1, 0, 1};
-    expect(config, "full", "tile 2: layer 1, step 0");
+    replay_diverges(config, trace_name, "full", "tile 2: layer 1, step 0");
     config.repeats = 1;
     struct ra_replay_result result;
     struct ra_error err;
-    ra_assert_ok(replay(config, "full", &result, &err));
+    ra_assert_ok(replay_once(config, trace_name, "full", &result, &err));
 }
 
 static void a_plan_counts_the_memory_of_all(void **state)
