@@ -31,9 +31,19 @@ struct ra_keep_set {
 };
 #define RA_KEEP_DEFAULT (-1)
 
+/* Another sequence of a batch, of a model of the same shape, with the same layers recorded. */
+struct ra_companion {
+    const struct ra_trace *trace;
+    int seq;
+    const char *const *export_paths; /* [n_policies], or NULL */
+    const int64_t *run_ids;          /* [n_policies] with a store */
+};
+
 struct ra_replay_config {
     const struct ra_trace *trace;
     int seq;
+    const struct ra_companion *with; /* [batch - 1] sequences decoded together with it; NULL: the
+                                      * batch is copies of this one */
     struct ra_policy_spec *const *specs; /* [n_policies] */
     int n_policies;
     const struct ra_backend_ops *backend;
@@ -41,8 +51,8 @@ struct ra_replay_config {
     int page, batch; /* as in struct ra_backend_config */
     bool spread;     /* copy b of the batch is b/batch of a stride ahead in its schedule */
     double ragged;   /* copy b lacks the first ragged * P * b / (batch - 1) rows of the prompt; 0 to
-                      * 0.5. What is counted is that of copy 0, as recorded; every copy is held to
-                      * its own reference */
+                      * 0.5, and 0 beside others. What is counted is that of copy 0, as recorded;
+                      * every copy is held to its own reference */
     int tile_layers; /* phase 2 has the layers so often, each time in memory of their own, one after
                       * the other as in a model that has more; 0 or 1: once */
     enum ra_scores_mode scores;
@@ -113,18 +123,22 @@ struct ra_replay_needs {
     uint64_t export_bytes; /* at most, all files together */
 };
 
+/* Sequences that are reported: this one, and those that it is decoded with. */
+int ra_replay_sequences(const struct ra_replay_config *config);
+
 /*
  * Match schedules with the trace, resolve layers and steps. RA_EUSAGE naming what a schedule
- * needs and the trace lacks, or the layer, step or K that does not fit.
+ * needs and the trace lacks, the layer, step or K that does not fit, or what sequences of one batch
+ * do not have in common.
  */
 RA_MUST_CHECK enum ra_status ra_replay_plan(const struct ra_replay_config *config,
                                             struct ra_replay_needs *needs, struct ra_error *err);
 
 /*
- * Run both phases. results [n_policies], to be released by the caller whatever comes back. On
- * RA_EINTERRUPTED, rows of finished layers and complete passes are in the store. RA_EDIVERGED: the
- * backend's selection or output differs from the reference beyond the rule for near ties, or two
- * repeats differ.
+ * Run both phases. results [sequences][n_policies], to be released by the caller whatever comes
+ * back; times are those of the batch together. On RA_EINTERRUPTED, rows of finished layers and
+ * complete passes are in the store. RA_EDIVERGED: the backend's selection or output differs from
+ * the reference beyond the rule for near ties, or two repeats differ.
  */
 RA_MUST_CHECK enum ra_status ra_replay(const struct ra_replay_config *config,
                                        struct ra_replay_result *results, struct ra_error *err);
@@ -137,8 +151,8 @@ const char *ra_replay_launch_mode(const struct ra_replay_config *config);
 void ra_replay_release(struct ra_replay_result *results, int n);
 
 /*
- * One JSON object per schedule, in the order of config->specs; the caller owns the array. What was
- * not measured is null. NULL when memory runs out.
+ * One JSON object per sequence and schedule, in the order of config->specs; the caller owns the
+ * array. What was not measured is null. NULL when memory runs out.
  */
 json_t *ra_replay_json(const struct ra_replay_config *config,
                        const struct ra_replay_result *results);

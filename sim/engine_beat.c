@@ -252,6 +252,7 @@ void ra_beat_turn(struct ra_beat *b, int member)
     b->member = member;
     b->config = &at_hand->config;
     b->shape = &at_hand->shape;
+    b->rows = &at_hand->rows;
     b->track = &at_hand->tracks[b->policy];
     if (b->members->n > 1 && b->dev)
         b->ops->turn(b->dev, member);
@@ -262,9 +263,7 @@ static enum ra_status all_members(struct ra_beat *b, int lane, int32_t t, struct
     enum ra_status st = RA_OK;
     for (int i = 0; st == RA_OK && i < b->members->n; i++) {
         ra_beat_turn(b, i);
-        st = lane_step(b, lane, t, err);
-        if (st == RA_EDIVERGED && b->members->n > 1)
-            st = ra_fail_context(err, st, "copy %d", i);
+        st = ra_member_fail(b->members, i, lane_step(b, lane, t, err), err);
     }
     ra_beat_turn(b, 0);
     return st;
@@ -301,54 +300,71 @@ static enum ra_status all_tiles(struct ra_beat *b, int32_t t, struct ra_error *e
     return RA_OK;
 }
 
-/* Prompt rows of a lane, for each member those that it has, and for each tile. */
-static enum ra_status load_lane(struct ra_beat *b, int lane, struct ra_prompt_rows all,
-                                struct ra_error *err)
-{
-    const struct ra_model *m = b->shape->model;
-    size_t e = ra_dtype_bytes(m->dtype);
-    enum ra_status st = RA_OK;
-    for (int i = 0; i < b->members->n; i++) {
-        ra_beat_turn(b, i);
-        struct ra_prompt_rows rows = all;
-        size_t drop = (size_t)b->shape->drop;
-        rows.k = (const char *)all.k + drop * (size_t)m->D * e;
-        rows.v = (const char *)all.v + drop * (size_t)m->Dv * e;
-        rows.P = b->shape->P;
-        for (int tile = 0; st == RA_OK && tile < b->track->n_tiles; tile++)
-            st = b->ops->load(b->dev, tile * b->shape->n_lanes + lane, &rows, err);
-    }
-    ra_beat_turn(b, 0);
-    return st;
-}
-
-static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
+/* Prompt rows of a lane as they were recorded of the member at hand. */
+static enum ra_status read_prompt(struct ra_beat *b, int lane, struct ra_prompt_rows *rows,
+                                  struct ra_error *err)
 {
     const struct ra_shape *shape = b->shape;
     const struct ra_model *m = shape->model;
     size_t e = ra_dtype_bytes(m->dtype), P = (size_t)shape->P;
     size_t k_head = P * (size_t)m->D * e, v_head = P * (size_t)m->Dv * e;
-    char *values = b->rows->prompt + (size_t)m->Hkv * k_head;
-    for (int l = 0; l < shape->n_lanes; l++) {
-        int32_t first = ra_shape_first_row(shape, &shape->lanes[l]);
-        memset(b->rows->prompt, 0, (size_t)m->Hkv * (k_head + v_head));
-        for (int h = 0; h < m->Hkv; h++) {
-            char *k = b->rows->prompt + (size_t)h * k_head + (size_t)first * (size_t)m->D * e;
-            char *v = values + (size_t)h * v_head + (size_t)first * (size_t)m->Dv * e;
-            struct ra_trace_slice slice = {b->config->seq, shape->lanes[l].index, RA_TRACE_K, h,
-                                           first,          shape->P - first};
-            RA_TRY(ra_shape_read(shape, b->config->trace, slice, k, err));
-            slice.part = RA_TRACE_V;
-            RA_TRY(ra_shape_read(shape, b->config->trace, slice, v, err));
-        }
-        const struct ra_prompt_rows rows = {.k = b->rows->prompt,
-                                            .v = values,
-                                            .k_stride = k_head,
-                                            .v_stride = v_head,
-                                            .P = shape->P};
-        RA_TRY(load_lane(b, l, rows, err));
+    char *values = b->prompt + (size_t)m->Hkv * k_head;
+    int32_t first = ra_shape_first_row(shape, &shape->lanes[lane]);
+    memset(b->prompt, 0, (size_t)m->Hkv * (k_head + v_head));
+    for (int h = 0; h < m->Hkv; h++) {
+        char *k = b->prompt + (size_t)h * k_head + (size_t)first * (size_t)m->D * e;
+        char *v = values + (size_t)h * v_head + (size_t)first * (size_t)m->Dv * e;
+        struct ra_trace_slice slice = {b->config->seq, shape->lanes[lane].index, RA_TRACE_K, h,
+                                       first,          shape->P - first};
+        RA_TRY(ra_shape_read(shape, b->config->trace, slice, k, err));
+        slice.part = RA_TRACE_V;
+        RA_TRY(ra_shape_read(shape, b->config->trace, slice, v, err));
     }
+    *rows = (struct ra_prompt_rows){
+        .k = b->prompt, .v = values, .k_stride = k_head, .v_stride = v_head, .P = shape->P};
     return RA_OK;
+}
+
+/* Those that the member at hand has, for each tile. */
+static enum ra_status load_lane(struct ra_beat *b, int lane, struct ra_prompt_rows rows,
+                                struct ra_error *err)
+{
+    const struct ra_model *m = b->shape->model;
+    size_t e = ra_dtype_bytes(m->dtype), drop = (size_t)b->shape->drop;
+    rows.k = (const char *)rows.k + drop * (size_t)m->D * e;
+    rows.v = (const char *)rows.v + drop * (size_t)m->Dv * e;
+    rows.P = b->shape->P;
+    for (int tile = 0; tile < b->track->n_tiles; tile++)
+        RA_TRY(b->ops->load(b->dev, tile * b->shape->n_lanes + lane, &rows, err));
+    return RA_OK;
+}
+
+static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
+{
+    struct ra_prompt_rows rows = {0};
+    for (int l = 0; l < b->shape->n_lanes; l++)
+        for (int i = 0; i < b->members->n; i++) {
+            ra_beat_turn(b, i);
+            enum ra_status st = RA_OK;
+            if (i == 0 || b->config->with)
+                st = read_prompt(b, l, &rows, err);
+            if (st == RA_OK)
+                st = load_lane(b, l, rows, err);
+            RA_TRY(ra_member_fail(b->members, i, st, err));
+        }
+    ra_beat_turn(b, 0);
+    return RA_OK;
+}
+
+static size_t prompt_bytes(const struct ra_members *members)
+{
+    size_t longest = 0;
+    for (int i = 0; i < members->n; i++) {
+        const struct ra_shape *shape = &members->list[i].shape;
+        size_t bytes = (size_t)shape->P * ra_model_row_bytes(shape->model);
+        longest = bytes > longest ? bytes : longest;
+    }
+    return longest * (size_t)members->list[0].shape.model->Hkv;
 }
 
 enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
@@ -360,7 +376,8 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
         RA_TRY(ra_track_restart(&b->members->list[i].tracks[b->policy], ra_engine_tiles(b->config),
                                 err));
     RA_TRY(load_prompts(b, err));
-    ra_sha256_init(&b->output);
+    for (int i = 0; i < b->members->n; i++)
+        ra_sha256_init(&b->output[i]);
     for (int32_t t = -1; t < shape->run_steps; t++) {
         if (b->config->stop && b->config->stop())
             return ra_fail(err, RA_EINTERRUPTED, "interrupted before step %d", t);
@@ -396,9 +413,11 @@ enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
     b->sets = calloc(Hq, sizeof *b->sets);
     b->chosen = calloc((size_t)m->Hkv, sizeof *b->chosen);
     b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);
+    b->prompt = malloc(prompt_bytes(b->members) + 1);
+    b->output = calloc((size_t)b->members->n, sizeof *b->output);
     b->full_lanes = calloc((size_t)b->shape->n_steps + 1, sizeof *b->full_lanes);
     if (!b->q || !b->unrotated || !b->head || !b->out || !b->first_out || !b->sets || !b->chosen ||
-        !b->evicted || !b->full_lanes)
+        !b->evicted || !b->prompt || !b->output || !b->full_lanes)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for a step's rows");
     return RA_OK;
 }
@@ -413,6 +432,8 @@ void ra_beat_close(struct ra_beat *b)
     free(b->sets);
     free(b->chosen);
     free(b->evicted);
+    free(b->prompt);
+    free(b->output);
     free(b->full_lanes);
     free(b->record);
 }

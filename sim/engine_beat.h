@@ -4,13 +4,12 @@
 #define RA_SIM_ENGINE_BEAT_H
 
 #include "profiler/range.h"
-#include "sim/engine_member.h"
+#include "sim/engine_pass.h"
 
 /* What is at hand at one (lane, step). The first block is the caller's to fill. */
 struct ra_beat {
     const struct ra_members *members;
     int policy;
-    const struct ra_decode_rows *rows; /* of every member: prompts are cut at their beginning */
     const struct ra_backend_ops *ops;
     void *dev;
     struct ra_recorder *recorder;
@@ -20,6 +19,7 @@ struct ra_beat {
     int member; /* what follows is of it, until another's turn */
     const struct ra_replay_config *config;
     const struct ra_shape *shape;
+    const struct ra_decode_rows *rows; /* of copies the same: prompts are cut at their beginning */
     struct ra_track *track;
 
     const struct ra_lane *lane;
@@ -34,8 +34,8 @@ struct ra_beat {
     struct ra_positions *sets;   /* [Hq] of a record */
     struct ra_positions *chosen; /* [Hkv] the backend's selection */
     int32_t *evicted;            /* [Hkv] */
-    struct ra_sha256 output;
-    double worst_err;
+    char *prompt;                /* one lane's prompt rows, K then V */
+    struct ra_sha256 *output;    /* [members] */
     int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles and members */
 };
 
@@ -56,8 +56,8 @@ RA_MUST_CHECK enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_reco
                                                  struct ra_error *err);
 
 /*
- * The output at hand: held to the reference's in the first repeat, and to tile 0's in each; the
- * first member's of tile 0 is exported and goes into b->output. Only of counted steps that run.
+ * The output at hand: held to the reference's in the first repeat, and to tile 0's in each, which
+ * is exported and goes into b->output. Only of counted steps that run.
  */
 RA_MUST_CHECK enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_error *err);
 
@@ -66,17 +66,13 @@ RA_MUST_CHECK enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_e
  * do together is rounded otherwise than what each does alone, so the first played are held to the
  * reference anew, where there are several.
  */
-struct ra_played_hash {
-    char first[RA_SHA256_HEX]; /* of what b->output takes */
-    char all[RA_SHA256_HEX];   /* of every member's; the same where there is one */
-};
 RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out,
-                                                  bool is_first, struct ra_played_hash *hash,
-                                                  struct ra_error *err);
+                                                  bool is_first, struct ra_error *err);
 
 /* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or
  * where nothing counts. */
-RA_MUST_CHECK enum ra_status ra_beat_count(struct ra_beat *b, int ordinal, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_beat_count(struct ra_beat *b, struct ra_stored_pass *pass,
+                                           int ordinal, struct ra_error *err);
 
 /* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket. */
 #define RA_TIMED(beat, op, call, err)                                                              \

@@ -24,60 +24,55 @@ static enum ra_status find_metrics(struct ra_store *store, int64_t ids[METRICS],
     return RA_OK;
 }
 
-static enum ra_status store_step(const struct ra_beat *b, int64_t pass_id, int32_t t,
+static enum ra_status store_step(const struct ra_stored_pass *pass, int number, int32_t t,
                                  const struct ra_step_traffic *traffic, const int64_t *metrics,
                                  struct ra_error *err)
 {
     const double values[METRICS] = {(double)traffic->load_bytes, (double)traffic->store_bytes,
                                     (double)traffic->sectors, (double)traffic->min_sectors,
                                     (double)traffic->launches};
-    const struct ra_scope_row scope = {.run_id = b->config->run_ids[b->track->number],
+    const struct ra_scope_row scope = {.run_id = pass->runs[number],
                                        .kind = "step",
                                        .step = t,
                                        .layer = RA_SCOPE_NONE,
                                        .name = t < 0 ? "prefill" : "step"};
-    struct ra_value_row row = {.pass_id = pass_id};
-    RA_TRY(ra_store_scope(b->config->store, &scope, &row.scope_id, err));
+    struct ra_value_row row = {.pass_id = pass->ids[number]};
+    RA_TRY(ra_store_scope(pass->store, &scope, &row.scope_id, err));
     for (int i = 0; i < METRICS; i++) {
         row.metric_id = metrics[i];
         row.value = values[i];
-        RA_TRY(ra_store_value(b->config->store, &row, err));
+        RA_TRY(ra_store_value(pass->store, &row, err));
     }
     return RA_OK;
 }
 
-static enum ra_status count_into(const struct ra_beat *b, int64_t pass_id,
+static enum ra_status count_into(const struct ra_beat *b, const struct ra_stored_pass *pass,
                                  struct ra_step_traffic *steps, struct ra_error *err)
 {
     int64_t metrics[METRICS];
     RA_TRY(b->ops->count(b->dev, steps, err));
-    RA_TRY(ra_store_pass_metrics(b->config->store, pass_id, "emu-count", err));
-    RA_TRY(find_metrics(b->config->store, metrics, err));
-    for (int32_t t = -1; t < b->shape->run_steps; t++)
-        if (t < 0 || ra_shape_counts(b->shape, t))
-            RA_TRY(store_step(b, pass_id, t, &steps[t + 1], metrics, err));
+    RA_TRY(find_metrics(pass->store, metrics, err));
+    for (int i = 0; i < pass->n; i++) {
+        RA_TRY(ra_store_pass_metrics(pass->store, pass->ids[i], "emu-count", err));
+        for (int32_t t = -1; t < b->shape->run_steps; t++)
+            if (t < 0 || ra_shape_counts(b->shape, t))
+                RA_TRY(store_step(pass, i, t, &steps[t + 1], metrics, err));
+    }
     return RA_OK;
 }
 
-enum ra_status ra_beat_count(struct ra_beat *b, int ordinal, struct ra_error *err)
+enum ra_status ra_beat_count(struct ra_beat *b, struct ra_stored_pass *pass, int ordinal,
+                             struct ra_error *err)
 {
-    struct ra_store *store = b->config->store;
-    int64_t pass_id;
-    if (!store || !b->ops->count)
+    if (!pass->store || !b->ops->count)
         return RA_OK;
     struct ra_step_traffic *steps = calloc((size_t)b->shape->run_steps + 1, sizeof *steps);
     if (!steps)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for the traffic of %d steps",
                        b->shape->run_steps);
-    enum ra_status st = ra_store_pass_begin(store, b->config->run_ids[b->track->number], ordinal,
-                                            "counter", &pass_id, err);
-    if (st == RA_OK) {
-        st = count_into(b, pass_id, steps, err);
-        enum ra_status ended =
-            ra_store_pass_end(store, pass_id, st == RA_OK ? RA_RUN_COMPLETE : RA_RUN_FAILED,
-                              st == RA_OK ? err : NULL);
-        st = st == RA_OK ? ended : st;
-    }
+    enum ra_status st = ra_stored_pass_begin(pass, ordinal, "counter", err);
+    if (st == RA_OK)
+        st = ra_stored_pass_end(pass, count_into(b, pass, steps, err), err);
     free(steps);
     return st;
 }

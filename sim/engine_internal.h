@@ -2,7 +2,7 @@
 /*
  * What the parts of the engine share, beside the shape: the books that are kept for each schedule.
  * engine.c plans and runs the phases, engine_track.c counts, engine_measure.c is phase 1,
- * engine_time.c phase 2, engine_member.c has the copies that differ, engine_check.c compares a
+ * engine_time.c phase 2, engine_member.c has what of a batch differs, engine_check.c compares a
  * backend's selections with the reference's, engine_output.c its outputs, engine_summary.c reduces,
  * engine_export.c writes files.
  */
@@ -77,6 +77,7 @@ struct ra_track {
     struct ra_spool *spool;  /* orders, sets, reference outputs */
     struct ra_spool *output; /* backend outputs for the export: slot of RA_RECORD_OUT */
     double max_abs_logit, max_abs_window; /* of full and of window lanes */
+    double worst_err;                     /* of the backend's outputs */
     int64_t selections, near_ties;
     struct ra_error error;
     enum ra_status status;
@@ -152,22 +153,11 @@ RA_MUST_CHECK enum ra_status ra_engine_measure(const struct ra_replay_config *co
 struct ra_decode_rows {
     char *k, *v, *q; /* as stored: [n_lanes][run_steps][Hkv][D], [..][Hkv][Dv],
                         [n_lanes][run_steps + 1][Hq][D] with the prefill's query first */
-    char *prompt;    /* room for one lane's prompt rows, K then V */
 };
-RA_MUST_CHECK enum ra_status ra_decode_rows_open(struct ra_decode_rows *rows,
-                                                 const struct ra_replay_config *config,
-                                                 const struct ra_shape *shape,
-                                                 struct ra_error *err);
 void ra_decode_rows_close(struct ra_decode_rows *rows);
 
 /* How often phase 2 has the layers. */
 int ra_engine_tiles(const struct ra_replay_config *config);
-
-/* What the backend must hold for this schedule. windows [n_lanes * tiles] are filled. */
-struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
-                                                  const struct ra_shape *shape,
-                                                  const struct ra_policy_spec *spec,
-                                                  int32_t *windows);
 
 /* Steps of phase 1 that are formed together, by the memory their probabilities take. */
 int ra_engine_tile(const struct ra_shape *shape);

@@ -34,7 +34,7 @@ static enum ra_status check_reference(struct ra_beat *b, const float *out, struc
                            "rounding explains %.3g",
                            b->lane->id, b->step.t, h, b->ops->name, error, bound);
         if (norm > 0 && !b->lane->window)
-            b->worst_err = fmax(b->worst_err, error);
+            b->track->worst_err = fmax(b->track->worst_err, error);
     }
     return RA_OK;
 }
@@ -59,8 +59,8 @@ enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_error *err)
         return RA_OK;
     if (is_first)
         memcpy(first, b->out, n * sizeof *first);
-    if (is_first && b->member == 0)
-        ra_sha256_bytes(&b->output, b->out, n * sizeof *b->out);
+    if (is_first)
+        ra_sha256_bytes(&b->output[b->member], b->out, n * sizeof *b->out);
     if (b->first_repeat && is_first && b->track->output && b->lane->full >= 0)
         RA_TRY(ra_spool_put(b->track->output,
                             ra_shape_slot(b->shape, RA_RECORD_OUT, b->lane->full, b->step.t),
@@ -91,7 +91,9 @@ static enum ra_status check_played(struct ra_beat *b, const float *out, bool is_
         st = check_reference(b, out, err);
     if (st == RA_OK)
         st = check_tiles(b, out, err);
-    return st == RA_EDIVERGED && apart ? ra_fail_context(err, st, "copy %d", b->member) : st;
+    if (st == RA_OK && counts)
+        ra_sha256_bytes(&b->output[b->member], out, out_floats(b) * sizeof *out);
+    return ra_member_fail(b->members, b->member, st, err);
 }
 
 /* All members' of the lane and step at hand. */
@@ -108,27 +110,19 @@ static enum ra_status check_members(struct ra_beat *b, const float *out, bool is
 }
 
 enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, bool is_first,
-                                    struct ra_played_hash *hash, struct ra_error *err)
+                                    struct ra_error *err)
 {
-    struct ra_sha256 first, all;
     const struct ra_shape *shape = b->shape;
-    size_t n = out_floats(b), members = (size_t)b->members->n;
-    size_t tile_floats = (size_t)shape->n_lanes * members * n;
-    ra_sha256_init(&first);
-    ra_sha256_init(&all);
+    size_t members_floats = (size_t)b->members->n * out_floats(b);
+    size_t tile_floats = (size_t)shape->n_lanes * members_floats;
+    for (int i = 0; i < b->members->n; i++)
+        ra_sha256_init(&b->output[i]);
     for (b->step.t = 0; b->step.t < shape->run_steps; b->step.t++) {
         for (int l = 0; l < shape->n_lanes; l++) {
-            const float *at = out + (size_t)l * members * n;
             b->lane = &shape->lanes[l];
-            RA_TRY(check_members(b, at, is_first, err));
-            if (!ra_shape_counts(shape, b->step.t))
-                continue;
-            ra_sha256_bytes(&first, at, n * sizeof *at);
-            ra_sha256_bytes(&all, at, members * n * sizeof *at);
+            RA_TRY(check_members(b, out + (size_t)l * members_floats, is_first, err));
         }
         out += (size_t)b->track->n_tiles * tile_floats;
     }
-    ra_sha256_hex(&first, hash->first);
-    ra_sha256_hex(&all, hash->all);
     return RA_OK;
 }

@@ -158,7 +158,9 @@ static enum ra_status check_needs(const struct ra_shape *shape,
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
     if (!config->quality && ra_engine_members(config) > 1)
         return ra_fail(err, RA_EUSAGE, "%s: needs the quality that --no-quality leaves out",
-                       config->spread ? "--phase spread" : "--ragged");
+                       config->with     ? "--batch of several sequences"
+                       : config->spread ? "--phase spread"
+                                        : "--ragged");
     if (!config->quality && !(config->backend->caps & RA_CAP_EXACT))
         return ra_fail(err, RA_EUSAGE,
                        "--no-quality: the %s backend makes no selections of its own",

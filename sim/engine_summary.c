@@ -6,7 +6,7 @@
 
 #include "sim/base/json_memory.h"
 #include "sim/base/stats.h"
-#include "sim/engine_internal.h"
+#include "sim/engine_member.h"
 
 /* Defined values of the layer-steps that carry all bits of `flag`, into out; their number. */
 static size_t collect(const struct ra_track *track, const double *values, size_t width,
@@ -176,6 +176,9 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     json_object_set_new(object, "repeats", json_integer(r->repeats));
     json_object_set_new(object, "launch_mode", json_string(ra_replay_launch_mode(config)));
     json_object_set_new(object, "batch", json_integer(config->batch > 1 ? config->batch : 1));
+    json_object_set_new(object, "batch_of",
+                        config->batch > 1 ? json_string(config->with ? "sequences" : "copies")
+                                          : json_null());
     json_object_set_new(object, "tile_layers", json_integer(ra_engine_tiles(config)));
     json_object_set_new(object, "cache_resident",
                         json_boolean(r->is_timed && r->is_cache_resident));
@@ -259,26 +262,36 @@ static json_t *result_json(const struct ra_replay_config *config, const struct r
     return object;
 }
 
+static enum ra_status add_results(const struct ra_replay_config *config,
+                                  const struct ra_replay_result *results, int member, json_t *list)
+{
+    struct ra_shape shape;
+    enum ra_status st = ra_shape_open(&shape, config, NULL);
+    if (st != RA_OK)
+        return st;
+    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
+        json_t *object = result_json(config, &shape, &results[p], p, baseline(config, results));
+        json_object_set_new(object, "batch_member",
+                            config->with ? json_integer(member) : json_null());
+        if (json_array_append_new(list, object))
+            st = RA_ENOMEM;
+    }
+    ra_shape_close(&shape);
+    return st;
+}
+
 json_t *ra_replay_json(const struct ra_replay_config *config,
                        const struct ra_replay_result *results)
 {
-    struct ra_shape shape;
     json_t *list = json_array();
-    if (ra_shape_open(&shape, config, NULL) != RA_OK) {
+    enum ra_status st = RA_OK;
+    for (int i = 0; st == RA_OK && i < ra_replay_sequences(config); i++) {
+        struct ra_replay_config own = ra_member_config(config, i);
+        st = add_results(&own, results + i * config->n_policies, i, list);
+    }
+    if (st != RA_OK || ra_json_starved()) { /* some member may be missing */
         json_decref(list);
         return NULL;
-    }
-    for (int p = 0; p < config->n_policies; p++)
-        if (json_array_append_new(
-                list, result_json(config, &shape, &results[p], p, baseline(config, results)))) {
-            json_decref(list);
-            list = NULL;
-            break;
-        }
-    ra_shape_close(&shape);
-    if (ra_json_starved()) { /* some member may be missing */
-        json_decref(list);
-        list = NULL;
     }
     return list;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Phase 2 around its steps: decode rows made resident, repeats run and stored as passes, and the
- * repeat with the median total chosen for every time figure.
+ * Phase 2 around its steps: repeats run and stored as passes, and the repeat with the median total
+ * chosen for every time figure.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -12,78 +12,24 @@
 #include "sim/base/stats.h"
 #include "sim/engine_beat.h"
 
-void ra_decode_rows_close(struct ra_decode_rows *rows)
-{
-    free(rows->k);
-    free(rows->v);
-    free(rows->q);
-    free(rows->prompt);
-}
-
-/* Turn head-major rows as recorded into one contiguous row per step, all heads together. */
-static void scatter(const char *from, size_t n, size_t row, char *to, size_t step)
-{
-    for (size_t i = 0; i < n; i++)
-        memcpy(to + i * step, from + i * row, row);
-}
-
-static enum ra_status read_lane_rows(struct ra_decode_rows *rows,
-                                     const struct ra_replay_config *config,
-                                     const struct ra_shape *shape, int lane, char *buffer,
-                                     struct ra_error *err)
-{
-    const struct ra_model *m = shape->model;
-    size_t e = ra_dtype_bytes(m->dtype), n = (size_t)shape->run_steps, l = (size_t)lane;
-    size_t D = (size_t)m->D * e, Dv = (size_t)m->Dv * e;
-    size_t Hkv = (size_t)m->Hkv, Hq = (size_t)m->Hq;
-    int index = shape->lanes[lane].index;
-    for (int h = 0; h < m->Hkv; h++) {
-        struct ra_trace_slice slice = {config->seq, index,    RA_TRACE_K,
-                                       h,           shape->P, shape->run_steps};
-        RA_TRY(ra_shape_read(shape, config->trace, slice, buffer, err));
-        scatter(buffer, n, D, rows->k + l * n * Hkv * D + (size_t)h * D, Hkv * D);
-        slice.part = RA_TRACE_V;
-        RA_TRY(ra_shape_read(shape, config->trace, slice, buffer, err));
-        scatter(buffer, n, Dv, rows->v + l * n * Hkv * Dv + (size_t)h * Dv, Hkv * Dv);
-    }
-    for (int h = 0; h < m->Hq; h++) {
-        RA_TRY(ra_trace_read(config->trace,
-                             &(struct ra_trace_slice){config->seq, index, RA_TRACE_Q, h,
-                                                      shape->seq->W - 1, shape->run_steps + 1},
-                             buffer, err));
-        scatter(buffer, n + 1, D, rows->q + l * (n + 1) * Hq * D + (size_t)h * D, Hq * D);
-    }
-    return RA_OK;
-}
-
-enum ra_status ra_decode_rows_open(struct ra_decode_rows *rows,
-                                   const struct ra_replay_config *config,
-                                   const struct ra_shape *shape, struct ra_error *err)
-{
-    const struct ra_model *m = shape->model;
-    size_t e = ra_dtype_bytes(m->dtype), n = (size_t)shape->run_steps;
-    size_t lanes = (size_t)shape->n_lanes, widest = (size_t)(m->D > m->Dv ? m->D : m->Dv);
-    *rows = (struct ra_decode_rows){0};
-    rows->k = malloc(lanes * n * (size_t)(m->Hkv * m->D) * e);
-    rows->v = malloc(lanes * n * (size_t)(m->Hkv * m->Dv) * e);
-    rows->q = malloc(lanes * (n + 1) * (size_t)(m->Hq * m->D) * e);
-    rows->prompt = malloc((size_t)m->Hkv * (size_t)shape->P * ra_model_row_bytes(m));
-    char *buffer = malloc((n + 1) * widest * e);
-    enum ra_status st = RA_OK;
-    if (!rows->k || !rows->v || !rows->q || !rows->prompt || !buffer)
-        st = ra_fail(err, RA_ENOMEM, "engine: no memory for %zu decode rows of %zu layers", n,
-                     lanes);
-    for (int l = 0; st == RA_OK && l < shape->n_lanes; l++)
-        st = read_lane_rows(rows, config, shape, l, buffer, err);
-    free(buffer);
-    return st;
-}
-
 static int32_t largest_k(const struct ra_policy_spec *spec, const struct ra_shape *shape)
 {
     /* C_r may hold every position when K exceeds the candidates. */
     int32_t k = ra_policy_spec_k_max(spec, shape->P), rows = shape->P + shape->run_steps;
     return k < 0 ? 0 : k < rows - 1 ? k + 1 : rows;
+}
+
+/* Rows of the longest member, and the most that one retains. */
+static void find_largest(const struct ra_members *members, const struct ra_policy_spec *spec,
+                         int32_t *rows, int32_t *retained)
+{
+    *rows = *retained = 0;
+    for (int i = 0; i < members->n; i++) {
+        const struct ra_shape *shape = &members->list[i].shape;
+        int32_t own = shape->P + shape->run_steps, k = largest_k(spec, shape);
+        *rows = own > *rows ? own : *rows;
+        *retained = k > *retained ? k : *retained;
+    }
 }
 
 static void range_of_played_step(int32_t t, bool begins)
@@ -94,34 +40,37 @@ static void range_of_played_step(int32_t t, bool begins)
         ra_range_pop();
 }
 
-struct ra_backend_config ra_engine_backend_config(const struct ra_replay_config *config,
-                                                  const struct ra_shape *shape,
-                                                  const struct ra_policy_spec *spec,
+struct ra_backend_config ra_engine_backend_config(const struct ra_members *members, int policy,
                                                   int32_t *windows)
 {
+    const struct ra_replay_config *config = &members->list[0].config;
+    const struct ra_shape *shape = &members->list[0].shape;
+    const struct ra_policy_spec *spec = config->specs[policy];
     enum ra_caches caches = ra_policy_spec_caches(spec);
     int n_layers = shape->n_lanes * ra_engine_tiles(config);
+    int32_t rows, retained;
+    find_largest(members, spec, &rows, &retained);
     for (int l = 0; l < n_layers; l++)
         windows[l] = shape->lanes[l % shape->n_lanes].window;
-    return (struct ra_backend_config){
-        .model = shape->model,
-        .n_layers = n_layers,
-        .window = windows,
-        .max_rows = shape->P + shape->run_steps,
-        .n_steps = shape->run_steps + 1,
-        .max_retained = caches == RA_CACHES_FULL ? 0 : largest_k(spec, shape),
-        .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT : config->cache,
-        .page = config->page,
-        .batch = config->batch,
-        .apart = ra_engine_members(config) > 1,
-        .scores = config->scores,
-        .decide = config->decide,
-        .select = config->select,
-        .early = config->early,
-        .no_graph = config->no_graph,
-        .between = config->between,
-        .n_threads = config->n_threads,
-        .on_step = ra_range_enabled() ? range_of_played_step : NULL};
+    return (struct ra_backend_config){.model = shape->model,
+                                      .n_layers = n_layers,
+                                      .window = windows,
+                                      .max_rows = rows,
+                                      .n_steps = shape->run_steps + 1,
+                                      .max_retained = caches == RA_CACHES_FULL ? 0 : retained,
+                                      .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT
+                                                                           : config->cache,
+                                      .page = config->page,
+                                      .batch = config->batch,
+                                      .apart = members->n > 1,
+                                      .scores = config->scores,
+                                      .decide = config->decide,
+                                      .select = config->select,
+                                      .early = config->early,
+                                      .no_graph = config->no_graph,
+                                      .between = config->between,
+                                      .n_threads = config->n_threads,
+                                      .on_step = ra_range_enabled() ? range_of_played_step : NULL};
 }
 
 /* Steps whose full-attention lanes were all full, or all recycled; mean of their times. */
@@ -144,6 +93,25 @@ static double total_ns(const struct ra_recorder *recorder)
     for (int32_t s = 0; s < recorder->n_steps; s++)
         total += (double)recorder->step_ns[s];
     return total;
+}
+
+/* What repeats leave: their figures, of which one repeat's are kept. */
+struct passes {
+    struct ra_recorder recorder; /* of the repeat at hand */
+    struct ra_stored_pass stored;
+    struct ra_replay_result *figures; /* [repeats], times only */
+    char (*hashes)[RA_SHA256_HEX];    /* [members] of what each repeat must give */
+    int32_t *windows;                 /* lent to the backend */
+    size_t backend_bytes;
+};
+
+static void close_passes(struct passes *passes)
+{
+    ra_recorder_close(&passes->recorder);
+    ra_stored_pass_close(&passes->stored);
+    free(passes->figures);
+    free(passes->hashes);
+    free(passes->windows);
 }
 
 static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_result *result,
@@ -174,88 +142,6 @@ static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_resul
     return RA_OK;
 }
 
-/* A pass's brackets as scopes (made by the first pass, shared by the rest) and their executions.
- * Each is a scope of its own: a layer may be there several times. */
-static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
-                                  const struct ra_recorder *recorder, int64_t *scopes,
-                                  struct ra_error *err)
-{
-    int64_t step_scope = 0;
-    int32_t step = RA_SCOPE_NONE;
-    for (size_t i = 0; i < recorder->n_ops; i++) {
-        const struct ra_op_time *op = &recorder->ops[i];
-        struct ra_scope_row row = {.run_id = run_id,
-                                   .kind = "step",
-                                   .step = op->step,
-                                   .layer = RA_SCOPE_NONE,
-                                   .name = op->step < 0 ? "prefill" : "step"};
-        if (op->step != step)
-            RA_TRY(ra_store_scope(store, &row, &step_scope, err));
-        step = op->step;
-        scopes[i] = step_scope;
-        if (op->op == RA_OP_WHOLE_STEP)
-            continue;
-        row.parent_id = step_scope;
-        row.kind = "op";
-        row.layer = op->layer;
-        row.name = ra_op_name(op->op);
-        RA_TRY(ra_store_scope_new(store, &row, &scopes[i], err));
-    }
-    return RA_OK;
-}
-
-static enum ra_status store_pass(const struct ra_replay_config *config, int64_t run_id,
-                                 int64_t pass_id, const struct ra_recorder *recorder,
-                                 int64_t *scopes, bool first, struct ra_error *err)
-{
-    if (first)
-        RA_TRY(make_scopes(config->store, run_id, recorder, scopes, err));
-    for (size_t i = 0; i < recorder->n_ops; i++) {
-        struct ra_scope_exec_row row = {.pass_id = pass_id,
-                                        .scope_id = scopes[i],
-                                        .start_ns = recorder->ops[i].start_ns,
-                                        .end_ns = recorder->ops[i].end_ns,
-                                        .event_ns = recorder->ops[i].event_ns};
-        RA_TRY(ra_store_scope_exec(config->store, &row, err));
-    }
-    return RA_OK;
-}
-
-/* What a repeat leaves: its figures, of which one repeat's are kept. */
-struct passes {
-    struct ra_recorder recorder;      /* of the repeat at hand */
-    struct ra_replay_result *figures; /* [repeats], times only */
-    int64_t *scopes;                  /* of the first pass's brackets */
-};
-
-static enum ra_status end_pass(const struct ra_replay_config *config, int64_t pass_id,
-                               enum ra_status st, struct ra_error *err)
-{
-    if (!config->store)
-        return st;
-    enum ra_run_state state = st == RA_OK             ? RA_RUN_COMPLETE
-                              : st == RA_EINTERRUPTED ? RA_RUN_ABORTED
-                                                      : RA_RUN_FAILED;
-    enum ra_status ended =
-        ra_store_pass_end(config->store, pass_id, state, st == RA_OK ? err : NULL);
-    return st == RA_OK ? ended : st;
-}
-
-static enum ra_status keep_pass(struct ra_beat *b, struct passes *passes, int number,
-                                int64_t pass_id, struct ra_error *err)
-{
-    const struct ra_replay_config *config = b->config;
-    if (config->store) {
-        if (number == 0)
-            passes->scopes = calloc(b->recorder->n_ops + 1, sizeof *passes->scopes);
-        if (!passes->scopes)
-            return ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
-        RA_TRY(store_pass(config, config->run_ids[b->track->number], pass_id, b->recorder,
-                          passes->scopes, number == 0, err));
-    }
-    return fill_times(b, &passes->figures[number], err);
-}
-
 /* Steps that are called, each call timed or not: `number` of `of` such runs. */
 static enum ra_status call_steps(struct ra_beat *b, int number, int of, struct ra_error *err)
 {
@@ -268,31 +154,26 @@ static enum ra_status call_steps(struct ra_beat *b, int number, int of, struct r
     return ra_beat_repeat(b, before, total, err);
 }
 
-static enum ra_status begin_pass(struct ra_beat *b, int number, int64_t *pass_id,
-                                 struct ra_error *err)
+/* A repeat that ran: into the store, its figures kept. */
+static enum ra_status keep_pass(struct ra_beat *b, struct passes *passes, int number,
+                                struct ra_error *err)
 {
-    const struct ra_replay_config *config = b->config;
-    *pass_id = 0;
-    return config->store ? ra_store_pass_begin(config->store, config->run_ids[b->track->number],
-                                               number, "bare", pass_id, err)
-                         : RA_OK;
+    RA_TRY(ra_stored_pass_fill(&passes->stored, b->recorder, err));
+    return fill_times(b, &passes->figures[number], err);
 }
 
-static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number, char *hash,
+static enum ra_status run_pass(struct ra_beat *b, struct passes *passes, int number,
                                struct ra_error *err)
 {
-    int64_t pass_id;
-    RA_TRY(begin_pass(b, number, &pass_id, err));
+    RA_TRY(ra_stored_pass_begin(&passes->stored, number, "bare", err));
     enum ra_status st = call_steps(b, number, b->config->repeats, err);
     if (st == RA_OK)
-        st = keep_pass(b, passes, number, pass_id, err);
-    if (st == RA_OK)
-        ra_sha256_hex(&b->output, hash);
-    return end_pass(b->config, pass_id, st, err);
+        st = keep_pass(b, passes, number, err);
+    return ra_stored_pass_end(&passes->stored, st, err);
 }
 
 static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, bool is_first,
-                                 struct ra_played_hash *hash, struct ra_error *err)
+                                 struct ra_error *err)
 {
     const float *out = NULL;
     if (b->config->stop && b->config->stop())
@@ -303,19 +184,17 @@ static enum ra_status play_steps(struct ra_beat *b, struct ra_step_time *times, 
         const struct ra_step_time *time = &times[t + 1];
         RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
     }
-    return ra_beat_check_played(b, out, is_first, hash, err);
+    return ra_beat_check_played(b, out, is_first, err);
 }
 
 static enum ra_status play_pass(struct ra_beat *b, struct passes *passes, int number,
-                                struct ra_step_time *times, struct ra_played_hash *hash,
-                                struct ra_error *err)
+                                struct ra_step_time *times, struct ra_error *err)
 {
-    int64_t pass_id;
-    RA_TRY(begin_pass(b, number, &pass_id, err));
-    enum ra_status st = play_steps(b, times, number == 0, hash, err);
+    RA_TRY(ra_stored_pass_begin(&passes->stored, number, "bare", err));
+    enum ra_status st = play_steps(b, times, number == 0, err);
     if (st == RA_OK)
-        st = keep_pass(b, passes, number, pass_id, err);
-    return end_pass(b->config, pass_id, st, err);
+        st = keep_pass(b, passes, number, err);
+    return ra_stored_pass_end(&passes->stored, st, err);
 }
 
 static int median_pass(const struct passes *passes, int repeats)
@@ -346,25 +225,31 @@ static void copy_times(const struct ra_replay_result *from, struct ra_replay_res
     memcpy(to->ops_ns, from->ops_ns, sizeof to->ops_ns);
 }
 
-static enum ra_status same_output(const char *first, int repeat, const char *hash,
-                                  struct ra_error *err)
+/* What each repeat gives of a member is the same; `is_first` says what. */
+static enum ra_status same_outputs(const struct ra_beat *b, struct passes *passes, int repeat,
+                                   bool is_first, struct ra_error *err)
 {
-    if (strcmp(hash, first) == 0)
-        return RA_OK;
-    return ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s", repeat,
-                   hash, first);
+    for (int i = 0; i < b->members->n; i++) {
+        char hash[RA_SHA256_HEX], *first = passes->hashes[i];
+        ra_sha256_hex(&b->output[i], hash);
+        if (is_first)
+            memcpy(first, hash, sizeof hash);
+        if (strcmp(hash, first) == 0)
+            continue;
+        enum ra_status st =
+            ra_fail(err, RA_EDIVERGED, "repeat %d: output hash %.16s, the first was %.16s", repeat,
+                    hash, first);
+        return ra_member_fail(b->members, i, st, err);
+    }
+    return RA_OK;
 }
 
 /* Every repeat calls the steps; the first is checked, and timed like the others. */
-static enum ra_status run_called(struct ra_beat *b, struct passes *passes,
-                                 struct ra_replay_result *result, struct ra_error *err)
+static enum ra_status run_called(struct ra_beat *b, struct passes *passes, struct ra_error *err)
 {
     for (int r = 0; r < b->config->repeats; r++) {
-        char hash[RA_SHA256_HEX];
-        RA_TRY(run_pass(b, passes, r, hash, err));
-        if (r == 0)
-            memcpy(result->output_hash, hash, sizeof hash);
-        RA_TRY(same_output(result->output_hash, r, hash, err));
+        RA_TRY(run_pass(b, passes, r, err));
+        RA_TRY(same_outputs(b, passes, r, r == 0, err));
     }
     return RA_OK;
 }
@@ -372,33 +257,26 @@ static enum ra_status run_called(struct ra_beat *b, struct passes *passes,
 /* Repeats play the recording: what the checked run gave, bit for bit. Members that the checked run
  * took one by one are played together: what the first repeat gave, which was checked. */
 static enum ra_status play_repeats(struct ra_beat *b, struct passes *passes,
-                                   struct ra_step_time *times, struct ra_replay_result *result,
-                                   struct ra_error *err)
+                                   struct ra_step_time *times, struct ra_error *err)
 {
-    char expected[RA_SHA256_HEX];
-    memcpy(expected, result->output_hash, sizeof expected);
+    bool apart = b->members->n > 1;
     for (int r = 0; r < b->config->repeats; r++) {
-        struct ra_played_hash hash;
-        RA_TRY(play_pass(b, passes, r, times, &hash, err));
-        if (r == 0 && b->members->n > 1) {
-            memcpy(result->output_hash, hash.first, sizeof hash.first);
-            memcpy(expected, hash.all, sizeof expected);
-        }
-        RA_TRY(same_output(expected, r, hash.all, err));
+        RA_TRY(play_pass(b, passes, r, times, err));
+        RA_TRY(same_outputs(b, passes, r, apart && r == 0, err));
     }
     return RA_OK;
 }
 
 /* The steps are called once, checked, and once more to be recorded. */
-static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
-                                 struct ra_replay_result *result, struct ra_error *err)
+static enum ra_status run_played(struct ra_beat *b, struct passes *passes, struct ra_error *err)
 {
     struct ra_step_time *times = calloc((size_t)b->shape->run_steps + 1, sizeof *times);
     if (!times)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %d steps",
                        b->shape->run_steps);
     enum ra_status st = call_steps(b, 0, 2, err);
-    ra_sha256_hex(&b->output, result->output_hash);
+    if (st == RA_OK)
+        st = same_outputs(b, passes, 0, true, err);
     if (st == RA_OK)
         st = b->ops->record_begin(b->dev, err);
     b->is_recording = st == RA_OK;
@@ -406,9 +284,9 @@ static enum ra_status run_played(struct ra_beat *b, struct passes *passes,
         st = call_steps(b, 1, 2, err);
     b->is_recording = false;
     if (st == RA_OK)
-        st = play_repeats(b, passes, times, result, err);
+        st = play_repeats(b, passes, times, err);
     if (st == RA_OK)
-        st = ra_beat_count(b, b->config->repeats, err);
+        st = ra_beat_count(b, &passes->stored, b->config->repeats, err);
     free(times);
     return st;
 }
@@ -424,55 +302,76 @@ static double kv_bytes(const struct ra_beat *b)
     return rows * n_layers * b->shape->model->Hkv * (double)ra_model_row_bytes(b->shape->model);
 }
 
-static enum ra_status run_passes(struct ra_beat *b, struct passes *passes,
-                                 struct ra_replay_result *result, struct ra_error *err)
+/* Of copies that differ the largest error is told, of sequences each one's own. */
+static double worst_err(const struct ra_beat *b, int number)
+{
+    double worst = 0;
+    for (int i = 0; i < b->members->n; i++)
+        if (i == number || !b->config->with)
+            worst = fmax(worst, b->members->list[i].tracks[b->policy].worst_err);
+    return worst;
+}
+
+/* What there is to say of one sequence, beside the times of all together. */
+static void fill_result(const struct ra_beat *b, const struct passes *passes, int number,
+                        struct ra_replay_result *result)
 {
     const struct ra_replay_config *config = b->config;
-    const struct ra_shape *shape = b->shape;
-    int n_lanes = shape->n_lanes * ra_engine_tiles(config) * b->members->n;
-    RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
-                            (size_t)n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
-    b->recorder = &passes->recorder;
-    RA_TRY(b->ops->play ? run_played(b, passes, result, err) : run_called(b, passes, result, err));
-    result->kernel_err_max = config->quality && (b->ops->caps & RA_CAP_EXACT) ? b->worst_err : NAN;
-    result->kernel_err_bound = ra_kernel_err_bound(b->track->max_abs_logit);
+    const struct ra_track *track = &b->members->list[number].tracks[b->policy];
+    bool is_exact = config->quality && (b->ops->caps & RA_CAP_EXACT);
+    size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
+    result->kernel_err_max = is_exact ? worst_err(b, number) : NAN;
+    result->kernel_err_bound = ra_kernel_err_bound(track->max_abs_logit);
     result->is_timed = b->ops->method != NULL;
     result->repeats = config->repeats;
-    size_t cache = b->ops->cache_bytes ? b->ops->cache_bytes() : ra_cache_bytes();
+    result->backend_bytes = passes->backend_bytes;
     result->is_cache_resident = kv_bytes(b) <= (double)cache && !config->between;
+    memcpy(result->output_hash, passes->hashes[number], sizeof result->output_hash);
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
-    return RA_OK;
+}
+
+static enum ra_status run_passes(struct ra_beat *b, struct passes *passes, struct ra_error *err)
+{
+    const struct ra_shape *shape = b->shape;
+    int n_lanes = shape->n_lanes * ra_engine_tiles(b->config) * b->members->n;
+    RA_TRY(ra_recorder_open(&passes->recorder, shape->first_step, shape->n_steps,
+                            (size_t)n_lanes * ((size_t)shape->n_steps + 1) * 4, err));
+    RA_TRY(ra_stored_pass_open(&passes->stored, b->members, b->policy, err));
+    b->recorder = &passes->recorder;
+    return b->ops->play ? run_played(b, passes, err) : run_called(b, passes, err);
+}
+
+static enum ra_status open_backend(struct ra_beat *b, struct passes *passes, struct ra_error *err)
+{
+    size_t n_layers = (size_t)b->shape->n_lanes * (size_t)ra_engine_tiles(b->config);
+    int32_t *windows = calloc(n_layers, sizeof *windows);
+    passes->figures = calloc((size_t)b->config->repeats, sizeof *passes->figures);
+    passes->hashes = calloc((size_t)b->members->n, sizeof *passes->hashes);
+    passes->windows = windows;
+    if (!windows || !passes->figures || !passes->hashes)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", b->config->repeats);
+    struct ra_backend_config backend = ra_engine_backend_config(b->members, b->policy, windows);
+    passes->backend_bytes = b->ops->memory(&backend);
+    return b->ops->open(&b->dev, &backend, err);
 }
 
 enum ra_status ra_engine_time(const struct ra_members *members, int policy,
-                              const struct ra_decode_rows *rows, struct ra_replay_result *result,
-                              struct ra_error *err)
+                              struct ra_replay_result *results, struct ra_error *err)
 {
     const struct ra_replay_config *config = &members->list[0].config;
-    const struct ra_shape *shape = &members->list[0].shape;
-    struct ra_beat b = {.members = members, .policy = policy, .rows = rows, .ops = config->backend};
+    struct ra_beat b = {.members = members, .policy = policy, .ops = config->backend};
     struct passes passes = {0};
-    size_t n_layers = (size_t)shape->n_lanes * (size_t)ra_engine_tiles(config);
-    int32_t *windows = calloc(n_layers, sizeof *windows);
-    passes.figures = calloc((size_t)config->repeats, sizeof *passes.figures);
     enum ra_status st = ra_beat_open(&b, err);
-    if (st == RA_OK && (!windows || !passes.figures))
-        st = ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", config->repeats);
-    if (st == RA_OK) {
-        struct ra_backend_config backend =
-            ra_engine_backend_config(config, shape, config->specs[policy], windows);
-        result->backend_bytes = b.ops->memory(&backend);
-        st = b.ops->open(&b.dev, &backend, err);
-    }
     if (st == RA_OK)
-        st = run_passes(&b, &passes, result, err);
+        st = open_backend(&b, &passes, err);
+    if (st == RA_OK)
+        st = run_passes(&b, &passes, err);
+    for (int i = 0; st == RA_OK && i < ra_replay_sequences(config); i++)
+        fill_result(&b, &passes, i, &results[i * config->n_policies + policy]);
     b.ops->close(b.dev);
     ra_beat_close(&b);
     for (int i = 0; i < members->n; i++)
         ra_track_end(&members->list[i].tracks[policy]);
-    ra_recorder_close(&passes.recorder);
-    free(passes.figures);
-    free(passes.scopes);
-    free(windows);
+    close_passes(&passes);
     return st;
 }

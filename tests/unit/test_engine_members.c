@@ -156,19 +156,16 @@ static void write_rows(const char *path, int drop)
 static void fingerprints(struct ra_replay_config config, char (*hex)[RA_SHA256_HEX])
 {
     struct ra_error err;
-    struct ra_shape shape;
-    struct ra_members members = {0};
+    struct ra_members members;
     struct ra_pool *pool;
-    ra_assert_ok(ra_shape_open(&shape, &config, &err));
-    ra_assert_ok(ra_shape_form_queries(&shape, &config, &err));
     ra_assert_ok(ra_pool_open(&pool, 1, &err));
-    ra_assert_ok(ra_members_open(&members, &config, &shape, &err));
+    ra_assert_ok(ra_members_open(&members, &config, &err));
+    ra_assert_ok(ra_members_begin(&members, &err));
     ra_assert_ok(ra_members_measure(&members, pool, &err));
     for (int i = 0; i < members.n; i++)
         ra_track_fingerprint(&members.list[i].tracks[config.n_policies - 1], hex[i]);
     ra_members_close(&members);
     ra_pool_close(pool);
-    ra_shape_close(&shape);
 }
 
 static void a_shorter_copy_is_a_recording_of_its_rows(void **state)
