@@ -130,6 +130,13 @@ static double copies_of(const json_t *row)
     return many_of(row, "batch");
 }
 
+/* Which of a batch of several sequences; -1: of none. */
+static double member_of(const json_t *row)
+{
+    double number = number_of(row, "batch_member", NULL);
+    return number >= 0 ? number : -1;
+}
+
 /* How these differ; those of earlier versions did not. */
 static bool is_spread(const json_t *row)
 {
@@ -172,9 +179,9 @@ static bool same_table(const json_t *a, const json_t *b)
     double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
     return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
            number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
-           copies_of(a) == copies_of(b) && is_spread(a) == is_spread(b) &&
-           ragged_of(a) == ragged_of(b) && tiles_of(a) == tiles_of(b) &&
-           strcmp(between_of(a), between_of(b)) == 0 &&
+           copies_of(a) == copies_of(b) && member_of(a) == member_of(b) &&
+           is_spread(a) == is_spread(b) && ragged_of(a) == ragged_of(b) &&
+           tiles_of(a) == tiles_of(b) && strcmp(between_of(a), between_of(b)) == 0 &&
            (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
 }
 
@@ -289,7 +296,10 @@ static void put_heading(const struct table *table, const json_t *row)
         put_part(&line, part);
     }
     if (copies_of(row) > 1) {
-        snprintf(part, sizeof part, "%.0f copies of one trace", copies_of(row));
+        snprintf(part, sizeof part,
+                 member_of(row) >= 0 ? "in one batch of %.0f sequences, whose time is told"
+                                     : "%.0f copies of one trace",
+                 copies_of(row));
         put_part(&line, part);
         if (is_spread(row))
             put_part(&line, "full steps spread");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * replay: recorded runs under schedules, through a backend. This file turns arguments into a
- * configuration; replay_run.c carries it out, trace by trace and sequence by sequence.
+ * configuration; replay_run.c carries it out.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -180,7 +180,7 @@ static const struct ra_option options[] = {
      .fallback = "1",
      .min = 1,
      .max = 256,
-     .help = "cuda: so many copies of the recorded sequence, each with its own memory"},
+     .help = "cuda: so many sequences decoded together: those given, or copies of one"},
     {.name = "phase",
      .kind = RA_OPTION_CHOICE,
      FIELD(phase),

@@ -20,8 +20,7 @@ struct ra_replay_job {
     int n_keep;
     const char *db, *export_path, *check;
     bool is_forced, is_dry;
-    struct ra_replay_config
-        config; /* trace, seq, store, run_ids and export_paths are filled later */
+    struct ra_replay_config config; /* what is of one sequence is filled later */
 };
 
 /* Run every sequence of every trace; print results on stdout, what was stored on stderr. */

@@ -1,207 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Carries a replay out: each sequence of each trace is one call of the engine and one stored run
- * per schedule. A run row is committed before work starts and ended whatever happens.
+ * Carries a replay out: each sequence of each trace, or as many of them as are one batch, is one
+ * call of the engine. replay_store.c keeps the runs.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "sim/base/json_memory.h"
 #include "sim/cli/interrupt.h"
-#include "sim/cli/progress.h"
-#include "sim/cli/replay.h"
+#include "sim/cli/replay_session.h"
 #include "sim/cli/wrap.h"
 #include "sim/report.h"
 #include "sim/verify.h"
 #include "traces/safetensors.h"
 
-/* One sequence of one trace. */
-struct session {
-    struct ra_replay_job *job;
-    struct ra_replay_config config;
-    struct ra_store *store;
-    struct ra_progress progress;
-    char invocation[37];
-    int trace_number; /* of the one at hand, from 0 */
-    int64_t run_ids[RA_OPTION_TEXTS_MAX];
-    int n_begun; /* runs begun for the sequence at hand */
-    char *export_paths[RA_OPTION_TEXTS_MAX];
-    json_t *results; /* of all sequences so far */
-};
-
-static enum ra_status make_uuid(char out[37], struct ra_error *err)
+/* "A, sequence 0", for each that is replayed. */
+static void put_parts(FILE *out, const struct ra_replay_session *s)
 {
-    unsigned char b[16];
-    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
-        return ra_fail(err, RA_EIO, "random numbers: %s", strerror(errno));
-    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
-    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-    for (int i = 0, at = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10)
-            out[at++] = '-';
-        at += snprintf(out + at, (size_t)(37 - at), "%02x", b[i]);
-    }
-    return RA_OK;
+    for (int i = 0; i < s->n_at_hand; i++)
+        fprintf(out, "%s%s, sequence %d", i ? "; " : "", ra_trace_info(s->at_hand[i].trace)->path,
+                s->at_hand[i].seq);
 }
 
-static char *argv_json(const struct ra_cli *cli)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < cli->argc; i++) {
-        json_t *word = json_string(cli->argv[i]);
-        json_array_append_new(list, word ? word : json_string("(not UTF-8)"));
-    }
-    char *text = ra_json_dump(list, JSON_COMPACT);
-    json_decref(list);
-    return text;
-}
-
-static char *config_json(const struct ra_replay_config *config)
-{
-    json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b,s:i}", "repeat", config->repeats, "threads",
-                               config->n_threads, "first_step", config->first_step, "last_step",
-                               config->last_step, "quality", config->quality, "tile_layers",
-                               config->tile_layers);
-    if (config->backend->play) {
-        json_object_set_new(object, "select", json_string(ra_select_name(config->select)));
-        json_object_set_new(object, "decide", json_string(ra_decide_name(config->decide)));
-        json_object_set_new(object, "pdl", json_boolean(config->early));
-        json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
-        json_object_set_new(object, "page", json_integer(config->page));
-        json_object_set_new(object, "batch", json_integer(config->batch));
-        json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
-        json_object_set_new(object, "ragged", json_real(config->ragged));
-    }
-    json_t *layers = json_array();
-    for (int i = 0; i < config->n_layer_ids; i++)
-        json_array_append_new(layers, json_integer(config->layer_ids[i]));
-    json_object_set_new(object, "layers", layers);
-    char folder[4096]; /* paths of argv start here */
-    json_object_set_new(object, "cwd",
-                        getcwd(folder, sizeof folder) ? json_string(folder) : json_null());
-    char *text = ra_json_dump(object, JSON_COMPACT);
-    json_decref(object);
-    return text;
-}
-
-/* {"k":"256","stride":"16"}: the canonical spelling taken apart. */
-static char *params_json(const char *canonical)
-{
-    json_t *object = json_object();
-    const char *at = strchr(canonical, ':');
-    while (at && *at) {
-        char key[64], value[1024];
-        int used = 0;
-        if (sscanf(at + 1, "%63[^=]=%1023[^,]%n", key, value, &used) != 2)
-            break;
-        json_object_set_new(object, key, json_string(value));
-        at += 1 + used;
-        at = *at == ',' ? at : NULL;
-    }
-    char *text = ra_json_dump(object, JSON_COMPACT);
-    json_decref(object);
-    return text;
-}
-
-static enum ra_status begin_runs(struct session *s, struct ra_error *err)
-{
-    const struct ra_replay_config *config = &s->config;
-    const struct ra_trace_info *info = ra_trace_info(config->trace);
-    char device[128] = "", *argv = argv_json(s->job->cli), *conf = config_json(config);
-    enum ra_status st =
-        argv && conf && !ra_json_starved() ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
-    if (config->backend->device)
-        config->backend->device(device, sizeof device);
-    s->n_begun = 0;
-    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
-        const char *canonical = ra_policy_spec_canonical(config->specs[p]);
-        char *params = params_json(canonical), uuid[37];
-        struct ra_run_row row = {.invocation_uuid = s->invocation,
-                                 .command = "replay",
-                                 .argv_json = argv,
-                                 .kind = "replay",
-                                 .tool_version = RA_VERSION,
-                                 .config_json = conf,
-                                 .policy = canonical,
-                                 .policy_name = ra_policy_spec_ops(config->specs[p])->name,
-                                 .policy_params_json = params,
-                                 .trace_path = info->path,
-                                 .trace_sha256 = info->sha256[0] ? info->sha256 : NULL,
-                                 .model_id = info->model_id,
-                                 .seq = config->seq,
-                                 .backend = config->backend->name,
-                                 .device = device[0] ? device : NULL,
-                                 .scores =
-                                     config->scores == RA_SCORES_FUSED ? "fused" : "recompute",
-                                 .cache = config->cache == RA_CACHE_COMPACT ? "compact" : "gather",
-                                 .dtype = ra_dtype_name(info->model.dtype),
-                                 .schedule_of_trace = info->seqs[config->seq].schedule,
-                                 .method = config->backend->method,
-                                 .launch_mode = ra_replay_launch_mode(config),
-                                 .seed = s->job->cli->seed};
-        st = params && !ra_json_starved()
-                 ? ra_store_run_begin(s->store, &row, &s->run_ids[p], uuid, err)
-                 : ra_fail(err, RA_ENOMEM, "no memory for a run");
-        if (st == RA_OK)
-            s->n_begun = p + 1;
-        free(params);
-    }
-    free(argv);
-    free(conf);
-    return st;
-}
-
-/* End every run begun: complete with its result, or failed or aborted. */
-static enum ra_status end_runs(struct session *s, enum ra_status outcome,
-                               const struct ra_replay_result *results, const json_t *objects,
-                               struct ra_error *err)
-{
-    enum ra_run_state state = outcome == RA_OK             ? RA_RUN_COMPLETE
-                              : outcome == RA_EINTERRUPTED ? RA_RUN_ABORTED
-                                                           : RA_RUN_FAILED;
-    for (int p = 0; p < s->n_begun; p++) {
-        const json_t *object = outcome == RA_OK ? json_array_get(objects, (size_t)p) : NULL;
-        char *text = object ? ra_json_dump(object, JSON_COMPACT) : NULL;
-        const char *hash = object && results[p].output_hash[0] ? results[p].output_hash : NULL;
-        if (object && !text) {
-            outcome = ra_fail(err, RA_ENOMEM, "%s: no memory for the result of run %" PRId64,
-                              s->job->db, s->run_ids[p]);
-            state = RA_RUN_FAILED;
-            object = NULL;
-        }
-        if (outcome != RA_OK && err)
-            (void)!ra_store_diagnostic(s->store, s->run_ids[p], "error", "replay", err->msg, NULL);
-        enum ra_status st =
-            ra_store_run_end(s->store, s->run_ids[p], state, object ? results[p].fingerprint : NULL,
-                             hash, text, outcome == RA_OK ? err : NULL);
-        free(text);
-        if (st != RA_OK && outcome == RA_OK)
-            return st;
-    }
-    if (outcome == RA_OK && s->n_begun && !s->job->cli->is_quiet) {
-        fprintf(stderr, "%s: run%s", s->job->db, s->n_begun == 1 ? "" : "s");
-        for (int p = 0; p < s->n_begun; p++)
-            fprintf(stderr, " %" PRId64, s->run_ids[p]);
-        fputc('\n', stderr);
-    }
-    s->n_begun = 0;
-    return outcome;
-}
-
-static void announce(const struct session *s, const struct ra_replay_needs *needs)
+static void announce(const struct ra_replay_session *s, const struct ra_replay_needs *needs)
 {
     const char *folder = getenv("TMPDIR");
     if (s->job->cli->is_quiet)
         return;
-    fprintf(stderr, "%s, sequence %d:\n  memory %.1f MiB, temporary file up to %.1f MiB in %s",
-            ra_trace_info(s->config.trace)->path, s->config.seq,
+    put_parts(stderr, s);
+    if (s->config.with)
+        fprintf(stderr, "; in one batch, steps %d to %d", s->config.first_step,
+                s->config.last_step);
+    fprintf(stderr, ":\n  memory %.1f MiB, temporary file up to %.1f MiB in %s",
             (double)needs->memory_bytes / 0x1p20, (double)needs->spool_bytes / 0x1p20,
             folder && *folder ? folder : "/tmp");
     if (needs->export_bytes)
@@ -209,82 +43,118 @@ static void announce(const struct session *s, const struct ra_replay_needs *need
     fputc('\n', stderr);
 }
 
-static enum ra_status dry_run(const struct session *s, const struct ra_replay_needs *needs,
-                              struct ra_error *err)
+static enum ra_status dry_run(const struct ra_replay_session *s,
+                              const struct ra_replay_needs *needs, struct ra_error *err)
 {
-    for (int p = 0; p < s->config.n_policies; p++) {
-        json_t *object = json_pack(
-            "{s:s,s:i,s:s,s:s,s:I,s:I,s:I}", "trace", ra_trace_info(s->config.trace)->path,
-            "sequence", s->config.seq, "policy", ra_policy_spec_canonical(s->config.specs[p]),
-            "backend", s->config.backend->name, "memory_bytes", (json_int_t)needs->memory_bytes,
-            "temporary_bytes", (json_int_t)needs->spool_bytes, "export_bytes",
-            (json_int_t)needs->export_bytes);
-        if (!object || json_array_append_new(s->results, object))
-            return ra_fail(err, RA_ENOMEM, "no memory for a plan");
-    }
+    for (int i = 0; i < s->n_at_hand; i++)
+        for (int p = 0; p < s->config.n_policies; p++) {
+            const struct ra_replay_part *part = &s->at_hand[i];
+            json_t *object = json_pack(
+                "{s:s,s:i,s:s,s:s,s:I,s:I,s:I}", "trace", ra_trace_info(part->trace)->path,
+                "sequence", part->seq, "policy", ra_policy_spec_canonical(s->config.specs[p]),
+                "backend", s->config.backend->name, "memory_bytes", (json_int_t)needs->memory_bytes,
+                "temporary_bytes", (json_int_t)needs->spool_bytes, "export_bytes",
+                (json_int_t)needs->export_bytes);
+            if (!object || json_array_append_new(s->results, object))
+                return ra_fail(err, RA_ENOMEM, "no memory for a plan");
+        }
     return RA_OK;
 }
 
-static void forget_paths(struct session *s)
+static void forget_paths(struct ra_replay_part *part)
 {
     for (int p = 0; p < RA_OPTION_TEXTS_MAX; p++) {
-        free(s->export_paths[p]);
-        s->export_paths[p] = NULL;
+        free(part->export_paths[p]);
+        part->export_paths[p] = NULL;
     }
 }
 
-/* A file when there is one result; else FOLDER/TRACE-sSEQ-POLICY.safetensors, where numbers tell
- * traces and policies apart whose names are cut or equal. */
-static enum ra_status name_exports(struct session *s, struct ra_error *err)
+/* FOLDER/TRACE-sSEQ-POLICY.safetensors, where numbers tell traces and policies apart whose names
+ * are cut or equal. */
+static char *name_in_folder(const struct ra_replay_session *s, const struct ra_replay_part *part,
+                            int p)
 {
-    const char *path = s->job->export_path, *trace = ra_trace_info(s->config.trace)->path;
+    const char *folder = s->job->export_path, *trace = ra_trace_info(part->trace)->path;
     const char *slash = strrchr(trace, '/'), *stem = slash ? slash + 1 : trace;
-    bool several = s->config.n_policies > 1 || s->job->n_traces > 1 ||
-                   ra_trace_info(s->config.trace)->n_seq > 1;
-    forget_paths(s);
+    const char *policy = ra_policy_spec_canonical(s->config.specs[p]);
+    size_t size = strlen(folder) + strlen(stem) + strlen(policy) + 64;
+    char *name = malloc(size);
+    if (!name)
+        return NULL;
+    int at = snprintf(name, size, "%s/", folder);
+    char *tail = name + at;
+    snprintf(tail, size - (size_t)at, "t%d-%.60s-s%d-p%d-%.100s.safetensors", part->trace_number,
+             stem, part->seq, p, policy);
+    for (char *c = tail; *c; c++)
+        *c = strchr(":,=@/ ", *c) ? '_' : *c;
+    return name;
+}
+
+/* A file when there is one result, else a folder of them. */
+static enum ra_status name_exports(struct ra_replay_session *s, struct ra_error *err)
+{
+    const char *path = s->job->export_path;
+    bool several = s->config.n_policies > 1 || s->n_parts > 1;
     if (!path)
         return RA_OK;
     if (several && !s->job->is_dry && mkdir(path, 0777) != 0 && errno != EEXIST)
         return ra_fail(err, RA_EIO, "%s: %s", path, strerror(errno));
-    for (int p = 0; p < s->config.n_policies; p++) {
-        const char *policy = ra_policy_spec_canonical(s->config.specs[p]);
-        size_t size = strlen(path) + strlen(stem) + strlen(policy) + 64;
-        char *name = malloc(size);
-        if (!name)
-            return ra_fail(err, RA_ENOMEM, "no memory for a path");
-        s->export_paths[p] = name;
-        if (!several) {
-            snprintf(name, size, "%s", path);
-            continue;
+    for (int i = 0; i < s->n_at_hand; i++)
+        for (int p = 0; p < s->config.n_policies; p++) {
+            struct ra_replay_part *part = &s->at_hand[i];
+            part->export_paths[p] = several ? name_in_folder(s, part, p) : strdup(path);
+            if (!part->export_paths[p])
+                return ra_fail(err, RA_ENOMEM, "no memory for a path");
         }
-        int at = snprintf(name, size, "%s/", path);
-        char *tail = name + at;
-        snprintf(tail, size - (size_t)at, "t%d-%.60s-s%d-p%d-%.100s.safetensors", s->trace_number,
-                 stem, s->config.seq, p, policy);
-        for (char *c = tail; *c; c++)
-            *c = strchr(":,=@/ ", *c) ? '_' : *c;
-    }
-    s->config.export_paths = (const char *const *)s->export_paths;
     return RA_OK;
 }
 
 /* A path that cannot be written is told before the work, not after. */
-static enum ra_status try_exports(const struct session *s, struct ra_error *err)
+static enum ra_status try_exports(const struct ra_replay_session *s, struct ra_error *err)
 {
-    for (int p = 0; p < s->config.n_policies && s->export_paths[p]; p++) {
-        struct ra_st_writer *writer;
-        RA_TRY(ra_st_writer_open(&writer, s->export_paths[p], err));
-        ra_st_writer_close(writer);
-    }
+    for (int i = 0; i < s->n_at_hand; i++)
+        for (int p = 0; p < s->config.n_policies && s->at_hand[i].export_paths[p]; p++) {
+            struct ra_st_writer *writer;
+            RA_TRY(ra_st_writer_open(&writer, s->at_hand[i].export_paths[p], err));
+            ra_st_writer_close(writer);
+        }
     return RA_OK;
 }
 
-static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
+/* Name the parts at hand to the engine; steps that only some have are left out. */
+static void configure(struct ra_replay_session *s)
+{
+    const struct ra_replay_part *first = &s->at_hand[0];
+    struct ra_replay_config *config = &s->config;
+    const char *const *paths =
+        s->job->export_path ? (const char *const *)first->export_paths : NULL;
+    config->trace = first->trace;
+    config->seq = first->seq;
+    config->export_paths = paths;
+    config->run_ids = first->run_ids;
+    config->with = s->n_at_hand > 1 ? s->with : NULL;
+    config->last_step = s->job->config.last_step;
+    int32_t least = ra_trace_info(first->trace)->seqs[first->seq].N;
+    for (int i = 1; i < s->n_at_hand; i++) {
+        const struct ra_replay_part *part = &s->at_hand[i];
+        int32_t N = ra_trace_info(part->trace)->seqs[part->seq].N;
+        paths = s->job->export_path ? (const char *const *)part->export_paths : NULL;
+        least = N < least ? N : least;
+        s->with[i - 1] = (struct ra_companion){.trace = part->trace,
+                                               .seq = part->seq,
+                                               .export_paths = paths,
+                                               .run_ids = part->run_ids};
+    }
+    if (config->with && config->last_step < 0)
+        config->last_step = least - 1; /* of none at all the engine says so */
+}
+
+static enum ra_status replay_parts(struct ra_replay_session *s, struct ra_error *err)
 {
     struct ra_replay_needs needs;
-    struct ra_replay_result results[RA_OPTION_TEXTS_MAX] = {0};
     json_t *objects = NULL;
     RA_TRY(name_exports(s, err));
+    configure(s);
     RA_TRY(ra_replay_plan(&s->config, &needs, err));
     if (s->job->is_dry)
         return dry_run(s, &needs, err);
@@ -293,8 +163,11 @@ static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
         return ra_fail(err, RA_EUSAGE, "--export: up to %.1f GiB; above 1 GiB give --force too",
                        (double)needs.export_bytes / 0x1p30);
     announce(s, &needs);
-    enum ra_status st = s->store ? begin_runs(s, err) : RA_OK;
-    s->config.run_ids = s->run_ids;
+    int n_results = s->n_at_hand * s->config.n_policies;
+    struct ra_replay_result *results = calloc((size_t)n_results, sizeof *results);
+    if (!results)
+        return ra_fail(err, RA_ENOMEM, "no memory for %d results", n_results);
+    enum ra_status st = s->store ? ra_replay_begin_runs(s, err) : RA_OK;
     if (st == RA_OK)
         st = ra_replay(&s->config, results, err);
     ra_progress_fini(&s->progress);
@@ -303,30 +176,63 @@ static enum ra_status replay_sequence(struct session *s, struct ra_error *err)
         if (!objects || json_array_extend(s->results, objects))
             st = ra_fail(err, RA_ENOMEM, "no memory for results");
     }
-    if (s->store) {
-        enum ra_status ended = end_runs(s, st, results, objects, err);
-        st = st == RA_OK ? ended : st;
-    }
+    if (s->store)
+        st = ra_replay_end_runs(s, st, results, objects, err);
     json_decref(objects);
-    ra_replay_release(results, s->config.n_policies);
+    ra_replay_release(results, n_results);
+    free(results);
     return st;
 }
 
-static enum ra_status replay_traces(struct session *s, struct ra_error *err)
+static enum ra_status open_parts(struct ra_replay_session *s, struct ra_error *err)
 {
-    for (int i = 0; i < s->job->n_traces; i++) {
-        struct ra_trace *trace;
-        enum ra_status st = RA_OK;
-        RA_TRY(ra_trace_open(&trace, s->job->traces[i], err));
-        s->config.trace = trace;
-        s->trace_number = i;
-        for (int seq = 0; st == RA_OK && seq < ra_trace_info(trace)->n_seq; seq++) {
-            s->config.seq = seq;
-            st = replay_sequence(s, err);
-        }
-        ra_trace_close(trace);
-        if (st != RA_OK)
-            return st;
+    for (int i = 0; i < s->n_at_hand; i++) {
+        struct ra_replay_part *part = &s->at_hand[i];
+        if (i > 0 && part->trace_number == part[-1].trace_number)
+            part->trace = part[-1].trace;
+        else
+            RA_TRY(ra_trace_open(&part->trace, s->job->traces[part->trace_number], err));
+    }
+    return RA_OK;
+}
+
+static void close_parts(struct ra_replay_session *s)
+{
+    for (int i = 0; i < s->n_at_hand; i++) {
+        struct ra_replay_part *part = &s->at_hand[i];
+        if (i == 0 || part->trace != part[-1].trace)
+            ra_trace_close(part->trace);
+        forget_paths(part);
+    }
+    for (int i = 0; i < s->n_at_hand; i++)
+        s->at_hand[i].trace = NULL;
+}
+
+/* Sequences one after the other, or as many of them together as the batch has. */
+static enum ra_status replay_all(struct ra_replay_session *s, struct ra_error *err)
+{
+    int batch = s->job->config.batch, each = s->n_parts > 1 ? batch : 1;
+    if (s->n_parts % each != 0)
+        return ra_fail(err, RA_EUSAGE,
+                       "--batch %d: expected one sequence, to be decoded so many times at once, or "
+                       "a multiple of %d, to be decoded together; got %d",
+                       batch, batch, s->n_parts);
+    if (each > 1 && s->job->config.ragged > 0)
+        return ra_fail(err, RA_EUSAGE,
+                       "--ragged: expected one sequence, whose copies it cuts; got %d, of lengths "
+                       "of their own",
+                       s->n_parts);
+    s->n_at_hand = each;
+    s->with = calloc((size_t)each, sizeof *s->with);
+    if (!s->with)
+        return ra_fail(err, RA_ENOMEM, "no memory for a batch of %d", each);
+    for (int first = 0; first < s->n_parts; first += each) {
+        s->at_hand = &s->parts[first];
+        enum ra_status st = open_parts(s, err);
+        if (st == RA_OK)
+            st = replay_parts(s, err);
+        close_parts(s);
+        RA_TRY(st);
     }
     return RA_OK;
 }
@@ -336,7 +242,7 @@ static double mebibytes(const json_t *object, const char *key)
     return (double)json_integer_value(json_object_get(object, key)) / 0x1p20;
 }
 
-static enum ra_status print(const struct session *s, struct ra_error *err)
+static enum ra_status print(const struct ra_replay_session *s, struct ra_error *err)
 {
     static const enum ra_report_format formats[] = {[RA_FORMAT_TEXT] = RA_REPORT_TEXT,
                                                     [RA_FORMAT_JSON] = RA_REPORT_JSON,
@@ -344,7 +250,8 @@ static enum ra_status print(const struct session *s, struct ra_error *err)
     enum ra_report_format format = formats[s->job->cli->format];
     if (!s->job->is_dry || format != RA_REPORT_TEXT)
         return ra_report_write(stdout, s->results, format, err);
-    size_t n = (size_t)s->config.n_policies; /* rows of one sequence share what it takes */
+    /* Rows that are replayed together share what it takes. */
+    size_t n = (size_t)(s->n_at_hand * s->config.n_policies);
     for (size_t i = 0; i < json_array_size(s->results); i++) {
         const json_t *object = json_array_get(s->results, i);
         char where[1024];
@@ -363,9 +270,24 @@ static enum ra_status print(const struct session *s, struct ra_error *err)
     return RA_OK;
 }
 
-/* What would otherwise fail after the work, or leave an empty store behind. */
-static enum ra_status check_inputs(const struct ra_replay_job *job, struct ra_error *err)
+static enum ra_status add_parts(struct ra_replay_session *s, int trace_number, int n_seq,
+                                struct ra_error *err)
 {
+    size_t n = (size_t)s->n_parts + (size_t)n_seq;
+    struct ra_replay_part *more = realloc(s->parts, (n + 1) * sizeof *more);
+    if (!more)
+        return ra_fail(err, RA_ENOMEM, "no memory for %zu sequences", n);
+    s->parts = more;
+    for (int seq = 0; seq < n_seq; seq++)
+        s->parts[s->n_parts++] = (struct ra_replay_part){.trace_number = trace_number, .seq = seq};
+    return RA_OK;
+}
+
+/* Find the sequences, and what would otherwise fail after the work, or leave an empty store
+ * behind. */
+static enum ra_status check_inputs(struct ra_replay_session *s, struct ra_error *err)
+{
+    const struct ra_replay_job *job = s->job;
     for (int i = 0; i < job->n_traces; i++) {
         struct ra_trace *trace;
         json_t *name = json_string(job->traces[i]);
@@ -374,7 +296,9 @@ static enum ra_status check_inputs(const struct ra_replay_job *job, struct ra_er
             return ra_fail(err, RA_EUSAGE, "trace %d: its path is not UTF-8, and results name it",
                            i + 1);
         RA_TRY(ra_trace_open(&trace, job->traces[i], err));
+        enum ra_status st = add_parts(s, i, ra_trace_info(trace)->n_seq, err);
         ra_trace_close(trace);
+        RA_TRY(st);
     }
     if (!job->check)
         return RA_OK;
@@ -389,15 +313,15 @@ static enum ra_status check_inputs(const struct ra_replay_job *job, struct ra_er
     return RA_OK;
 }
 
-static enum ra_status work(struct session *s, struct ra_error *err)
+static enum ra_status work(struct ra_replay_session *s, struct ra_error *err)
 {
     struct ra_replay_job *job = s->job;
-    RA_TRY(make_uuid(s->invocation, err));
-    RA_TRY(check_inputs(job, err));
+    RA_TRY(ra_replay_name_invocation(s, err));
+    RA_TRY(check_inputs(s, err));
     if (job->db && !job->is_dry)
         RA_TRY(ra_store_open(&s->store, job->db, RA_STORE_APPEND, err));
     s->config.store = s->store;
-    enum ra_status st = replay_traces(s, err);
+    enum ra_status st = replay_all(s, err);
     /* What finished before an interruption or a failure is still a result. */
     if (st == RA_OK || json_array_size(s->results) > 0) {
         enum ra_status printed = print(s, st == RA_OK ? err : NULL);
@@ -420,7 +344,7 @@ static void allow_many_files(void)
 
 enum ra_status ra_replay_job_run(struct ra_replay_job *job, struct ra_error *err)
 {
-    struct session *s = calloc(1, sizeof *s);
+    struct ra_replay_session *s = calloc(1, sizeof *s);
     if (!s)
         return ra_fail(err, RA_ENOMEM, "no memory for a replay");
     s->job = job;
@@ -435,7 +359,8 @@ enum ra_status ra_replay_job_run(struct ra_replay_job *job, struct ra_error *err
     enum ra_status st = work(s, err);
     ra_progress_fini(&s->progress);
     enum ra_status closed = ra_store_close(s->store, st == RA_OK ? err : NULL);
-    forget_paths(s);
+    free(s->parts);
+    free(s->with);
     json_decref(s->results);
     free(s);
     return st == RA_OK ? closed : st;

@@ -93,6 +93,74 @@ load emulated
     [[ $stderr == *"--batch: expected --backend cuda beside it, got cpu"* ]]
 }
 
+# Two recordings of two sequences each, whose K, V and queries are whole numbers.
+make_sequences() {
+    PYTHONPATH=$root/tests/audit /usr/bin/python3 - <<'PYTHON'
+import make_traces as m
+for seed, name in ((8, "one"), (9, "two")):
+    m.SHAPES["integer"] = (seed, 6, 2, 64, 64, "F16", "fff", m.NONE, [(24 + seed, 9, 1), (50, 7, 2)])
+    m.os.rename(m.make(".", "integer"), name + ".safetensors")
+PYTHON
+}
+
+@test "a batch of several sequences: each as it is alone, the time told of all" {
+    make_sequences
+    local policies=(-p full -p recycled:k=1/4,stride=3 -p recycled:k=8,stride=2,sim=0.9,attend=after
+        -p oracle:k=8 -p streaming:k=8) how
+    "$emulated" replay one.safetensors two.safetensors "${policies[@]}" --steps 0..6 --backend cpu --repeat 1 -q \
+        --format json >cpu.json
+    for how in "--batch 4" "--batch 2 --page 16 --pdl --tile-layers 2" "--batch 4 --select side --decide device" \
+        "--batch 2 --no-graph --select inline --repeat 2"; do
+        # shellcheck disable=SC2086
+        emu one.safetensors two.safetensors "${policies[@]}" --steps 0..6 $how --format json --check cpu.json >cuda.json
+    done
+    json '[(x["batch"], x["batch_of"], x["batch_member"]) for x in d[::5]]' <cuda.json |
+        grep -qx "\[(2, 'sequences', 0), (2, 'sequences', 1), (2, 'sequences', 0), (2, 'sequences', 1)\]"
+    json 'all(a["attention_ns"] == b["attention_ns"] for n in (0, 10) for a, b in zip(d[n:n + 5], d[n + 5:]))' <cuda.json |
+        grep -qx True
+    json '[a["attention_ns"] == b["attention_ns"] for a, b in zip(d[:5], d[10:])]' <cuda.json | grep -qx "\[False.*False\]"
+    emu one.safetensors -p recycled:k=8,stride=3 --batch 2 --phase spread
+}
+
+@test "a batch of several sequences: stored and exported one by one, with what all of them ask of memory" {
+    make_sequences
+    run -0 --separate-stderr "$emulated" replay --backend cuda one.safetensors two.safetensors -p full -p streaming:k=8 \
+        --batch 4 --db b.db --export sets
+    [[ $stderr == *"one.safetensors, sequence 0; one.safetensors, sequence 1; two.safetensors, sequence 0;"*"in one batch, steps 0 to 6:"* ]]
+    [[ $stderr == *"b.db: runs 1 2 3 4 5 6 7 8"* ]]
+    tr '\n' ' ' <<<"$output" | grep -q "sequence 1, in one batch of 4 sequences, *whose time is told"
+    [ "$(find sets -name 't[01]-*.safetensors' | wc -l)" -eq 8 ]
+    [ "$(sqlite3 b.db "select group_concat(trace_path || seq || policy_id, ' ') from run" | tr ' ' '\n' | sort -u | wc -l)" -eq 8 ]
+    [ "$(sqlite3 b.db "select config_json ->> '\$.batch_of[2].trace', config_json ->> '\$.batch_of[3].sequence' from run where id = 1")" = "two.safetensors|1" ]
+    # each has its rows, of the prefill and seven steps of three layers; the passes of each are those of all
+    [ "$(sqlite3 b.db "select count(*), min(n), max(n) from (select count(*) n from layer_step group by run_id)")" = "8|24|24" ]
+    local of="select sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id join pass p on p.id = v.pass_id
+        where m.name = 'global_load_bytes' and p.run_id = "
+    local together alone=0 seq
+    together=$(sqlite3 b.db "$of 1" | cut -d. -f1)
+    [ "$(sqlite3 b.db "$of 7" | cut -d. -f1)" = "$together" ]
+    emu one.safetensors two.safetensors -p full --steps 0..6 --db one.db >/dev/null
+    for seq in 1 2 3 4; do
+        alone=$((alone + $(sqlite3 one.db "$of $seq" | cut -d. -f1)))
+    done
+    [ $((100 * together)) -lt $((103 * alone)) ] && [ $((100 * together)) -gt $((97 * alone)) ]
+    "$emulated" report b.db | tr '\n' ' ' | grep -q "in one batch of 4 sequences"
+}
+
+@test "a batch of several sequences: refused where they do not fit together" {
+    make_sequences
+    run -2 --separate-stderr emu one.safetensors two.safetensors -p full --batch 3
+    [[ $stderr == *"--batch 3: expected one sequence, to be decoded so many times at once, or a multiple of 3, to be decoded together; got 4"* ]]
+    run -2 --separate-stderr emu one.safetensors -p full --batch 2 --ragged 0.2
+    [[ $stderr == *"--ragged: expected one sequence, whose copies it cuts; got 2, of lengths of their own"* ]]
+    run -2 --separate-stderr emu one.safetensors -p full --batch 2 --no-quality
+    [[ $stderr == *"--batch of several sequences: needs the quality that --no-quality leaves out"* ]]
+    run -2 --separate-stderr emu one.safetensors -p full --batch 2 --steps 0..7
+    [[ $stderr == *"steps 0..7: expected a range within 0..6"* ]]
+    run -2 --separate-stderr emu synth:case=integer,D=64,P=40,N=4 synth:case=integer,D=64,P=40,N=4,layers=3 -p full --batch 2
+    [[ $stderr == *"layers=3: in a batch with synth:case=integer,D=64,P=40,N=4: expected its "*" layers"*", got 3 layers"* ]]
+}
+
 @test "checks of the query decided by the host, by the device, or known: the same steps" {
     local trace=synth:case=integer,D=64,P=64,N=14,layers=3 what how
     local policies=(-p recycled:k=12,stride=2,sim=0.0 -p recycled:k=12,stride=2,sim=0.0,attend=after

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The runs of a replay in the store: rows committed before the work, ended whatever happens. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "sim/base/json_memory.h"
+#include "sim/cli/replay_session.h"
+
+enum ra_status ra_replay_name_invocation(struct ra_replay_session *s, struct ra_error *err)
+{
+    char *out = s->invocation;
+    unsigned char b[16];
+    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
+        return ra_fail(err, RA_EIO, "random numbers: %s", strerror(errno));
+    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
+    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+    for (int i = 0, at = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            out[at++] = '-';
+        at += snprintf(out + at, sizeof s->invocation - (size_t)at, "%02x", b[i]);
+    }
+    return RA_OK;
+}
+
+static char *argv_json(const struct ra_cli *cli)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < cli->argc; i++) {
+        json_t *word = json_string(cli->argv[i]);
+        json_array_append_new(list, word ? word : json_string("(not UTF-8)"));
+    }
+    char *text = ra_json_dump(list, JSON_COMPACT);
+    json_decref(list);
+    return text;
+}
+
+/* The sequences of a batch, in its order. */
+static json_t *batch_json(const struct ra_replay_session *s)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < s->n_at_hand; i++)
+        json_array_append_new(list, json_pack("{s:s,s:i}", "trace",
+                                              ra_trace_info(s->at_hand[i].trace)->path, "sequence",
+                                              s->at_hand[i].seq));
+    return list;
+}
+
+static char *config_json(const struct ra_replay_session *s)
+{
+    const struct ra_replay_config *config = &s->config;
+    json_t *object = json_pack("{s:i,s:i,s:i,s:i,s:b,s:i}", "repeat", config->repeats, "threads",
+                               config->n_threads, "first_step", config->first_step, "last_step",
+                               config->last_step, "quality", config->quality, "tile_layers",
+                               config->tile_layers);
+    if (config->backend->play) {
+        json_object_set_new(object, "select", json_string(ra_select_name(config->select)));
+        json_object_set_new(object, "decide", json_string(ra_decide_name(config->decide)));
+        json_object_set_new(object, "pdl", json_boolean(config->early));
+        json_object_set_new(object, "between", json_string(config->between ? "model" : "none"));
+        json_object_set_new(object, "page", json_integer(config->page));
+        json_object_set_new(object, "batch", json_integer(config->batch));
+        if (config->with)
+            json_object_set_new(object, "batch_of", batch_json(s));
+        json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
+        json_object_set_new(object, "ragged", json_real(config->ragged));
+    }
+    json_t *layers = json_array();
+    for (int i = 0; i < config->n_layer_ids; i++)
+        json_array_append_new(layers, json_integer(config->layer_ids[i]));
+    json_object_set_new(object, "layers", layers);
+    char folder[4096]; /* paths of argv start here */
+    json_object_set_new(object, "cwd",
+                        getcwd(folder, sizeof folder) ? json_string(folder) : json_null());
+    char *text = ra_json_dump(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+/* {"k":"256","stride":"16"}: the canonical spelling taken apart. */
+static char *params_json(const char *canonical)
+{
+    json_t *object = json_object();
+    const char *at = strchr(canonical, ':');
+    while (at && *at) {
+        char key[64], value[1024];
+        int used = 0;
+        if (sscanf(at + 1, "%63[^=]=%1023[^,]%n", key, value, &used) != 2)
+            break;
+        json_object_set_new(object, key, json_string(value));
+        at += 1 + used;
+        at = *at == ',' ? at : NULL;
+    }
+    char *text = ra_json_dump(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+static enum ra_status begin_part(struct ra_replay_session *s, struct ra_replay_part *part,
+                                 const char *argv, const char *conf, struct ra_error *err)
+{
+    const struct ra_replay_config *config = &s->config;
+    const struct ra_trace_info *info = ra_trace_info(part->trace);
+    enum ra_status st = RA_OK;
+    char device[128] = "";
+    if (config->backend->device)
+        config->backend->device(device, sizeof device);
+    part->n_begun = 0;
+    for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
+        const char *canonical = ra_policy_spec_canonical(config->specs[p]);
+        char *params = params_json(canonical), uuid[37];
+        struct ra_run_row row = {.invocation_uuid = s->invocation,
+                                 .command = "replay",
+                                 .argv_json = argv,
+                                 .kind = "replay",
+                                 .tool_version = RA_VERSION,
+                                 .config_json = conf,
+                                 .policy = canonical,
+                                 .policy_name = ra_policy_spec_ops(config->specs[p])->name,
+                                 .policy_params_json = params,
+                                 .trace_path = info->path,
+                                 .trace_sha256 = info->sha256[0] ? info->sha256 : NULL,
+                                 .model_id = info->model_id,
+                                 .seq = part->seq,
+                                 .backend = config->backend->name,
+                                 .device = device[0] ? device : NULL,
+                                 .scores =
+                                     config->scores == RA_SCORES_FUSED ? "fused" : "recompute",
+                                 .cache = config->cache == RA_CACHE_COMPACT ? "compact" : "gather",
+                                 .dtype = ra_dtype_name(info->model.dtype),
+                                 .schedule_of_trace = info->seqs[part->seq].schedule,
+                                 .method = config->backend->method,
+                                 .launch_mode = ra_replay_launch_mode(config),
+                                 .seed = s->job->cli->seed};
+        st = params && !ra_json_starved()
+                 ? ra_store_run_begin(s->store, &row, &part->run_ids[p], uuid, err)
+                 : ra_fail(err, RA_ENOMEM, "no memory for a run");
+        if (st == RA_OK)
+            part->n_begun = p + 1;
+        free(params);
+    }
+    return st;
+}
+
+enum ra_status ra_replay_begin_runs(struct ra_replay_session *s, struct ra_error *err)
+{
+    char *argv = argv_json(s->job->cli), *conf = config_json(s);
+    enum ra_status st =
+        argv && conf && !ra_json_starved() ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
+    for (int i = 0; st == RA_OK && i < s->n_at_hand; i++)
+        st = begin_part(s, &s->at_hand[i], argv, conf, err);
+    free(argv);
+    free(conf);
+    return st;
+}
+
+/* Once an end has failed the others end as failed. */
+static enum ra_status end_run(struct ra_replay_session *s, int64_t run_id, enum ra_status outcome,
+                              const struct ra_replay_result *result, const json_t *object,
+                              struct ra_error *err)
+{
+    enum ra_run_state state = outcome == RA_OK             ? RA_RUN_COMPLETE
+                              : outcome == RA_EINTERRUPTED ? RA_RUN_ABORTED
+                                                           : RA_RUN_FAILED;
+    char *text = object ? ra_json_dump(object, JSON_COMPACT) : NULL;
+    const char *hash = object && result->output_hash[0] ? result->output_hash : NULL;
+    if (object && !text) {
+        outcome = ra_fail(err, RA_ENOMEM, "%s: no memory for the result of run %" PRId64,
+                          s->job->db, run_id);
+        state = RA_RUN_FAILED;
+        object = NULL;
+    }
+    if (outcome != RA_OK && err)
+        (void)!ra_store_diagnostic(s->store, run_id, "error", "replay", err->msg, NULL);
+    enum ra_status st =
+        ra_store_run_end(s->store, run_id, state, object ? result->fingerprint : NULL, hash, text,
+                         outcome == RA_OK ? err : NULL);
+    free(text);
+    return outcome == RA_OK ? st : outcome;
+}
+
+static void tell_runs(const struct ra_replay_session *s)
+{
+    int n = s->n_at_hand * s->config.n_policies;
+    fprintf(stderr, "%s: run%s", s->job->db, n == 1 ? "" : "s");
+    for (int i = 0; i < s->n_at_hand; i++)
+        for (int p = 0; p < s->config.n_policies; p++)
+            fprintf(stderr, " %" PRId64, s->at_hand[i].run_ids[p]);
+    fputc('\n', stderr);
+}
+
+enum ra_status ra_replay_end_runs(struct ra_replay_session *s, enum ra_status outcome,
+                                  const struct ra_replay_result *results, const json_t *objects,
+                                  struct ra_error *err)
+{
+    int n_policies = s->config.n_policies, n_ended = 0;
+    for (int i = 0; i < s->n_at_hand; i++) {
+        struct ra_replay_part *part = &s->at_hand[i];
+        for (int p = 0; p < part->n_begun; p++, n_ended++) {
+            size_t at = (size_t)(i * n_policies + p);
+            const json_t *object = outcome == RA_OK ? json_array_get(objects, at) : NULL;
+            outcome = end_run(s, part->run_ids[p], outcome, &results[at], object, err);
+        }
+        part->n_begun = 0;
+    }
+    if (outcome == RA_OK && n_ended && !s->job->cli->is_quiet)
+        tell_runs(s);
+    return outcome;
+}
