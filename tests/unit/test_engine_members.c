@@ -15,6 +15,7 @@
 
 #include "sim/engine_member.h"
 #include "tests/support/copies.h"
+#include "tests/support/tiny_trace.h"
 #include "traces/safetensors.h"
 
 enum { LANES = 4, COPIES = 3 };
@@ -74,6 +75,34 @@ static void lengths_fall_evenly(void **state)
             assert_true(shape.P >= 1 && shape.P >= (1 - cases[i].share) * cases[i].P);
             assert_int_equal(shape.of, 0);
         }
+}
+
+/* What a shorter copy's keys were given during the prefill is what they were given. */
+static void accumulated_mass_is_cut_like_the_prompt(void **state)
+{
+    (void)state;
+    char path[64];
+    struct ra_error err;
+    struct ra_trace *trace;
+    struct tiny_trace tiny = tiny_trace_default();
+    float given[4 * 6], acc[4 * 6];
+    snprintf(path, sizeof path, "/tmp/rattn-test-members-%d.safetensors", (int)getpid());
+    tiny.has_acc = tiny.no_checksum = true;
+    tiny_trace_write(path, &tiny);
+    for (int i = 0; i < 4 * 6; i++)
+        given[i] = (float)i;
+    tiny_trace_patch(path, "s0.l0.acc", 0, given, sizeof given);
+    ra_assert_ok(ra_trace_open(&trace, path, &err));
+    struct ra_replay_config config = {.trace = trace, .batch = 2, .ragged = 0.35};
+    struct ra_shape recorded = {.P = 6, .model = &ra_trace_info(trace)->model};
+    struct ra_shape shape = ra_member_shape(&config, &recorded, 1);
+    assert_int_equal(shape.P, 4);
+    ra_assert_ok(ra_shape_read_acc(&shape, &config, &(struct ra_lane){0}, acc, &err));
+    for (int h = 0; h < 4; h++)
+        for (int j = 0; j < 4; j++)
+            assert_true(acc[h * 4 + j] == given[h * 6 + 2 + j]);
+    ra_trace_close(trace);
+    unlink(path);
 }
 
 static void copies_are_members_only_where_they_differ(void **state)
@@ -426,6 +455,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lengths_fall_evenly),
+        cmocka_unit_test(accumulated_mass_is_cut_like_the_prompt),
         cmocka_unit_test(copies_are_members_only_where_they_differ),
         cmocka_unit_test(a_shorter_copy_is_a_recording_of_its_rows),
         cmocka_unit_test(a_near_tie_of_a_shorter_copy_is_one),
