@@ -70,8 +70,8 @@ static enum ra_status load(struct ra_cupti *cupti, struct ra_error *err)
     cupti->library = open_somewhere();
     if (!cupti->library)
         return ra_fail(err, RA_ENODEV,
-                       "cuda: %s not found by the loader or in the CUDA toolkit's folders; install "
-                       "CUPTI of CUDA 13, or set LD_LIBRARY_PATH to its folder",
+                       "cuda: %s not found: the loader does not know it, nor is it in the CUDA "
+                       "toolkit's folders",
                        file_name);
     find_path(cupti);
     load_host_library(cupti);

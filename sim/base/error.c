@@ -84,6 +84,8 @@ const char *ra_status_name(enum ra_status status)
         return "RA_EDIVERGED";
     case RA_EINTERRUPTED:
         return "RA_EINTERRUPTED";
+    case RA_EPERM:
+        return "RA_EPERM";
     }
     return "unknown status";
 }

@@ -13,17 +13,18 @@ extern "C" {
 /* RA_OK and RA_END are results; everything from 16 up is a failure. */
 enum ra_status {
     RA_OK = 0,
-    RA_END = 1,          /* a sequence is over; not a failure */
-    RA_EUSAGE = 16,      /* the user asked for something that does not exist or does not fit */
-    RA_EIO = 17,         /* the system refused to open, read or write */
-    RA_EFORMAT = 18,     /* bytes are not what the format promises */
-    RA_ERANGE = 19,      /* a number is outside what is possible here */
-    RA_ENOMEM = 20,      /* memory was refused, or a stated budget would be exceeded */
-    RA_ENODEV = 21,      /* a device or an optional part is missing */
-    RA_EDEVICE = 22,     /* a device failed while working */
-    RA_ESTORE = 23,      /* SQLite refused */
-    RA_EDIVERGED = 24,   /* two results that must agree differ */
-    RA_EINTERRUPTED = 25 /* stopped on request; what is complete is kept */
+    RA_END = 1,           /* a sequence is over; not a failure */
+    RA_EUSAGE = 16,       /* the user asked for something that does not exist or does not fit */
+    RA_EIO = 17,          /* the system refused to open, read or write */
+    RA_EFORMAT = 18,      /* bytes are not what the format promises */
+    RA_ERANGE = 19,       /* a number is outside what is possible here */
+    RA_ENOMEM = 20,       /* memory was refused, or a stated budget would be exceeded */
+    RA_ENODEV = 21,       /* a device or an optional part is missing */
+    RA_EDEVICE = 22,      /* a device failed while working */
+    RA_ESTORE = 23,       /* SQLite refused */
+    RA_EDIVERGED = 24,    /* two results that must agree differ */
+    RA_EINTERRUPTED = 25, /* stopped on request; what is complete is kept */
+    RA_EPERM = 26         /* the system does not let this user do it */
 };
 
 /* Caller's storage, usually on the stack. `msg` is lower case, place first, no full stop. */

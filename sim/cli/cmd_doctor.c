@@ -13,6 +13,7 @@
 #include <nettle/version.h>
 
 #include "kernels/backend.h"
+#include "profiler/gate.h"
 #include "profiler/store.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/host.h"
@@ -120,6 +121,23 @@ static bool check_cpu(json_t *rows, char *reason, size_t size)
     return is_ok;
 }
 
+/* Each of the gate's checks; what is behind one that fails is not tried. */
+static void check_profiling(json_t *rows)
+{
+    struct ra_gate gate;
+    ra_gate_run(&gate);
+    for (int i = 0; i < RA_GATE_CHECKS; i++) {
+        const struct ra_gate_finding *finding = &gate.checks[i];
+        const char *name = ra_gate_name((enum ra_gate_check)i);
+        if (i < gate.n_tried)
+            add(rows, name, finding->status == RA_OK, finding->found, finding->fix);
+        else
+            json_array_append_new(rows,
+                                  json_pack("{s:s, s:s, s:s, s:n}", "check", name, "state",
+                                            "untried", "found", "rests on the one above", "fix"));
+    }
+}
+
 static void print_text(const json_t *rows)
 {
     for (size_t i = 0; i < json_array_size(rows); i++) {
@@ -145,6 +163,7 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     bool works = check_cpu(rows, reason, sizeof reason);
     check_host(rows);
     check_libraries(rows);
+    check_profiling(rows);
     check_gnuplot(rows);
     check_tmpdir(rows);
     enum ra_status status = RA_OK;

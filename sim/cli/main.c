@@ -39,6 +39,7 @@ static const struct ra_manual_row exits[] = {
     {"2", "the command line is wrong"},
     {"3", "a device or an optional part is missing"},
     {"4", "results differ"},
+    {"5", "GPU counters are not permitted"},
     {"130", "interrupted"},
     {NULL, NULL},
 };
@@ -61,6 +62,8 @@ static int exit_code(enum ra_status status)
         return 3;
     case RA_EDIVERGED:
         return 4;
+    case RA_EPERM:
+        return 5;
     case RA_EINTERRUPTED:
         return 130;
     default:

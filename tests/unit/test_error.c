@@ -46,7 +46,7 @@ static void a_long_message_is_cut_visibly(void **state)
 static void every_code_has_a_name(void **state)
 {
     (void)state;
-    for (int code = RA_EUSAGE; code <= RA_EINTERRUPTED; code++)
+    for (int code = RA_EUSAGE; code <= RA_EPERM; code++)
         assert_memory_equal(ra_status_name((enum ra_status)code), "RA_E", 4);
     assert_string_equal(ra_status_name((enum ra_status)99), "unknown status");
 }
