@@ -36,6 +36,28 @@ enum ra_decide_mode { RA_DECIDE_KNOWN, RA_DECIDE_HOST, RA_DECIDE_DEVICE };
 /* Operations of a step that is full, or is not, by a decision of the device. */
 enum ra_branch { RA_BRANCH_NONE, RA_BRANCH_FULL, RA_BRANCH_RECYCLED };
 
+/*
+ * Who is told what recorded steps launch, so that it can be told from what else the device runs.
+ * Each is optional and called on the thread that records or plays. Operations go by the names of
+ * ra_op_name, and "between"; layer is the backend's, -1 for several together.
+ */
+struct ra_backend_watch {
+    void *context;
+    /* Before and after each step's launches; in pairs, also where one fails. */
+    void (*step)(void *context, int32_t t, bool begins);
+    /* The same of each operation's, where steps are launched one by one. */
+    void (*work)(void *context, int32_t t, int layer, const char *op, bool begins);
+    /* While steps are recorded as graphs: a kernel became this node of step t's; NULL where that
+     * cannot be known. */
+    void (*node)(void *context, int32_t t, int layer, const char *op, void *node);
+};
+
+/* Kernels that one recorded step launches, and a hash of their order: of each the operation, grid,
+ * block and dynamic shared memory. */
+struct ra_step_launches {
+    uint64_t n, hash;
+};
+
 struct ra_backend_config {
     const struct ra_model *model; /* borrowed until close */
     int n_layers;
@@ -57,9 +79,7 @@ struct ra_backend_config {
     bool early, no_graph;
     bool between;  /* memory that is no cache is read between layers, outside the time of a step */
     int n_threads; /* 0: one per processor */
-    /* Called before and after each step's launch in `play`; begin and end pair up also when the
-     * launch fails. Optional. */
-    void (*on_step)(int32_t t, bool begins);
+    const struct ra_backend_watch *watch; /* of `play`; optional; borrowed until close */
 };
 
 /* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride
@@ -204,6 +224,10 @@ struct ra_backend_ops {
     enum ra_status (*record_step)(void *self, int32_t t, struct ra_error *err);
     enum ra_status (*play)(void *self, struct ra_step_time *times, const float **out,
                            struct ra_error *err);
+
+    /* What each step launched when it was last played, [1 + n_steps]; borrowed. NULL like `play`.
+     */
+    const struct ra_step_launches *(*launched)(void *self);
 
     /* The recorded steps once more, their traffic counted: steps [1 + n_steps]. NULL: there is
      * nothing that counts. */

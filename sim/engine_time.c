@@ -32,13 +32,16 @@ static void find_largest(const struct ra_members *members, const struct ra_polic
     }
 }
 
-static void range_of_played_step(int32_t t, bool begins)
+static void range_of_played_step(void *context, int32_t t, bool begins)
 {
+    (void)context;
     if (begins)
         ra_range_push(RA_RANGE_PLAYED, t, RA_RANGE_ALL_LAYERS, RA_OP_COUNT);
     else
         ra_range_pop();
 }
+
+static const struct ra_backend_watch ranges = {.step = range_of_played_step};
 
 struct ra_backend_config ra_engine_backend_config(const struct ra_members *members, int policy,
                                                   int32_t *windows)
@@ -70,7 +73,7 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_members *membe
                                       .no_graph = config->no_graph,
                                       .between = config->between,
                                       .n_threads = config->n_threads,
-                                      .on_step = ra_range_enabled() ? range_of_played_step : NULL};
+                                      .watch = ra_range_enabled() ? &ranges : NULL};
 }
 
 /* Steps whose full-attention lanes were all full, or all recycled; mean of their times. */

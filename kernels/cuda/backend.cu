@@ -399,7 +399,7 @@ static enum ra_status launch_append(struct ra_cuda *cuda, const ra_cuda_call &ca
     a.Hkv = Hkv;
     a.row_bytes = (int32_t)bytes;
     auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
-    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, true}, err);
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, "append", call.layer, true}, err);
 }
 
 const ra_cuda_known *ra_cuda_self(const struct ra_cuda *cuda, const ra_cuda_call &call)
@@ -482,6 +482,7 @@ const struct ra_backend_ops ra_backend_cuda = {
     ra_cuda_record_begin,
     ra_cuda_record_step,
     ra_cuda_play,
+    ra_cuda_launched,
     RA_CUDA_COUNT,
     cuda_close,
 };

@@ -72,7 +72,8 @@ static enum ra_status run(struct ra_cuda *cuda, ra_decode_args a, const ra_cuda_
     auto launch = [=](cudaStream_t stream) {
         return attends ? ra_launch_decode(plan, a, stream) : ra_launch_score(plan, a, stream);
     };
-    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err);
+    const char *op = how.attends ? "attend" : "scores";
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, op, call.layer, false}, err);
 }
 
 static enum ra_status fetch_out(struct ra_cuda *cuda, float *out, const char *name,

@@ -42,7 +42,7 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
     size_t row = ra_cuda_row(cuda, span), score = ra_cuda_score_row(cuda, span);
     size_t cap = (size_t)cuda->cap;
     const struct ra_recycled *all = &cuda->recycled;
-    int rows = span.n * span.copies * cuda->model.Hkv;
+    int rows = span.n * span.copies * cuda->model.Hkv, layer = span.n == 1 ? call.layer : -1;
     ra_plan_args plan = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->set, &plan.chosen, err));
     RA_TRY(ra_cuda_put(cuda, call, 1, cuda->order, &plan.order, err));
@@ -58,7 +58,8 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
     auto launch_plan = [=](cudaStream_t in) {
         return ra_launch(plan_refresh, (unsigned)rows, RA_PLAN_THREADS, shared, in, plan);
     };
-    RA_TRY(ra_cuda_launch(cuda, stream, {"plan a refresh", launch_plan, false}, err));
+    RA_TRY(ra_cuda_launch(cuda, stream, {"plan a refresh", launch_plan, "refresh", layer, false},
+                          err));
     if (!cuda->r_k)
         return RA_OK;
     ra_move_args a = {};
@@ -79,7 +80,7 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
     a.rows = plan.rows;
     int row_bytes = (int)cuda->row_bytes;
     auto launch_move = [=](cudaStream_t in) { return ra_launch_move(rows, row_bytes, a, in); };
-    return ra_cuda_launch(cuda, stream, {"move rows", launch_move, false}, err);
+    return ra_cuda_launch(cuda, stream, {"move rows", launch_move, "refresh", layer, false}, err);
 }
 
 /* With the choice that waits for the step's end, if there is one; else at once. */
@@ -183,7 +184,7 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
         return ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
                          stream, a);
     };
-    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err);
+    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, "evict", call.layer, false}, err);
 }
 
 static enum ra_status fetch_evicted(struct ra_cuda *cuda, int32_t *evicted, struct ra_error *err)

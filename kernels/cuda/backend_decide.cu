@@ -26,7 +26,8 @@ static enum ra_status launch_compare(struct ra_cuda *cuda, const ra_cuda_call &c
     auto launch = [=](cudaStream_t stream) {
         return ra_launch(query_cosine, grid, RA_QUERY_THREADS, 0, stream, a);
     };
-    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {call.name, launch, false}, err));
+    RA_TRY(
+        ra_cuda_launch(cuda, cuda->stream, {call.name, launch, "cosine", call.layer, false}, err));
     bool asks = cuda->recording.is_on && a.update == RA_QUERY_FIRED &&
                 cuda->config.decide == RA_DECIDE_HOST;
     return asks ? ra_cuda_ask(cuda, call, err) : RA_OK;

@@ -30,6 +30,7 @@ enum ra_status ra_cuda_decide(void *self, int layer, const float *q, double sim,
 void ra_cuda_branch(void *self, enum ra_branch branch, bool is_taken);
 enum ra_status ra_cuda_record_begin(void *self, struct ra_error *err);
 enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err);
+const struct ra_step_launches *ra_cuda_launched(void *self);
 enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float **out,
                             struct ra_error *err);
 enum ra_status ra_cuda_count(void *self, struct ra_step_traffic *steps, struct ra_error *err);

@@ -34,12 +34,18 @@ enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const r
         cuda->config.early && cuda->recording.is_on && is_main && cuda->ahead != RA_CUDA_NO_KERNEL;
     if (is_main)
         cuda->ahead = work.is_append ? RA_CUDA_APPEND : RA_CUDA_KERNEL;
-    auto launch = work.launch;
+    ra_cuda_recording &r = cuda->recording;
+    if (!r.is_on)
+        return ra_cuda_done(work.launch(stream), work.name, err);
+    size_t i = r.steps.size() - 1;
+    bool captured = !cuda->config.no_graph;
     return run_or_list(
         cuda, work.name,
         [=] {
             ra_early_launches may_start(early);
-            return launch(stream);
+            ra_cuda_watched seen(cuda->config.watch, &cuda->recording.launched[i], work,
+                                 (int32_t)i - 1, captured);
+            return work.launch(stream);
         },
         err);
 }
@@ -177,7 +183,8 @@ enum ra_status ra_cuda_begin_layer(struct ra_cuda *cuda, struct ra_error *err)
     uint64_t n = cuda->filler_bytes / 16;
     uint32_t *never = cuda->never;
     auto launch = [=](cudaStream_t stream) { return ra_launch_between(from, n, never, stream); };
-    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"read between layers", launch, false}, err));
+    RA_TRY(ra_cuda_launch(cuda, cuda->stream, {"read between layers", launch, "between", -1, false},
+                          err));
     return mark_span(cuda, err);
 }
 
@@ -273,6 +280,7 @@ enum ra_status ra_cuda_record_step(void *self, int32_t t, struct ra_error *err)
     r.is_open = true;
     r.spans.emplace_back();
     r.steps.emplace_back();
+    r.launched.push_back({0, 0});
     return begin_capture(cuda, err);
 }
 
@@ -299,6 +307,8 @@ static uint64_t now_ns()
 
 static enum ra_status launch(struct ra_cuda *cuda, size_t i, struct ra_error *err)
 {
+    if (cuda->config.no_graph) /* what is listed is launched anew */
+        cuda->recording.launched[i] = {0, 0};
     for (const ra_cuda_recorded &each : cuda->recording.steps[i])
         RA_TRY(ra_cuda_done(each.run(), each.name, err));
     return RA_OK;
@@ -319,13 +329,13 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
                                 struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
-    void (*on_step)(int32_t, bool) = cuda->config.on_step;
+    const struct ra_backend_watch *watch = cuda->config.watch;
     for (size_t i = 0; i < (size_t)r.n_steps; i++) {
-        if (on_step)
-            on_step((int32_t)i - 1, true);
+        if (watch && watch->step)
+            watch->step(watch->context, (int32_t)i - 1, true);
         enum ra_status st = launch_step(cuda, i, &times[i], err);
-        if (on_step)
-            on_step((int32_t)i - 1, false);
+        if (watch && watch->step)
+            watch->step(watch->context, (int32_t)i - 1, false);
         RA_TRY(st);
     }
     return ra_cuda_done(cudaEventRecord(r.marks.back(), cuda->stream), "mark a step", err);
@@ -399,6 +409,11 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
                        "cuda: layer %d of the replay: the card decided otherwise than before",
                        r.surprised);
     return cuda->config.apart ? RA_OK : keep_first(cuda, err);
+}
+
+const struct ra_step_launches *ra_cuda_launched(void *self)
+{
+    return static_cast<struct ra_cuda *>(self)->recording.launched.data();
 }
 
 /* --- on the host, whose execution counts ------------------------------------------------------ */

@@ -12,6 +12,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/backend_call.cuh"
+#include "kernels/cuda/backend_watch.cuh"
 
 /* Pieces of one size on both sides: the host's is what is sent or what came back. */
 template <class T> struct ra_cuda_pair {
@@ -26,8 +27,10 @@ struct ra_cuda_due {
 
 /* One launch, or a few in line. */
 struct ra_cuda_work {
-    const char *name; /* for errors */
+    const char *name; /* for errors, and what its launches are hashed by */
     std::function<cudaError_t(cudaStream_t)> launch;
+    const char *op; /* for who watches */
+    int layer;      /* -1: several together */
     bool is_append; /* writes nothing but the end of C_f */
 };
 
@@ -49,8 +52,9 @@ struct ra_cuda_recording {
     size_t size, used; /* of the room for them, in both places */
     char *host, *card;
     size_t n_outputs, outputs_of_run;
-    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
-    int n_steps;                        /* closed */
+    struct ra_cuda_pair<float> outputs;            /* [outputs_of_run][Hq][D] */
+    int n_steps;                                   /* closed */
+    std::vector<struct ra_step_launches> launched; /* by each, in `play` or while captured */
     std::vector<cudaGraphExec_t> graphs;
     std::vector<std::vector<ra_cuda_recorded>> steps;
     /* Of each step: where a layer's part begins and ends, in turn, if something is between them. */

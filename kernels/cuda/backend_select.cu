@@ -44,11 +44,11 @@ static int32_t most_of(const ra_cuda_call &call)
 enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
                               const ra_cuda_call &call, cudaStream_t stream, struct ra_error *err)
 {
-    int rows = span.n * span.copies * cuda->model.Hkv;
+    int rows = span.n * span.copies * cuda->model.Hkv, layer = span.n == 1 ? call.layer : -1;
     ra_select_args a = choice(cuda, span, call);
     ra_select_plan plan = ra_plan_select(cuda->n_sms, rows, cuda->config.max_rows);
     auto select = [=](cudaStream_t in) { return ra_launch_select(plan, a, in); };
-    RA_TRY(ra_cuda_launch(cuda, stream, {"select", select, false}, err));
+    RA_TRY(ra_cuda_launch(cuda, stream, {"select", select, "select", layer, false}, err));
     ra_order_args order = {};
     order.chosen = a.chosen;
     order.n_chosen = a.n_chosen;
@@ -60,7 +60,7 @@ enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,
     order.rows = a.rows;
     int32_t most = most_of(call);
     auto launch = [=](cudaStream_t in) { return ra_launch_order(rows, most, order, in); };
-    return ra_cuda_launch(cuda, stream, {"order evictions", launch, false}, err);
+    return ra_cuda_launch(cuda, stream, {"order evictions", launch, "select", layer, false}, err);
 }
 
 /* What a checked run chose decides what it did next, and so what its recording must do. */

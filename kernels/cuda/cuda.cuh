@@ -21,6 +21,8 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#include "kernels/cuda/launched.cuh"
+
 /* T name[N]: an array of the block's shared memory, aligned to 16 bytes, holding nothing yet. */
 #define RA_SHARED(T, name, N) __shared__ __align__(16) T name[N]
 
@@ -46,7 +48,9 @@ inline cudaError_t ra_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t
     config.stream = stream;
     config.attrs = &early;
     config.numAttrs = ra_early_launches::on ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+    cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+    ra_launch_watch::tell(error, stream, grid, block, smem);
+    return error;
 }
 
 /*

@@ -240,9 +240,11 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     if (staged) {
         auto copy =
             std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
-        error = ra_emu_submit(stream, [=] { memcpy(to, copy->data(), bytes); });
+        error = ra_emu_submit(stream, ra_emu_watched_copy([=] { memcpy(to, copy->data(), bytes); },
+                                                          bytes, kind, false, stream));
     } else {
-        error = ra_emu_submit(stream, [=] { memmove(to, from, bytes); });
+        error = ra_emu_submit(stream, ra_emu_watched_copy([=] { memmove(to, from, bytes); }, bytes,
+                                                          kind, false, stream));
     }
     if (!error && ra_emu_locate(to, bytes) == RA_EMU_PAGEABLE && !ra_emu_capturing())
         return cudaStreamSynchronize(stream);
@@ -256,7 +258,8 @@ cudaError_t cudaMemsetAsync(void *p, int byte, size_t bytes, cudaStream_t stream
         return cudaSuccess;
     if (!fits(p, bytes, true))
         return ra_emu_result(cudaErrorInvalidValue);
-    return ra_emu_result(ra_emu_submit(stream, [=] { memset(p, byte, bytes); }));
+    return ra_emu_result(ra_emu_submit(
+        stream, ra_emu_watched_copy([=] { memset(p, byte, bytes); }, bytes, 0, true, stream)));
 }
 
 cudaError_t cudaMemset(void *p, int byte, size_t bytes)
@@ -306,5 +309,7 @@ cudaError_t ra_emu_enqueue(const struct ra_emu_launch &launch, cudaStream_t stre
         return ra_emu_result(cudaErrorInvalidConfiguration);
     if (launch.shared_bytes > limit_of(launch.kernel))
         return ra_emu_result(cudaErrorInvalidValue);
-    return ra_emu_result(ra_emu_submit(stream, [launch, body] { ra_emu_run(launch, body); }));
+    uint32_t call = ra_emu_call("cudaLaunchKernel");
+    return ra_emu_result(
+        ra_emu_submit(stream, [launch, body, call] { ra_emu_run_kernel(launch, body, call); }));
 }

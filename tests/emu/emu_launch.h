@@ -9,6 +9,8 @@
 #include "kernels/cuda/early.cuh"
 #include "tests/emu/emu_runtime.h"
 
+#include "kernels/cuda/launched.cuh"
+
 #include <functional>
 #include <tuple>
 #include <type_traits>
@@ -34,9 +36,11 @@ inline cudaError_t ra_emu_launch_as(const char *text, void (*kernel)(P...), dim3
 {
     static_assert(sizeof...(P) == sizeof...(A), "as many arguments as parameters");
     std::tuple<std::decay_t<P>...> copies(static_cast<P>(args)...);
-    return ra_emu_enqueue({text, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes,
-                           ra_early_launches::on, stream},
-                          stream, [kernel, copies] { std::apply(kernel, copies); });
+    cudaError_t error = ra_emu_enqueue({text, reinterpret_cast<const void *>(kernel), grid, block,
+                                        shared_bytes, ra_early_launches::on, stream},
+                                       stream, [kernel, copies] { std::apply(kernel, copies); });
+    ra_launch_watch::tell(error, stream, grid, block, shared_bytes);
+    return error;
 }
 
 template <typename F>

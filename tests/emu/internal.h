@@ -71,6 +71,25 @@ cudaError_t ra_emu_submit(cudaStream_t stream, std::function<void()> work);
     if (ra_emu_refused(&refusal))                                                                  \
     return ra_emu_result(refusal)
 
+/* --- who watches ------------------------------------------------------------------------------ */
+
+/* Of what runs: the call of the runtime that it comes from, and the node of a graph, or none. */
+struct ra_emu_origin {
+    uint32_t call, graph;
+    const void *node;
+};
+/* A call of the runtime: its number, 0 where nobody watches. */
+uint32_t ra_emu_call(const char *name);
+/* What runs from here on comes from there. */
+void ra_emu_from(const struct ra_emu_origin &from);
+void ra_emu_cloned(const void *node, const void *copy);
+void ra_emu_instantiated();
+void ra_emu_run_kernel(const struct ra_emu_launch &launch, const std::function<void()> &body,
+                       uint32_t call);
+/* The same work, and told when it is done. */
+std::function<void()> ra_emu_watched_copy(std::function<void()> work, size_t bytes, int kind,
+                                          bool is_set, cudaStream_t stream);
+
 /* --- traffic ---------------------------------------------------------------------------------- */
 
 void ra_emu_count_launch(const char *text);

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -20,10 +21,14 @@ struct op {
 };
 
 /* What a capture saw: the op, its stream, and which op of the graph it waits for (-1: none). */
+struct CUgraphNode_st {
+    char is_one; /* of account is the address */
+};
 struct node {
     std::function<void()> work;
     cudaStream_t stream;
     int after;
+    std::shared_ptr<CUgraphNode_st> handle;
 };
 
 struct CUgraph_st {
@@ -31,6 +36,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
     std::vector<node> nodes;
+    uint32_t number;
 };
 
 struct capture {
@@ -115,7 +121,7 @@ static cudaStream_t resolve(cudaStream_t stream)
 
 static int append(struct capture *c, cudaStream_t stream, std::function<void()> work, int after)
 {
-    c->nodes.push_back({std::move(work), stream, after});
+    c->nodes.push_back({std::move(work), stream, after, std::make_shared<CUgraphNode_st>()});
     if (stream != c->origin)
         c->loose.insert(stream);
     return c->last[stream] = (int)c->nodes.size() - 1;
@@ -377,19 +383,46 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     return ra_emu_result(error);
 }
 
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status,
+                                     unsigned long long *, cudaGraph_t *,
+                                     const cudaGraphNode_t **nodes, const cudaGraphEdgeData **,
+                                     size_t *n_nodes)
+{
+    static cudaGraphNode_t last;
+    RA_EMU_ENTER();
+    if (!streams.count(stream))
+        return ra_emu_result(cudaErrorInvalidResourceHandle);
+    struct capture *c = stream->capture;
+    *status = c ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    *n_nodes = 0;
+    if (!c || c->last.find(stream) == c->last.end() || c->last[stream] < 0)
+        return ra_emu_result(cudaSuccess);
+    last = c->nodes[(size_t)c->last[stream]].handle.get();
+    *nodes = &last;
+    *n_nodes = 1;
+    return ra_emu_result(cudaSuccess);
+}
+
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
     RA_EMU_ENTER();
     if (!graphs.count(graph))
         return ra_emu_result(cudaErrorInvalidValue);
-    *exec = new CUgraphExec_st{graph->nodes};
+    static uint32_t number;
+    *exec = new CUgraphExec_st{graph->nodes, ++number};
+    for (node &each : (*exec)->nodes) { /* which are nodes of their own */
+        std::shared_ptr<CUgraphNode_st> original = each.handle;
+        each.handle = std::make_shared<CUgraphNode_st>();
+        ra_emu_cloned(original.get(), each.handle.get());
+    }
+    ra_emu_instantiated();
     execs.insert(*exec);
     return ra_emu_result(cudaSuccess);
 }
 
 /* Streams of the graph take turns by chance; each keeps its order and waits for what it waits for.
  */
-static void replay(const std::vector<node> &nodes)
+static void replay(const std::vector<node> &nodes, uint32_t call, uint32_t graph)
 {
     std::vector<bool> done(nodes.size());
     for (size_t left = nodes.size(); left; left--) {
@@ -400,10 +433,12 @@ static void replay(const std::vector<node> &nodes)
                 (nodes[i].after < 0 || done[(size_t)nodes[i].after]))
                 able.push_back(i);
         size_t next = able[ra_emu_below(able.size())];
+        ra_emu_from({call, graph, nodes[next].handle.get()});
         if (nodes[next].work)
             nodes[next].work();
         done[next] = true;
     }
+    ra_emu_from({});
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
@@ -412,7 +447,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     if (!execs.count(exec))
         return ra_emu_result(cudaErrorInvalidValue);
     std::vector<node> nodes = exec->nodes;
-    return ra_emu_result(ra_emu_submit(stream, [nodes] { replay(nodes); }));
+    uint32_t call = ra_emu_call("cudaGraphLaunch"), number = exec->number;
+    return ra_emu_result(ra_emu_submit(stream, [=] { replay(nodes, call, number); }));
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)

@@ -176,8 +176,9 @@ static enum ra_status all_steps(struct run *run, struct ra_error *err)
 
 static int n_begun, n_ended;
 
-static void on_step(int32_t t, bool begins)
+static void on_step(void *context, int32_t t, bool begins)
 {
+    (void)context;
     assert_int_equal(t + 1, n_ended % (STEPS + 1));
     n_begun += begins;
     n_ended += !begins;
@@ -196,7 +197,8 @@ static void init(struct run *run, int number)
     c->config.select = (enum ra_select_mode)(number % 3);
     c->config.model = &c->model;
     c->config.window = c->window;
-    c->config.on_step = on_step;
+    static const struct ra_backend_watch watch = {.step = on_step};
+    c->config.watch = &watch;
     n_begun = n_ended = 0;
 }
 
@@ -273,6 +275,67 @@ static void test_copies_apart(void **state)
         run.c.config.early = ways[i].early;
         run.c.config.no_graph = ways[i].no_graph;
         play_all(&run, 2);
+    }
+}
+
+/* --- who watches -------------------------------------------------------------------------------
+ */
+
+static struct {
+    uint64_t nodes[STEPS + 1], works[STEPS + 1];
+    int n_open;
+    void *last;
+} watched;
+
+static void see_work(void *context, int32_t t, int layer, const char *op, bool begins)
+{
+    assert_ptr_equal(context, &watched);
+    assert_true(layer >= -1 && layer < LAYERS && strlen(op) > 0);
+    watched.works[t + 1] += begins;
+    watched.n_open += begins ? 1 : -1;
+    assert_true(watched.n_open == begins);
+}
+
+static void see_node(void *context, int32_t t, int layer, const char *op, void *node)
+{
+    assert_ptr_equal(context, &watched);
+    assert_true(layer >= -1 && layer < LAYERS && strlen(op) > 0);
+    assert_true(node && node != watched.last);
+    watched.last = node;
+    watched.nodes[t + 1]++;
+}
+
+/* However they are launched, steps launch the same, and each kernel is told of once. */
+static void test_watched(void **state)
+{
+    (void)state;
+    static const struct ra_backend_watch watch = {
+        .context = &watched, .work = see_work, .node = see_node};
+    for (int number = 0; number < 6; number++) {
+        struct ra_step_launches first[STEPS + 1];
+        for (int stream = 0; stream < 2; stream++) {
+            struct run run;
+            struct ra_error err = {0};
+            init(&run, number);
+            run.c.config.watch = &watch;
+            run.c.config.no_graph = stream;
+            run.out = calloc((size_t)STEPS * LAYERS * FLOATS, sizeof *run.out);
+            memset(&watched, 0, sizeof watched);
+            ra_assert_ok(call_and_play(&run, 2, &err));
+            const struct ra_step_launches *launched = cuda->launched(run.c.self);
+            if (!stream)
+                memcpy(first, launched, sizeof first);
+            assert_memory_equal(first, launched, sizeof first);
+            for (int i = 0; i <= STEPS; i++) {
+                assert_true(launched[i].n > 0 && launched[i].n == first[i].n);
+                assert_int_equal(watched.nodes[i], stream ? 0 : launched[i].n);
+                assert_true(stream ? watched.works[i] > 0 : watched.works[i] == 0);
+                assert_true(watched.works[i] <= 2 * launched[i].n); /* one may launch several */
+                assert_true(i == 0 || launched[i].hash != launched[0].hash);
+            }
+            free(run.out);
+            ra_case_fini(&run.c);
+        }
     }
 }
 
@@ -422,6 +485,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_played_as_called),
         cmocka_unit_test(test_copies_apart),
+        cmocka_unit_test(test_watched),
         cmocka_unit_test(test_copies_apart_share_launches),
         cmocka_unit_test(test_decisions),
         cmocka_unit_test(test_surprises),
