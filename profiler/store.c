@@ -14,12 +14,14 @@
 #include <unistd.h>
 
 #include "profiler/clock.h"
+#include "profiler/store_index.h"
+#include "profiler/store_names.h"
 #include "profiler/store_row.h"
 #include "profiler/store_steps.h"
 
 const char *ra_run_state_name(enum ra_run_state state)
 {
-    static const char *const name[] = {"running", "complete", "failed", "aborted"};
+    static const char *const name[] = {"running", "complete", "failed", "aborted", "incomplete"};
     return name[state];
 }
 
@@ -107,14 +109,19 @@ enum ra_status ra_store_run_begin(struct ra_store *store, const struct ra_run_ro
     return ra_store_flush(store, err);
 }
 
-/* After a lost batch or row a run may still be called failed or aborted, never complete. */
+/*
+ * After a lost batch or row a run may still be called failed or aborted, never complete, nor, of a
+ * pass, that it lacks only what the device dropped. Indexes that wait are made with the end.
+ */
 static enum ra_status begin_end(struct ra_store *store, enum ra_run_state state,
                                 enum ra_store_sql which, struct ra_row *row, struct ra_error *err)
 {
     RA_BUG_ON(state == RA_RUN_RUNNING);
-    bool complete = state == RA_RUN_COMPLETE;
-    enum ra_status status = ra_store_steps_write(store, complete ? err : NULL);
-    if (!complete)
+    bool is_whole = state == RA_RUN_COMPLETE || state == RA_RUN_INCOMPLETE;
+    enum ra_status status = ra_store_steps_write(store, is_whole ? err : NULL);
+    if (status == RA_OK && !store->lost_rows)
+        status = ra_store_index_restore(store, is_whole ? err : NULL);
+    if (!is_whole)
         return ra_row_begin_end(store, which, row, err);
     return status == RA_OK ? ra_row_begin(store, which, row, err) : status;
 }
@@ -134,6 +141,7 @@ enum ra_status ra_store_run_end(struct ra_store *store, int64_t run_id, enum ra_
                                 const char *result_json, struct ra_error *err)
 {
     struct ra_row row;
+    RA_BUG_ON(state == RA_RUN_INCOMPLETE);
     RA_TRY(begin_end(store, state, RA_SQL_RUN_END_PASSES, &row, err));
     ra_row_int(&row, run_id);
     RA_TRY(ra_row_write(&row, err));
@@ -189,20 +197,6 @@ enum ra_status ra_store_pass_end(struct ra_store *store, int64_t pass_id, enum r
     return ra_store_flush(store, err);
 }
 
-static enum ra_status string_id(struct ra_store *store, const char *text, int64_t *id,
-                                struct ra_error *err)
-{
-    struct ra_row row;
-    RA_TRY(ra_row_begin(store, RA_SQL_STRING_FIND, &row, err));
-    ra_row_text(&row, text);
-    RA_TRY(ra_row_find(&row, id, err));
-    if (*id != 0)
-        return RA_OK;
-    RA_TRY(ra_row_begin(store, RA_SQL_STRING_ADD, &row, err));
-    ra_row_text(&row, text);
-    return ra_row_add(&row, id, err);
-}
-
 static enum ra_status add_scope(struct ra_store *store, const struct ra_scope_row *scope,
                                 int64_t name_id, int64_t *scope_id, struct ra_error *err)
 {
@@ -222,7 +216,7 @@ enum ra_status ra_store_scope(struct ra_store *store, const struct ra_scope_row 
 {
     struct ra_row row;
     int64_t name_id = 0;
-    RA_TRY(string_id(store, scope->name, &name_id, err));
+    RA_TRY(ra_store_name(store, scope->name, &name_id, err));
     RA_TRY(ra_row_begin(store, RA_SQL_SCOPE_FIND, &row, err));
     ra_row_int(&row, scope->run_id);
     ra_row_text(&row, scope->kind);
@@ -237,7 +231,7 @@ enum ra_status ra_store_scope_new(struct ra_store *store, const struct ra_scope_
                                   int64_t *scope_id, struct ra_error *err)
 {
     int64_t name_id = 0;
-    RA_TRY(string_id(store, scope->name, &name_id, err));
+    RA_TRY(ra_store_name(store, scope->name, &name_id, err));
     return add_scope(store, scope, name_id, scope_id, err);
 }
 

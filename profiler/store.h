@@ -39,7 +39,13 @@ enum ra_status ra_store_close(struct ra_store *store, struct ra_error *err);
 /* Version of the SQLite library in use, "3.40.1". */
 const char *ra_store_library(void);
 
-enum ra_run_state { RA_RUN_RUNNING, RA_RUN_COMPLETE, RA_RUN_FAILED, RA_RUN_ABORTED };
+enum ra_run_state {
+    RA_RUN_RUNNING,
+    RA_RUN_COMPLETE,
+    RA_RUN_FAILED,
+    RA_RUN_ABORTED,
+    RA_RUN_INCOMPLETE /* of a pass only: it ran to its end, but records of it were lost */
+};
 const char *ra_run_state_name(enum ra_run_state state);
 
 /*
@@ -104,7 +110,7 @@ RA_MUST_CHECK enum ra_status ra_store_flush(struct ra_store *store, struct ra_er
 RA_MUST_CHECK enum ra_status ra_store_pass_begin(struct ra_store *store, int64_t run_id,
                                                  int ordinal, const char *mode, int64_t *pass_id,
                                                  struct ra_error *err);
-/* complete, failed or aborted, in the transaction of the pass's last rows. */
+/* In any state but running, in the transaction of the pass's last rows. */
 RA_MUST_CHECK enum ra_status ra_store_pass_end(struct ra_store *store, int64_t pass_id,
                                                enum ra_run_state state, struct ra_error *err);
 

@@ -38,9 +38,21 @@ enum ra_store_sql {
     RA_SQL_LAYER_STEPS, /* RA_SQL_MANY rows */
     RA_SQL_RETAINED,
     RA_SQL_DIAGNOSTIC,
+    RA_SQL_KERNEL,
+    RA_SQL_MEMOP,
+    RA_SQL_API_CALL,
+    RA_SQL_OVERHEAD,
+    RA_SQL_DEVICE_FIND,
+    RA_SQL_DEVICE_ADD,
+    RA_SQL_PASS_DEVICE,
+    RA_SQL_PASS_T0,
+    RA_SQL_PASS_T1,
+    RA_SQL_PASS_COUNTS,
     RA_SQL_COUNT
 };
 enum { RA_SQL_MANY = 64, RA_BATCH_ROWS = 10000 };
+
+struct ra_store_names;
 
 struct ra_store {
     struct sqlite3 *db;
@@ -53,10 +65,12 @@ struct ra_store {
     struct ra_layer_step_row
         *steps; /* [RA_BATCH_ROWS] wait for the end of the batch; NULL: none yet */
     size_t n_steps;
-    int n_pending;          /* rows of the batch, those that wait included */
-    uint64_t batch_from_ns; /* CLOCK_MONOTONIC at its first row */
-    bool lost_rows;         /* a batch was rolled back: nothing may become complete any more */
-    bool shows_aborted;     /* `running` rows are abandoned, but the file cannot be written */
+    struct ra_store_names *names; /* ids of names asked for lately; NULL: none yet */
+    int n_pending;                /* rows of the batch, those that wait included */
+    uint64_t batch_from_ns;       /* CLOCK_MONOTONIC at its first row */
+    bool lost_rows;     /* a batch was rolled back: nothing may become complete any more */
+    bool lacks_indexes; /* dropped for a pass of many rows; see store_index.h */
+    bool shows_aborted; /* `running` rows are abandoned, but the file cannot be written */
 };
 
 /*

@@ -11,8 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "profiler/store_index.h"
 #include "profiler/store_internal.h"
 #include "profiler/store_migrate.h"
+#include "profiler/store_names.h"
 
 /* SQLite takes a shorter file for an empty one, and would overwrite it. */
 enum { smallest_database = 512 };
@@ -100,16 +102,19 @@ static void settle(struct ra_store *store)
     sqlite3_exec(store->db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
 }
 
-/* With the lock held, whatever says `running` has no writer any more. */
+/* With the lock held, whatever says `running` has no writer any more, and indexes are missed. */
 static enum ra_status mark_abandoned(struct ra_store *store, struct ra_error *err)
 {
     enum ra_status status =
         ra_store_sql_exec(store->db, store->path, "cannot be written",
                           "BEGIN IMMEDIATE;"
                           "UPDATE pass SET state = 'aborted' WHERE state = 'running';"
-                          "UPDATE run SET state = 'aborted' WHERE state = 'running';"
-                          "COMMIT",
+                          "UPDATE run SET state = 'aborted' WHERE state = 'running'",
                           err);
+    if (status == RA_OK)
+        status = ra_store_index_make(store->db, store->path, err);
+    if (status == RA_OK)
+        status = ra_store_sql_exec(store->db, store->path, "cannot be written", "COMMIT", err);
     if (status != RA_OK && !sqlite3_get_autocommit(store->db))
         sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     return status;
@@ -260,6 +265,7 @@ static enum ra_status open_reader(struct ra_store *store, const struct ra_store_
 static void free_store(struct ra_store *store)
 {
     close_writer(store);
+    ra_store_names_clear(store);
     free(store->steps);
     free(store->path);
     free(store->file);
@@ -306,7 +312,13 @@ enum ra_status ra_store_close(struct ra_store *store, struct ra_error *err)
         return RA_OK;
     enum ra_status status = RA_OK;
     if (store->mode == RA_STORE_APPEND) {
-        status = ra_store_flush(store, err);
+        if (!store->lost_rows)
+            status = ra_store_index_restore(store, err);
+        else if (store->lacks_indexes)
+            (void)!ra_store_index_make(store->db, store->path,
+                                       NULL); /* else the next writer does */
+        enum ra_status flushed = ra_store_flush(store, status == RA_OK ? err : NULL);
+        status = status == RA_OK ? flushed : status;
         ra_store_sql_finalize(store);
         settle(store);
     }

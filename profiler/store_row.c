@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "profiler/clock.h"
+#include "profiler/store_names.h"
 #include "profiler/store_steps.h"
 
 static const uint64_t batch_ns = 500000000;
@@ -43,8 +44,8 @@ static const char *const sql[RA_SQL_COUNT] = {
         "UPDATE pass SET state = 'aborted' WHERE run_id = ? AND state = 'running'",
     [RA_SQL_PASS_ADD] = "INSERT INTO pass(run_id, ordinal, mode, state, t0_realtime_ns,"
                         " t0_monotonic_ns) VALUES(?,?,?,'running',?,?)",
-    [RA_SQL_PASS_END] =
-        "UPDATE pass SET state = ?, t1_realtime_ns = ?, t1_monotonic_ns = ? WHERE id = ?",
+    [RA_SQL_PASS_END] = "UPDATE pass SET state = ?, t1_realtime_ns = coalesce(t1_realtime_ns, ?),"
+                        " t1_monotonic_ns = coalesce(t1_monotonic_ns, ?) WHERE id = ?",
     [RA_SQL_STRING_FIND] = "SELECT id FROM string_ids WHERE value = ?",
     [RA_SQL_STRING_ADD] = "INSERT INTO string_ids(value) VALUES(?)",
     [RA_SQL_SCOPE_FIND] = "SELECT id FROM scope WHERE run_id = ? AND kind = ? AND step IS ?"
@@ -65,6 +66,30 @@ static const char *const sql[RA_SQL_COUNT] = {
                         " VALUES(?,?,?,?,?,?)",
     [RA_SQL_DIAGNOSTIC] = "INSERT INTO diagnostic(run_id, unix_ns, severity, source, message)"
                           " VALUES(?,?,?,?,?)",
+    [RA_SQL_KERNEL] =
+        "INSERT INTO kernel(pass_id, scope_id, correlation_id, start_ns, end_ns, context_id,"
+        " stream_id, name_id, grid_x, grid_y, grid_z, block_x, block_y, block_z, cluster_x,"
+        " cluster_y, cluster_z, registers, smem_static_bytes, smem_dynamic_bytes,"
+        " smem_executed_bytes, local_total_bytes, graph_id, graph_node_id)"
+        " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_MEMOP] = "INSERT INTO memop(pass_id, scope_id, correlation_id, op, copy_kind, bytes,"
+                     " start_ns, end_ns, stream_id) VALUES(?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_API_CALL] = "INSERT INTO api_call(pass_id, correlation_id, domain, cbid, name_id,"
+                        " thread_id, start_ns, end_ns, result) VALUES(?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_OVERHEAD] = "INSERT INTO overhead(pass_id, kind, start_ns, end_ns) VALUES(?,?,?,?)",
+    [RA_SQL_DEVICE_FIND] = "SELECT id FROM device WHERE run_id = ? AND ordinal = ? AND uuid = ?",
+    [RA_SQL_DEVICE_ADD] =
+        "INSERT INTO device(run_id, ordinal, uuid, name, chip, cc_major, cc_minor, sm_count,"
+        " l2_bytes, mem_bytes, driver_version, runtime_version, cupti_version, sm_clock_khz,"
+        " mem_clock_khz) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_PASS_DEVICE] = "UPDATE pass SET device_id = ? WHERE id = ?",
+    [RA_SQL_PASS_T0] = "UPDATE pass SET t0_realtime_ns = ?, t0_monotonic_ns = ?, t0_cupti_ns = ?"
+                       " WHERE id = ?",
+    [RA_SQL_PASS_T1] = "UPDATE pass SET t1_realtime_ns = ?, t1_monotonic_ns = ?, t1_cupti_ns = ?"
+                       " WHERE id = ?",
+    [RA_SQL_PASS_COUNTS] =
+        "UPDATE pass SET launches_expected = ?, kernels_recorded = ?, records_dropped = ?,"
+        " kernels_zero_time = ?, ranges_dropped = ? WHERE id = ?",
 };
 
 void ra_row_int(struct ra_row *row, int64_t value)
@@ -105,7 +130,7 @@ void ra_row_text(struct ra_row *row, const char *text)
     row->rc |= sqlite3_bind_text(row->statement, ++row->at, text, -1, SQLITE_STATIC);
 }
 
-static enum ra_status lose_batch(struct ra_store *store, struct ra_error *err)
+enum ra_status ra_row_lose_batch(struct ra_store *store, struct ra_error *err)
 {
     enum ra_status status = ra_store_sql_fail(store->db, store->path, "cannot be written", err);
     if (!sqlite3_get_autocommit(store->db))
@@ -113,6 +138,7 @@ static enum ra_status lose_batch(struct ra_store *store, struct ra_error *err)
     store->in_batch = false;
     store->n_steps = 0;
     store->lost_rows = true;
+    ra_store_names_clear(store);
     return status;
 }
 
@@ -120,7 +146,7 @@ static enum ra_status refuse(struct ra_store *store, struct ra_error *err)
 {
     if (sqlite3_errcode(store->db) == SQLITE_CONSTRAINT)
         return ra_store_sql_fail(store->db, store->path, "row refused", err);
-    return lose_batch(store, err);
+    return ra_row_lose_batch(store, err);
 }
 
 void ra_row_start_batch(struct ra_store *store)
@@ -132,13 +158,13 @@ void ra_row_start_batch(struct ra_store *store)
     store->batch_from_ns = ra_clock_ns();
 }
 
-static enum ra_status open_batch(struct ra_store *store, struct ra_error *err)
+enum ra_status ra_row_open_batch(struct ra_store *store, struct ra_error *err)
 {
     ra_row_start_batch(store);
     if (store->in_batch)
         return RA_OK;
     if (sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-        return lose_batch(store, err);
+        return ra_row_lose_batch(store, err);
     store->in_batch = true;
     return RA_OK;
 }
@@ -150,7 +176,7 @@ enum ra_status ra_store_flush(struct ra_store *store, struct ra_error *err)
     if (!store->in_batch)
         return status;
     if (sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-        return lose_batch(store, err);
+        return ra_row_lose_batch(store, err);
     store->in_batch = false;
     return status;
 }
@@ -158,11 +184,11 @@ enum ra_status ra_store_flush(struct ra_store *store, struct ra_error *err)
 enum ra_status ra_row_begin_end(struct ra_store *store, enum ra_store_sql which, struct ra_row *row,
                                 struct ra_error *err)
 {
-    RA_TRY(open_batch(store, err));
+    RA_TRY(ra_row_open_batch(store, err));
     struct sqlite3_stmt **statement = &store->statements[which];
     if (!*statement && sqlite3_prepare_v3(store->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT,
                                           statement, NULL) != SQLITE_OK)
-        return lose_batch(store, err);
+        return ra_row_lose_batch(store, err);
     *row = (struct ra_row){.store = store, .statement = *statement};
     return RA_OK;
 }

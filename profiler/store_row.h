@@ -30,6 +30,9 @@ RA_MUST_CHECK enum ra_status ra_row_begin_end(struct ra_store *store, enum ra_st
 
 /* RA_ESTORE after a lost batch. */
 RA_MUST_CHECK enum ra_status ra_row_allowed(struct ra_store *store, struct ra_error *err);
+/* Open a transaction unless one is; give it up, and with it all writing of results. */
+RA_MUST_CHECK enum ra_status ra_row_open_batch(struct ra_store *store, struct ra_error *err);
+enum ra_status ra_row_lose_batch(struct ra_store *store, struct ra_error *err);
 /* Start the clock of a batch unless one is under way. */
 void ra_row_start_batch(struct ra_store *store);
 
