@@ -44,6 +44,21 @@ def store_rows(path):
     return rows
 
 
+def kernel_rows(path):
+    """Rows of kernel activity; what ends the pass is told beside it."""
+    rows = []
+    for line in program_rows(path):
+        rows.append({
+            "case": line["case"], "shape": "kernel rows of one pass, commits included", "unit": "rows/s",
+            "value": line["median"], "target": 300000, "threads": 1,
+            "a": {"name": "written", "median": line["median"], "runs": line["rows_per_s"]},
+            "b": None, "limit": "one core: %.2f us of processor time a row; with the pass's end and its"
+            " indexes %.0f rows/s" % (line["cpu_us_per_row"], line["with_end_median"]),
+            "checked": "rows read back equal those written", "cache_resident": None,
+        })  # fmt: skip
+    return rows
+
+
 def replay(tool, trace, policies, *options):
     """(seconds, printed objects) of one phase-1 replay, start-up and reading included."""
     argv = [tool, "replay", trace, "--backend", "null", "-q", "--format", "json", *options]
@@ -150,6 +165,7 @@ def main():
     for name in ("bench_attend", "bench_select"):
         rows += program_rows(os.path.join(build, "bench", name))
     rows += store_rows(os.path.join(build, "bench", "bench_store"))
+    rows += kernel_rows(os.path.join(build, "bench", "bench_kernels"))
     rows += sample_rows(tool) + long_rows(tool)
     device = json.loads(
         subprocess.run([tool, "doctor", "--format", "json"], check=True, stdout=subprocess.PIPE,
