@@ -11,6 +11,7 @@ extern const struct ra_command ra_cmd_replay;
 extern const struct ra_command ra_cmd_compare;
 extern const struct ra_command ra_cmd_report;
 extern const struct ra_command ra_cmd_plot;
+extern const struct ra_command ra_cmd_export;
 extern const struct ra_command ra_cmd_list;
 extern const struct ra_command ra_cmd_doctor;
 

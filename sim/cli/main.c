@@ -16,8 +16,8 @@
 #include "sim/cli/manual.h"
 
 static const struct ra_command *const commands[] = {
-    &ra_cmd_explain, &ra_cmd_info,   &ra_cmd_replay, &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,
-    &ra_cmd_list,    &ra_cmd_doctor, NULL,
+    &ra_cmd_explain, &ra_cmd_info,   &ra_cmd_replay, &ra_cmd_compare, &ra_cmd_report,
+    &ra_cmd_plot,    &ra_cmd_export, &ra_cmd_list,   &ra_cmd_doctor,  NULL,
 };
 
 static const struct ra_absent absent[] = {
@@ -27,7 +27,6 @@ static const struct ra_absent absent[] = {
     {"eval", "the native decoder"},
     {"cost", "the cost model"},
     {"calibrate", "the cost model"},
-    {"export", "export to other tools' formats"},
     {"metrics", "GPU performance metrics"},
     {"import", "import of results"},
 };

@@ -38,6 +38,8 @@ static const struct ra_manual_row examples[] = {
      "Three schedules of one recording: a table, and everything behind it in a store."},
     {"rattn-sim compare runs.db --run 1 --run 2", "Where two runs differ first; exit status 4."},
     {"rattn-sim plot runs.db -o figures", "Five figures of those runs."},
+    {"rattn-sim export runs.db --run 2 --as csv",
+     "When each operation of a run began, and how long it took."},
     {"rattn-sim replay synth:case=needle,P=512,N=32 -p oracle:k=64 \\\n"
      "  --format json",
      "Without a recording: a generated one."},

@@ -53,7 +53,7 @@ commands="explain info replay compare report list doctor"
 }
 
 @test "commands of later versions exit 3 and name the part" {
-    for command in record sweep recommend eval cost calibrate export metrics import; do
+    for command in record sweep recommend eval cost calibrate metrics import; do
         run -3 --separate-stderr "$rattn" $command --whatever
         [[ $stderr == "rattn-sim: $command: "*": not in this version" ]]
     done

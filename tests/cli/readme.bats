@@ -64,6 +64,8 @@ tour() {
         sh -c "$line" </dev/null >out || status=$?
         [ $status -eq $expected ] && [ -s out ]
     done <commands
+    sh -c "$(block "**In other tools?**")"
+    json 'len(d["traceEvents"])' <build/demo/run2.json
     build/rattn-sim explain traces/data/smollm2-135m.safetensors -p recycled:k=256,stride=16 --layer 9 --head 1 --steps 0..3 >out
     [ "$(grep -c '^step ' out)" -eq 4 ]
     for policy in $(block "## Schedules" | awk '{ print $1 }'); do

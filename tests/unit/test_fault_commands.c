@@ -72,6 +72,8 @@ static void test_store_readers(void **unused)
     sweep("list runs", WORDS("list", "runs", db));
     sweep("list runs json", WORDS("list", "runs", db, "--format", "json"));
     sweep("compare", WORDS("compare", db, "--run", "1", "--run", "1", "--format", "json"));
+    sweep("export csv", WORDS("export", db, "--run", "1", "--as", "csv"));
+    sweep("export perfetto", WORDS("export", db, "--run", "1", "--as", "perfetto", "-q"));
     fault_spare_sqlite(false);
 }
 
@@ -134,6 +136,42 @@ static void test_report_file(void **unused)
     c.places = places;
     assert_true(fault_sweep(&c, FAULT_OPEN, EMFILE).n_failed > 0);
     assert_true(fault_sweep(&c, FAULT_RENAME, EXDEV).n_failed > 0);
+}
+
+/* --- export -o ---------------------------------------------------------------------------------
+ */
+
+static void prepare_export(void *context)
+{
+    (void)context;
+    unlink(out);
+}
+
+/* Whole under its name, or nothing at all; what it holds is checked on the command line. */
+static void check_export(void *context, const struct fault_outcome *outcome)
+{
+    check_same_store(context, outcome);
+    assert_int_equal(tmp_dir_count(out_folder), outcome->code == 0);
+    if (outcome->code == 0)
+        assert_true(store_ask(out, "SELECT count(*) FROM NVTX_EVENTS") > 0);
+}
+
+static void test_export_database(void **unused)
+{
+    (void)unused;
+    static const char *const places[] = {"runs.db", "report.json", NULL};
+    struct fault_case c = {.name = "export nsys",
+                           .context =
+                               WORDS("export", db, "--run", "1", "--as", "nsys", "-q", "-o", out),
+                           .prepare = prepare_export,
+                           .run = run,
+                           .check = check_export};
+    assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 0);
+    c.places = places;
+    assert_true(fault_sweep(&c, FAULT_OPEN, EMFILE).n_failed > 0);
+    assert_true(fault_sweep(&c, FAULT_WRITE, ENOSPC).n_failed > 0);
+    assert_true(fault_sweep(&c, FAULT_RENAME, EXDEV).n_failed > 0);
+    unlink(out);
 }
 
 /* --- plot --------------------------------------------------------------------------------------
@@ -345,8 +383,8 @@ FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store_readers), cmocka_unit_test(test_trace_readers),
-        cmocka_unit_test(test_report_file),   cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_migration),
+        cmocka_unit_test(test_report_file),   cmocka_unit_test(test_export_database),
+        cmocka_unit_test(test_plot),          cmocka_unit_test(test_migration),
     };
     fault_init();
     return cmocka_run_group_tests_name("fault_commands", tests, setup, teardown);
