@@ -264,9 +264,42 @@ static void few_rows_do_not_cost_the_indexes_of_many(void **state)
     store_done(store);
 }
 
+/* Then the pass is not complete; its rows stay, and the next writer makes the indexes. */
+static void a_disk_too_full_for_indexes(void **state)
+{
+    enum { n_rows = 5000 };
+    struct store_fixture *fixture = *state;
+    struct ra_error err;
+    char sql[64];
+    struct ra_store *store = store_append(fixture->path);
+    int64_t run_id = store_begin_run(store), pass_id = begin_pass(store, run_id, 0);
+    ra_assert_ok(ra_store_expect_rows(store, n_rows, &err));
+    write_kernels(store, pass_id, n_rows);
+    ra_assert_ok(ra_store_flush(store, &err));
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld",
+             (long long)store_ask_in(store->db, "PRAGMA page_count"));
+    assert_int_equal(sqlite3_exec(store->db, sql, NULL, NULL, NULL), SQLITE_OK);
+    ra_assert_fails(ra_store_pass_end(store, pass_id, RA_RUN_COMPLETE, &err), RA_ESTORE,
+                    "the disk is full");
+    ra_assert_fails(ra_store_pass_end(store, pass_id, RA_RUN_INCOMPLETE, &err), RA_ESTORE,
+                    "earlier batch was lost");
+    ra_assert_ok(ra_store_run_end(store, run_id, RA_RUN_FAILED, NULL, NULL, NULL, &err));
+    store_done(store);
+    assert_int_equal(store_ask(fixture->path, n_indexes), 0);
+    store_done(store_read(fixture->path));
+    store_done(store_append(fixture->path));
+    assert_int_equal(store_ask(fixture->path, n_indexes), 4);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM kernel"), n_rows);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM pass WHERE state = 'aborted'"),
+                     1);
+}
+
 enum { batch = 1000, rows_per_pass = 12 * batch };
 
-/* Passes until killed, in batches; an 'x' for each commit that time made in the midst of one. */
+/*
+ * Passes until killed, in batches; an 'x' for each commit that time made in the midst of one, an
+ * 'e' before each end of a pass.
+ */
 static void write_for_ever(const char *path, int told)
 {
     struct ra_store *store = store_append(path);
@@ -284,9 +317,31 @@ static void write_for_ever(const char *path, int told)
                 (ends && i + 1 < rows_per_pass && ra_store_flush(store, &err)))
                 _exit(1);
         }
-        if (ra_store_pass_end(store, pass_id, RA_RUN_COMPLETE, &err))
+        if (write(told, "e", 1) != 1 || ra_store_pass_end(store, pass_id, RA_RUN_COMPLETE, &err))
             _exit(1);
     }
+}
+
+/* Kill such a child `us` after it began, or after it came to the end of a pass. *was_late: time
+ * made a commit of its own. */
+static void kill_a_writer(const char *path, bool at_end, long us, bool *was_late)
+{
+    int told[2], status = 0;
+    char byte = 0;
+    assert_int_equal(pipe(told), 0);
+    pid_t child = fork();
+    if (child == 0)
+        write_for_ever(path, told[1]);
+    close(told[1]);
+    for (*was_late = false; at_end && byte != 'e'; *was_late |= byte == 'x')
+        assert_int_equal(read(told[0], &byte, 1), 1);
+    nanosleep(&(struct timespec){.tv_nsec = us * 1000L}, NULL);
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    while (read(told[0], &byte, 1) == 1)
+        *was_late |= byte == 'x';
+    close(told[0]);
 }
 
 static void check_whole(const char *path, bool was_late)
@@ -322,23 +377,11 @@ static void a_writer_killed_among_kernels_leaves_whole_batches(void **state)
     unsigned seed = 7;
     int64_t n_cut = 0, n_rows = 0, n_complete = 0;
     for (int i = 0; i < n_kills; i++) {
-        int told[2];
-        char byte;
-        assert_int_equal(pipe(told), 0);
-        pid_t child = fork();
-        if (child == 0)
-            write_for_ever(fixture->path, told[1]);
-        close(told[1]);
-        long us = 20000 + rand_r(&seed) % 200000;
-        nanosleep(&(struct timespec){.tv_nsec = us * 1000L}, NULL);
-        kill(child, SIGKILL);
-        int status = 0;
-        assert_int_equal(waitpid(child, &status, 0), child);
-        assert_true(WIFSIGNALED(status));
-        bool was_late = read(told[0], &byte, 1) == 1;
-        close(told[0]);
+        bool at_end = i % 2, was_late;
+        long us = at_end ? rand_r(&seed) % 15000 : 20000 + rand_r(&seed) % 200000;
+        kill_a_writer(fixture->path, at_end, us, &was_late);
         /* A reader becomes a writer for as long as that takes. */
-        store_done(i % 2 ? store_read(fixture->path) : store_append(fixture->path));
+        store_done(i % 4 < 2 ? store_read(fixture->path) : store_append(fixture->path));
         check_whole(fixture->path, was_late);
         n_cut +=
             store_ask(fixture->path, "SELECT count(*) FROM (SELECT DISTINCT pass_id FROM kernel"
@@ -363,6 +406,7 @@ int main(void)
         TEST(a_pass_has_a_device_clocks_and_counts),
         TEST(indexes_wait_for_the_end_of_a_pass),
         TEST(few_rows_do_not_cost_the_indexes_of_many),
+        TEST(a_disk_too_full_for_indexes),
         TEST(a_writer_killed_among_kernels_leaves_whole_batches),
     };
     return cmocka_run_group_tests_name("store_kernel", tests, NULL, NULL);
