@@ -63,7 +63,7 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     (void)err;
     struct ra_export_pass *pass = context;
     pass->run_id = run->id;
-    snprintf(pass->uuid, sizeof pass->uuid, "%s", run->uuid);
+    snprintf(pass->uuid, sizeof pass->uuid, "%s", run->uuid ? run->uuid : "");
     snprintf(pass->policy, sizeof pass->policy, "%s", run->policy ? run->policy : "");
     return RA_OK;
 }
@@ -100,8 +100,8 @@ static enum ra_status on_pass(void *context, const struct ra_store_cells *row, s
     struct ra_export_pass *pass = choice->pass;
     pass->id = number(row->text[0]);
     pass->ordinal = number(row->text[1]);
-    snprintf(pass->mode, sizeof pass->mode, "%s", row->text[2]);
-    snprintf(pass->state, sizeof pass->state, "%s", row->text[3]);
+    snprintf(pass->mode, sizeof pass->mode, "%s", row->text[2] ? row->text[2] : "");
+    snprintf(pass->state, sizeof pass->state, "%s", row->text[3] ? row->text[3] : "");
     pass->has_device_clock = number(row->text[6]) != 0;
     pass->n_kernels = number(row->text[7]);
     pass->n_timed = number(row->text[8]);

@@ -51,6 +51,17 @@ static int64_t number(const char *text)
     return text ? strtoll(text, NULL, 10) : 0;
 }
 
+/* A store may hold any numbers: what is too far apart wraps. */
+static int64_t difference(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a - (uint64_t)b);
+}
+
+static int64_t track_of(const struct stream *stream, int lane)
+{
+    return (int64_t)((uint64_t)stream->id * RA_STREAM_TRACKS + (uint64_t)lane);
+}
+
 static void put_number(struct writer *w, const char *text)
 {
     char *end = NULL;
@@ -114,7 +125,7 @@ static void put_event(struct writer *w, const struct ra_store_cells *row, int64_
     if (cell[RA_EVENT_START])
         put_time(w, "ts", number(cell[RA_EVENT_START]));
     if (cell[RA_EVENT_STOP])
-        put_time(w, "dur", number(cell[RA_EVENT_STOP]) - number(cell[RA_EVENT_START]));
+        put_time(w, "dur", difference(number(cell[RA_EVENT_STOP]), number(cell[RA_EVENT_START])));
     put_arguments(w, row);
     fputc('}', w->out);
     put_arrow(w, row, track);
@@ -175,13 +186,13 @@ static enum ra_status on_device_event(void *context, const struct ra_store_cells
         stream->has_copies = true;
     else
         lane = take_lane(stream, number(cell[RA_EVENT_START]), number(cell[RA_EVENT_STOP]));
-    put_event(w, row, stream->id * RA_STREAM_TRACKS + lane);
+    put_event(w, row, track_of(stream, lane));
     return RA_OK;
 }
 
 static void name_track(struct writer *w, const struct stream *stream, int lane, const char *what)
 {
-    open_event(w, "M", stream->process, stream->id * RA_STREAM_TRACKS + lane);
+    open_event(w, "M", stream->process, track_of(stream, lane));
     fprintf(w->out, ",\"name\":\"thread_name\",\"args\":{\"name\":\"stream %" PRId64 "%s\"}}",
             stream->id, what);
 }

@@ -299,6 +299,12 @@ SQL
     "$rattn" export s.db --run 2 --as perfetto -q >p.json
     [[ $(json 'd["otherData"]["device_clock"]' <p.json) == "not read"* ]]
     [ "$(json '{e["args"]["value"] for e in d["traceEvents"] if e["name"].startswith("global_load")}' <p.json)" = "{None}" ]
+    sqlite3 s.db "update kernel set stream_id = 9223372036854775807 - id, start_ns = -9223372036854775807, end_ns = 9223372036854775807 where id % 2;
+        update scope_exec set host_end_ns = 9223372036854775807; update pass set t0_monotonic_ns = -9223372036854775807 where id = 50"
+    for format in perfetto csv nsys; do
+        "$rattn" export s.db --run 2 --as $format -q -o far.$format
+    done
+    json 'len(d)' <far.perfetto
     [ "$(json 'sum(e.get("cat") == "kernel" and e["name"] == "a\"?\n\\" for e in d["traceEvents"])' <p.json)" = 17 ]
 }
 
