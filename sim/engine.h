@@ -39,6 +39,9 @@ struct ra_companion {
     const int64_t *run_ids;          /* [n_policies] with a store */
 };
 
+/* What is observed in passes beside the bare ones; bits. */
+enum ra_profile { RA_PROFILE_OFF, RA_PROFILE_TIMING = 1, RA_PROFILE_COUNTERS = 2 };
+
 struct ra_replay_config {
     const struct ra_trace *trace;
     int seq;
@@ -61,6 +64,8 @@ struct ra_replay_config {
     bool early, no_graph, between; /* as in struct ra_backend_config */
     int n_threads;                 /* 0: one per processor */
     int repeats;                   /* timed repeats, >= 1 */
+    unsigned profile;              /* RA_PROFILE_*; with a store, of a backend that plays, and only
+                                    * where the gate holds */
     int32_t first_step;            /* steps before it bring the caches to their state, uncounted */
     int32_t last_step;             /* inclusive; -1: the last */
     const int *layer_ids;          /* model layer numbers to replay; NULL: all recorded */

@@ -72,7 +72,7 @@ enum ra_status ra_beat_count(struct ra_beat *b, struct ra_stored_pass *pass, int
                        b->shape->run_steps);
     enum ra_status st = ra_stored_pass_begin(pass, ordinal, "counter", err);
     if (st == RA_OK)
-        st = ra_stored_pass_end(pass, count_into(b, pass, steps, err), err);
+        st = ra_stored_pass_end(pass, count_into(b, pass, steps, err), true, err);
     free(steps);
     return st;
 }

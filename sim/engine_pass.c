@@ -100,10 +100,11 @@ enum ra_status ra_stored_pass_fill(struct ra_stored_pass *pass, const struct ra_
     return RA_OK;
 }
 
-enum ra_status ra_stored_pass_end(struct ra_stored_pass *pass, enum ra_status st,
+enum ra_status ra_stored_pass_end(struct ra_stored_pass *pass, enum ra_status st, bool is_whole,
                                   struct ra_error *err)
 {
-    enum ra_run_state state = st == RA_OK             ? RA_RUN_COMPLETE
+    enum ra_run_state state = st == RA_OK && is_whole ? RA_RUN_COMPLETE
+                              : st == RA_OK           ? RA_RUN_INCOMPLETE
                               : st == RA_EINTERRUPTED ? RA_RUN_ABORTED
                                                       : RA_RUN_FAILED;
     for (int i = 0; i < pass->n; i++) {

@@ -30,8 +30,9 @@ RA_MUST_CHECK enum ra_status ra_stored_pass_fill(struct ra_stored_pass *pass,
                                                  const struct ra_recorder *recorder,
                                                  struct ra_error *err);
 
-/* It ends as `st` says, which comes back unless that fails too. */
-enum ra_status ra_stored_pass_end(struct ra_stored_pass *pass, enum ra_status st,
+/* It ends as `st` says, which comes back unless that fails too; incomplete where it ran to its end
+ * and records are missing. */
+enum ra_status ra_stored_pass_end(struct ra_stored_pass *pass, enum ra_status st, bool is_whole,
                                   struct ra_error *err);
 
 #endif

@@ -4,9 +4,11 @@
  * configuration; replay_run.c carries it out.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/gate.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/replay.h"
@@ -134,7 +136,7 @@ static const struct ra_option options[] = {
      .argument = "MODE",
      .choices = "off|timing|counters|all",
      .fallback = "off",
-     .help = "GPU profiling; this version has off only"},
+     .help = "cuda: passes that record kernels, or count what they ask of memory"},
     {.name = "tile-layers",
      .kind = RA_OPTION_INT,
      FIELD(tile_layers),
@@ -327,6 +329,32 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     return RA_OK;
 }
 
+/* The gate's checks come before anything else has to do with a device. */
+static enum ra_status check_profile(const struct values *v, struct ra_replay_job *job,
+                                    struct ra_error *err)
+{
+    static const unsigned passes[] = {RA_PROFILE_OFF, RA_PROFILE_TIMING, RA_PROFILE_COUNTERS,
+                                      RA_PROFILE_TIMING | RA_PROFILE_COUNTERS};
+    struct ra_gate gate;
+    if (v->profile == 0)
+        return RA_OK;
+    if (strcmp(v->backend, "cuda") != 0)
+        return ra_fail(err, RA_EUSAGE, "--profile: expected --backend cuda beside it, got %s",
+                       v->backend);
+    if (!v->db)
+        return ra_fail(err, RA_EUSAGE, "--profile: expected --db FILE beside it, for what is seen");
+    const char *tool = ra_gate_other_tool();
+    if (tool) {
+        if (!job->cli->is_quiet)
+            fprintf(stderr, "running under %s: its are the records, ours the NVTX ranges\n", tool);
+        return RA_OK;
+    }
+    ra_gate_run(&gate);
+    job->config.profile = passes[v->profile];
+    bool counts = job->config.profile & RA_PROFILE_COUNTERS;
+    return ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err);
+}
+
 static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                struct ra_replay_job *job, struct ra_error *err)
 {
@@ -358,8 +386,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
                                   .quality = !v->no_quality,
                                   .by_type = v->by_type,
                                   .keep = job->keep};
-    if (v->profile != 0)
-        return ra_fail(err, RA_ENODEV, "--profile: GPU profiling is not in this version");
+    RA_TRY(check_profile(v, job, err));
     if (v->export_path && v->no_quality)
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");
     RA_TRY(pick_backend(v->backend, &job->config.backend, err));

@@ -3,12 +3,15 @@
  * Every status of sim/base/error.h that this version can give and every exit code that its help
  * lists is provoked at least once; one that gets no row here fails the test.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernels/backend.h"
+#include "profiler/gate.h"
 #include "profiler/store.h"
 #include "sim/cli/interrupt.h"
 #include "sim/policy.h"
@@ -108,15 +111,31 @@ static enum ra_status interrupted(struct ra_error *err)
     return st;
 }
 
+static enum ra_status not_permitted(struct ra_error *err)
+{
+    struct ra_gate gate = {.n_tried = 1};
+    gate.checks[0] = (struct ra_gate_finding){RA_EPERM, "counters are restricted", "be root"};
+    return ra_gate_require(&gate, 1, err);
+}
+
 /* NULL: no failure, or (RA_EDEVICE) of devices that this version does not drive. */
 static const struct {
     enum ra_status status;
     enum ra_status (*provoke)(struct ra_error *err);
 } statuses[] = {
-    {RA_OK, NULL},       {RA_END, NULL},           {RA_EUSAGE, usage},
-    {RA_EIO, io},        {RA_EFORMAT, format},     {RA_ERANGE, range},
-    {RA_ENOMEM, memory}, {RA_ENODEV, device},      {RA_EDEVICE, NULL},
-    {RA_ESTORE, store},  {RA_EDIVERGED, diverged}, {RA_EINTERRUPTED, interrupted},
+    {RA_OK, NULL},
+    {RA_END, NULL},
+    {RA_EUSAGE, usage},
+    {RA_EIO, io},
+    {RA_EFORMAT, format},
+    {RA_ERANGE, range},
+    {RA_ENOMEM, memory},
+    {RA_ENODEV, device},
+    {RA_EDEVICE, NULL},
+    {RA_ESTORE, store},
+    {RA_EDIVERGED, diverged},
+    {RA_EINTERRUPTED, interrupted},
+    {RA_EPERM, not_permitted},
 };
 
 static void test_statuses(void **unused)
@@ -186,8 +205,23 @@ static void check_all_have_rows(const struct ending *endings, size_t n)
             fail_msg("exit code %ld of the help has no row", code);
         n_codes++;
     }
-    assert_int_equal(n_codes, 6);
+    assert_int_equal(n_codes, 7);
     free(outcome.result);
+}
+
+/* Doubles of the driver and of CUPTI, found by their names once they are loaded. */
+static bool load_doubles(void)
+{
+    static const char *const names[] = {"libcuda.so.1", "libcupti.so.13"};
+    char self[512] = "", path[600];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    char *slash = n > 0 ? strrchr(self, '/') : NULL;
+    bool loaded = slash != NULL;
+    for (size_t i = 0; loaded && i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%.*s/../fake_cupti/%s", (int)(slash - self), self, names[i]);
+        loaded = dlopen(path, RTLD_NOW) != NULL;
+    }
+    return loaded;
 }
 
 static void test_exit_codes(void **unused)
@@ -206,10 +240,18 @@ static void test_exit_codes(void **unused)
         {3, WORDS("record"), {0}, "not in this version"},
         {4, WORDS("info", broken_path, "--verify"), {0}, "broken.safetensors"},
         {130, WORDS(REPLAY, "--db", db), {.op = FAULT_WRITE, .at = 1, .error = FAULT_SIGNAL}, ""},
+        {5,
+         WORDS(REPLAY, "--backend", "cuda", "--profile", "counters", "--db", db),
+         {0},
+         "restricted"},
     };
     size_t n = sizeof endings / sizeof *endings;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i + 1 < n; i++)
         provoke(&endings[i]);
+    setenv("RA_FAKE_CUPTI", "cuptiProfilerGetCounterAvailability=35", 1);
+    if (load_doubles()) /* which are there where CUPTI's headers are */
+        provoke(&endings[n - 1]);
+    unsetenv("RA_FAKE_CUPTI");
     check_all_have_rows(endings, n);
 }
 

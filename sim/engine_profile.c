@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The timing pass. CUPTI is attached before graphs are made, so the backend is opened anew; the
+ * steps are played once unseen, and once for the store. Callbacks cannot fail: what goes wrong in
+ * one is kept and told after the play.
+ */
+#include "sim/engine_profile.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "profiler/activity.h"
+#include "sim/engine_scopes.h"
+
+struct watcher {
+    struct ra_activity *activity;
+    struct ra_scopes scopes;
+    enum ra_status status;
+    struct ra_error error;
+};
+
+static void keep_failure(struct watcher *w, enum ra_status st, const struct ra_error *why)
+{
+    if (st == RA_OK || w->status != RA_OK)
+        return;
+    w->status = st;
+    w->error = *why;
+}
+
+static enum ra_status check_failure(const struct watcher *w, struct ra_error *err)
+{
+    if (w->status != RA_OK && err)
+        *err = w->error;
+    return w->status;
+}
+
+static void see_step(void *context, int32_t t, bool begins)
+{
+    struct watcher *w = context;
+    struct ra_error why;
+    int64_t id = 0;
+    enum ra_status st;
+    if (begins) {
+        st = ra_scopes_step(&w->scopes, t, &id, &why);
+        if (st == RA_OK)
+            st = ra_activity_push(w->activity, RA_ACTIVITY_STEP, id, &why);
+    } else {
+        st = ra_activity_pop(w->activity, RA_ACTIVITY_STEP, &why);
+    }
+    keep_failure(w, st, &why);
+}
+
+static void see_work(void *context, int32_t t, int layer, const char *op, bool begins)
+{
+    struct watcher *w = context;
+    struct ra_error why;
+    int64_t id = 0;
+    enum ra_status st;
+    if (begins) {
+        st = ra_scopes_op(&w->scopes, t, layer, op, &id, &why);
+        if (st == RA_OK)
+            st = ra_activity_push(w->activity, RA_ACTIVITY_OP, id, &why);
+    } else {
+        st = ra_activity_pop(w->activity, RA_ACTIVITY_OP, &why);
+    }
+    keep_failure(w, st, &why);
+}
+
+static void see_node(void *context, int32_t t, int layer, const char *op, void *node)
+{
+    struct watcher *w = context;
+    struct ra_error why;
+    int64_t id = 0;
+    if (!node)
+        return; /* its kernels are of their step, as the graph's launch says */
+    enum ra_status st = ra_scopes_op(&w->scopes, t, layer, op, &id, &why);
+    if (st == RA_OK)
+        st = ra_activity_node(w->activity, node, id, &why);
+    keep_failure(w, st, &why);
+}
+
+/* Kernels that the counted and the other steps launch, the prefill's included. */
+static int64_t launches_of(const struct ra_beat *b)
+{
+    const struct ra_step_launches *launched = b->ops->launched(b->dev);
+    int64_t n = 0;
+    for (int32_t i = 0; i <= b->shape->run_steps; i++)
+        n += (int64_t)launched[i].n;
+    return n;
+}
+
+static enum ra_status tell_losses(const struct ra_replay_config *config, int64_t run_id,
+                                  int64_t pass_id, int64_t expected,
+                                  const struct ra_activity_counts *counts, struct ra_error *err)
+{
+    const struct ra_pass_counts stored = {.launches_expected = expected,
+                                          .kernels_recorded = counts->kernels,
+                                          .records_dropped = counts->dropped,
+                                          .kernels_zero_time = counts->zero_time,
+                                          .ranges_dropped = -1};
+    char text[320];
+    RA_TRY(ra_store_pass_counts(config->store, pass_id, &stored, err));
+    if (counts->kernels == expected && counts->dropped <= 0 && counts->zero_time == 0 &&
+        counts->unreadable == 0 && counts->refused == 0)
+        return RA_OK;
+    snprintf(text, sizeof text,
+             "timing pass: %lld of %lld kernels recorded, %lld records dropped, %lld kernels "
+             "without a time, %lld buffers not read to their end, %lld buffers refused",
+             (long long)counts->kernels, (long long)expected, (long long)counts->dropped,
+             (long long)counts->zero_time, (long long)counts->unreadable,
+             (long long)counts->refused);
+    return ra_store_diagnostic(config->store, run_id, "warning", "profile", text, err);
+}
+
+static bool is_whole(int64_t expected, const struct ra_activity_counts *counts)
+{
+    return counts->kernels == expected && counts->dropped <= 0 && counts->zero_time == 0 &&
+           counts->unreadable == 0 && counts->refused == 0;
+}
+
+/* The steps, watched, into the pass that is open; *whole: nothing of them is missing. */
+static enum ra_status watch_steps(struct ra_player *player, struct watcher *w,
+                                  struct ra_stored_pass *stored, bool *whole, struct ra_error *err)
+{
+    const struct ra_replay_config *config = player->beat.config;
+    struct ra_clock_triple begin, end;
+    struct ra_activity_counts counts;
+    ra_activity_clocks(w->activity, &begin);
+    RA_TRY(ra_player_play(player, false, err));
+    ra_activity_clocks(w->activity, &end);
+    RA_TRY(check_failure(w, err));
+    RA_TRY(ra_player_same(player, 1, false, err));
+    RA_TRY(ra_store_pass_clocks(config->store, stored->ids[0], &begin, &end, err));
+    RA_TRY(ra_stored_pass_fill(stored, player->beat.recorder, err));
+    RA_TRY(ra_activity_collect(w->activity, config->store, stored->ids[0], &counts, err));
+    int64_t expected = launches_of(&player->beat);
+    *whole = is_whole(expected, &counts);
+    return tell_losses(config, stored->runs[0], stored->ids[0], expected, &counts, err);
+}
+
+static enum ra_status record_watched(struct ra_player *player, struct watcher *w,
+                                     char (*hashes)[RA_SHA256_HEX], struct ra_error *err)
+{
+    RA_TRY(ra_player_call(player, 1, 2, err)); /* checked before, in the bare passes */
+    memcpy(player->hashes, hashes, (size_t)player->beat.members->n * sizeof *hashes);
+    RA_TRY(ra_player_record(player, 1, 2, err));
+    RA_TRY(ra_player_play(player, false, err));
+    RA_TRY(check_failure(w, err));
+    RA_TRY(ra_player_same(player, 0, false, err));
+    return ra_activity_discard(w->activity, err);
+}
+
+static enum ra_status timing_pass(const struct ra_members *members, int policy,
+                                  struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
+                                  int ordinal, struct watcher *w, struct ra_error *err)
+{
+    const struct ra_backend_watch watch = {
+        .context = w, .step = see_step, .work = see_work, .node = see_node};
+    struct ra_player player;
+    bool whole = false;
+    enum ra_status st = ra_player_open(&player, members, policy, &watch, false, err);
+    if (st == RA_OK)
+        st = record_watched(&player, w, hashes, err);
+    if (st == RA_OK)
+        st = ra_stored_pass_begin(stored, ordinal, "timing", err);
+    if (st == RA_OK) {
+        st = watch_steps(&player, w, stored, &whole, err);
+        st = ra_stored_pass_end(stored, st, whole, err);
+    }
+    ra_player_close(&player);
+    return st;
+}
+
+enum ra_status ra_engine_profile(const struct ra_members *members, int policy,
+                                 struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
+                                 int ordinal, struct ra_error *err)
+{
+    const struct ra_replay_config *config = &members->list[0].config;
+    struct watcher w = {.status = RA_OK};
+    if (!(config->profile & RA_PROFILE_TIMING))
+        return RA_OK;
+    struct ra_stored_pass first = *stored; /* of a batch's runs the first has what was recorded */
+    first.n = 1;
+    ra_scopes_init(&w.scopes, config->store, stored->runs[0], &members->list[0].shape);
+    enum ra_status st = ra_activity_open(&w.activity, err);
+    if (st == RA_OK)
+        st = timing_pass(members, policy, &first, hashes, ordinal, &w, err);
+    ra_activity_close(w.activity);
+    ra_scopes_fini(&w.scopes);
+    return st;
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Passes with a profiler on: the product finds doubles of CUPTI and the driver by their names and runs
+# its live path on them; every record is of a kernel that the emulation ran. Times are synthetic.
+
+load emulated
+
+trace=synth:case=drift,D=64,P=96,N=6,layers=3,window=16
+schedules=(-p full -p recycled:k=16,stride=3)
+
+need_fake() {
+    fake=$(realpath "$(dirname "$emulated")/../fake_cupti")
+    [ -e "$fake/libcupti.so.13" ] || fake=$root/build/release/fake_cupti
+    [ -e "$fake/libcupti.so.13" ] || skip "no headers of CUPTI"
+}
+
+profile() { # WHAT ARGUMENTS of replay
+    LD_LIBRARY_PATH=$fake "$emulated" replay "$trace" --backend cuda --repeat 1 -q --db s.db --profile "$@"
+}
+
+sql() {
+    sqlite3 s.db "$1"
+}
+
+@test "a timing pass: every kernel of every step, in its step, layer and operation, however launched" {
+    need_fake
+    local how
+    for how in "" "--no-graph" "--select side" "--select inline --pdl" "--decide device" "--decide host"; do
+        rm -f s.db
+        # shellcheck disable=SC2086
+        profile timing "${schedules[@]}" -p recycled:k=16,stride=2,sim=0.9 $how >/dev/null
+        [ "$(sql "select group_concat(mode || ':' || state, ' ') from (select * from pass where run_id = 2 order by id)")" = "bare:complete counter:complete timing:complete" ]
+        # none is missing, as the replayer counted them, and each is placed
+        [ "$(sql "select count(*) from pass where mode = 'timing' and launches_expected = kernels_recorded and records_dropped = 0
+            and kernels_zero_time = 0 and launches_expected = (select count(*) from kernel k where k.pass_id = pass.id)")" = 3 ]
+        [ "$(sql "select count(*) from kernel k left join scope s on s.id = k.scope_id where s.kind is not 'op' or s.run_id is not
+            (select run_id from pass p where p.id = k.pass_id)")" = 0 ]
+        # as many as the emulation counted in the same steps (memory is counted in a pass of its own)
+        [ "$(sql "select count(*) from (select s.step, count(*) n, p.run_id from kernel k join scope s on s.id = k.scope_id
+            join pass p on p.id = k.pass_id group by 3, 1) a join (select s.step, v.value n, s.run_id from metric_value v
+            join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id where m.name = 'launches') b
+            on a.step = b.step and a.run_id = b.run_id and a.n = b.n")" = 20 ] # nothing chooses in the prefill of full
+        # operations run what they are called by
+        [ "$(sql "select group_concat(x, ' ') from (select distinct o.value || '=' || n.value x from kernel k join scope s on
+            s.id = k.scope_id join string_ids o on o.id = s.name_id join string_ids n on n.id = k.name_id where
+            o.value in ('append', 'evict', 'refresh', 'cosine') order by 1)")" = "append=append_rows cosine=query_cosine evict=insert_evict refresh=move_rows refresh=plan_refresh" ]
+    done
+    # graphs were launched, and their nodes have ids beyond what a signed number holds
+    rm -f s.db
+    profile timing "${schedules[@]}" >/dev/null
+    [ "$(sql "select min(graph_node_id < 0), min(graph_id > 0) from kernel")" = "1|1" ]
+    rm -f s.db
+    profile timing "${schedules[@]}" --no-graph >/dev/null
+    [ "$(sql "select count(*) from kernel where graph_node_id is not null or graph_id is not null")" = 0 ]
+}
+
+@test "the embedded recording, profiled: report and exports read what the passes left" {
+    need_fake
+    trace=$sample
+    profile timing -p recycled:k=64,stride=8 --layers 9 --steps 0..8 >table.txt
+    grep -q "synthetic" table.txt
+    [ "$(sql "select state, launches_expected = kernels_recorded from pass where mode = 'timing'")" = "complete|1" ]
+    [ "$(sql "select count(distinct s.step) from kernel k join scope s on s.id = k.scope_id")" = 10 ]
+    "$emulated" report s.db >/dev/null
+    "$emulated" export s.db --run 1 --as perfetto >p.json
+    [ "$(json 'sum(e.get("ph") == "X" and e.get("name") == "decode_split" for e in d["traceEvents"]) >= 9' <p.json)" = True ]
+    "$emulated" export s.db --run 1 --as nsys -o n.sqlite
+    [ "$(sqlite3 n.sqlite "select count(*) from CUPTI_ACTIVITY_KIND_KERNEL k join StringIds n on n.id = k.demangledName where n.value = 'append_rows'")" = 9 ]
+    # calls and copies came with it, and clocks to place them by
+    [ "$(sql "select min(t0_cupti_ns > 0 and t1_cupti_ns > t0_cupti_ns and t0_monotonic_ns > 0) from pass where mode = 'timing'")" = 1 ]
+    [ "$(sql "select count(*) > 0 from api_call")" = 1 ]
+}
+
+@test "what is lost is counted and told, and the pass is incomplete" {
+    need_fake
+    RA_FAKE_CUPTI=lose=7 profile timing "${schedules[@]}" >/dev/null
+    [ "$(sql "select group_concat(state || ':' || (launches_expected - kernels_recorded > 0), ' ') from pass where mode = 'timing'")" = "incomplete:1 incomplete:1" ]
+    [[ $(sql "select message from diagnostic limit 1") == "timing pass: "*" of "*" kernels recorded, 0 records dropped, 0 kernels without a time,"* ]]
+    rm -f s.db
+    RA_FAKE_CUPTI=zero=5 profile timing -p full >/dev/null
+    [ "$(sql "select state, kernels_zero_time > 0, kernels_zero_time = (select count(*) from kernel where start_ns is null) from pass where mode = 'timing'")" = "incomplete|1|1" ]
+    rm -f s.db
+    RA_FAKE_CUPTI=dropped=3 profile timing -p full >/dev/null
+    [ "$(sql "select state, records_dropped from pass where mode = 'timing'")" = "incomplete|3" ]
+    [ "$(sql "select state from run")" = complete ]
+}
+
+@test "what the gate finds ends the command: 3 where it is missing, 5 where it is not permitted" {
+    need_fake
+    RA_FAKE_CUPTI=cuptiSubscribe_v2=39,other=Nsight run -3 --separate-stderr profile timing -p full
+    [[ $stderr == *"cuda: another CUPTI tool (Nsight) is attached (CUPTI error 39); run without nsys or ncu, or with --profile off"* ]]
+    RA_FAKE_CUINIT=100 run -3 --separate-stderr profile timing -p full
+    [[ $stderr == *"cuda: no GPU found, one NVIDIA device is needed; "* ]]
+    RA_FAKE_CUPTI=cuptiProfilerGetCounterAvailability=35 run -5 --separate-stderr profile counters -p full
+    [[ $stderr == *"cuda: GPU performance counters are restricted on this machine (CUPTI error 35); timing still works"*"CUPTI_ERROR_INSUFFICIENT_PRIVILEGES" ]]
+    for code in 43 46; do
+        RA_FAKE_CUPTI=cuptiProfilerGetCounterAvailability=$code run -3 --separate-stderr profile all -p full
+        [[ $stderr == *"(CUPTI error $code); "*"--profile timing" ]]
+    done
+    [ ! -e s.db ]
+    # who may not count may time
+    RA_FAKE_CUPTI=cuptiProfilerGetCounterAvailability=35 profile timing -p full >/dev/null
+    [ "$(sql "select state from pass where mode = 'timing'")" = complete ]
+}
+
+@test "a profile needs a store and the cuda backend, and leaves CUPTI to a tool that has it" {
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --backend cuda --profile timing
+    [[ $stderr == *"--profile: expected --db FILE beside it"* ]]
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --profile timing --db s.db
+    [[ $stderr == *"--profile: expected --backend cuda beside it, got cpu"* ]]
+    NSYS_PROFILING_SESSION_ID=1 run -0 --separate-stderr "$emulated" replay "$trace" -p full --backend cuda --repeat 1 --profile timing --db s.db
+    [[ $stderr == *"running under nsys: its are the records, ours the NVTX ranges"* ]]
+    [ "$(sql "select count(*) from pass where mode = 'timing'")" = 0 ]
+}
