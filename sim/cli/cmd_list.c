@@ -15,19 +15,29 @@
 #include "sim/report.h"
 
 struct values {
-    const char *what, *db;
+    const char *what, *db, *chip;
 };
 
 static const struct ra_operand operands[] = {
     {"WHAT", 1, 1, offsetof(struct values, what), .help = "what is listed",
-     .choices = "policies|backends|devices|figures|runs"},
+     .choices = "policies|backends|devices|figures|metrics|runs"},
     {"DB", 0, 1, offsetof(struct values, db), .help = "the store whose runs are listed"},
+    {.name = NULL},
+};
+
+static const struct ra_option options[] = {
+    {.name = "chip",
+     .kind = RA_OPTION_TEXT,
+     .offset = offsetof(struct values, chip),
+     .argument = "NAME",
+     .words = RA_WORDS_NONE,
+     .help = "of metrics: those that this GPU chip (GA100, GH100, AD102, ...) counts"},
     {.name = NULL},
 };
 
 static const struct {
     const char *name;
-    enum ra_status (*gather)(json_t *rows, const char *db, struct ra_error *err);
+    enum ra_status (*gather)(json_t *rows, const char *of, struct ra_error *err);
     void (*print)(const json_t *rows, int verbosity);
 } listings[] = {
     {"policies", ra_list_policies, ra_list_print_policies},
@@ -69,10 +79,15 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     if (!needs_db && values->db)
         return ra_fail(err, RA_EUSAGE, "list %s: '%s' is one word too many", values->what,
                        values->db);
+    bool takes_chip = listings[which].gather == ra_list_metrics;
+    if (!takes_chip && values->chip)
+        return ra_fail(err, RA_EUSAGE, "list %s: --chip is an option of 'list metrics'",
+                       values->what);
     json_t *rows = json_array();
     if (!rows)
         return ra_fail(err, RA_ENOMEM, "no memory for a list");
-    enum ra_status status = listings[which].gather(rows, values->db, err);
+    enum ra_status status =
+        listings[which].gather(rows, takes_chip ? values->chip : values->db, err);
     if (status == RA_OK)
         status = print(cli, which, rows, err);
     json_decref(rows);
@@ -84,8 +99,11 @@ const struct ra_command ra_cmd_list = {
     .summary = "policies, backends, devices, figures, metrics; runs in a store",
     .run = run,
     .operands = operands,
+    .options = options,
     .common = RA_COMMON_FORMAT_CSV | RA_COMMON_TALK,
     .values_size = sizeof(struct values),
-    .notes = "list policies -v shows every parameter with its range and default, and the paper "
-             "each policy follows; list metrics -v adds tag and label.",
+    .notes =
+        "list policies -v shows every parameter with its range and default, and the paper "
+        "each policy follows; list metrics -v adds tag and label. list metrics --chip NAME needs "
+        "CUPTI, but no GPU: what a '-' stands for the chip cannot count.",
 };

@@ -13,6 +13,7 @@ extern const struct ra_command ra_cmd_report;
 extern const struct ra_command ra_cmd_plot;
 extern const struct ra_command ra_cmd_export;
 extern const struct ra_command ra_cmd_list;
+extern const struct ra_command ra_cmd_metrics;
 extern const struct ra_command ra_cmd_doctor;
 
 #endif

@@ -16,18 +16,13 @@
 #include "sim/cli/manual.h"
 
 static const struct ra_command *const commands[] = {
-    &ra_cmd_explain, &ra_cmd_info,   &ra_cmd_replay, &ra_cmd_compare, &ra_cmd_report,
-    &ra_cmd_plot,    &ra_cmd_export, &ra_cmd_list,   &ra_cmd_doctor,  NULL,
+    &ra_cmd_explain, &ra_cmd_info, &ra_cmd_replay,  &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,
+    &ra_cmd_export,  &ra_cmd_list, &ra_cmd_metrics, &ra_cmd_doctor,  NULL,
 };
 
 static const struct ra_absent absent[] = {
-    {"record", "the native decoder"},
-    {"sweep", "offline sweeps"},
-    {"recommend", "recommendations"},
-    {"eval", "the native decoder"},
-    {"cost", "the cost model"},
-    {"calibrate", "the cost model"},
-    {"metrics", "GPU performance metrics"},
+    {"record", "the native decoder"}, {"sweep", "offline sweeps"}, {"recommend", "recommendations"},
+    {"eval", "the native decoder"},   {"cost", "the cost model"},  {"calibrate", "the cost model"},
     {"import", "import of results"},
 };
 enum { N_ABSENT = sizeof absent / sizeof *absent };

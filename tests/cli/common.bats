@@ -4,7 +4,7 @@
 
 load common
 
-commands="explain info replay compare report list doctor"
+commands="explain info replay compare report list metrics doctor"
 
 @test "without a command, and with help or -h, the commands are listed" {
     for words in "" help -h --help; do
@@ -53,7 +53,7 @@ commands="explain info replay compare report list doctor"
 }
 
 @test "commands of later versions exit 3 and name the part" {
-    for command in record sweep recommend eval cost calibrate metrics import; do
+    for command in record sweep recommend eval cost calibrate import; do
         run -3 --separate-stderr "$rattn" $command --whatever
         [[ $stderr == "rattn-sim: $command: "*": not in this version" ]]
     done

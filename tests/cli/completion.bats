@@ -108,8 +108,8 @@ is_offered() { # LINE WORDS: exactly these
         [ -z "$(offers "rattn-sim $line")" ]
     done
     # the argument of one option is not an operand, joined letters are not a word
-    is_offered "rattn-sim list --format json " "policies backends devices figures runs"
-    is_offered "rattn-sim list -qv " "policies backends devices figures runs"
+    is_offered "rattn-sim list --format json " "policies backends devices figures metrics runs"
+    is_offered "rattn-sim list -qv " "policies backends devices figures metrics runs"
     is_offered "rattn-sim replay -qp " "+nospace full recycled: streaming: oracle:"
 }
 

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "profiler/counters.h"
 #include "profiler/store_migrate.h"
+#include "tests/support/cupti_leaks.h"
 #include "tests/support/fault_sweep.h"
 #include "tests/support/ra_test.h"
 #include "tests/support/store_fixture.h"
@@ -93,6 +95,17 @@ static void test_trace_readers(void **unused)
     sweep("replay --check FILE",
           WORDS("replay", "synth:case=integer,P=32,N=8", "-p", "recycled:k=8,stride=4", "--backend",
                 "null", "-q", "--check", saved));
+}
+
+/* What CUPTI itself allocates is not ours to refuse. */
+static void test_counters(void **unused)
+{
+    (void)unused;
+    if (ra_counter_probe("GH100", NULL) != RA_OK)
+        skip();
+    sweep("metrics plan json", WORDS("metrics", "plan", "--chip", "GH100", "--metrics",
+                                     "l2_hit_pct,dram_pct", "--format", "json"));
+    sweep("list metrics csv", WORDS("list", "metrics", "--chip", "GH100", "--format", "csv"));
 }
 
 /* --- report -o ---------------------------------------------------------------------------------
@@ -382,9 +395,10 @@ static int teardown(void **state)
 FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_store_readers), cmocka_unit_test(test_trace_readers),
-        cmocka_unit_test(test_report_file),   cmocka_unit_test(test_export_database),
-        cmocka_unit_test(test_plot),          cmocka_unit_test(test_migration),
+        cmocka_unit_test(test_store_readers),   cmocka_unit_test(test_trace_readers),
+        cmocka_unit_test(test_counters),        cmocka_unit_test(test_report_file),
+        cmocka_unit_test(test_export_database), cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_migration),
     };
     fault_init();
     return cmocka_run_group_tests_name("fault_commands", tests, setup, teardown);
