@@ -17,6 +17,9 @@ static const struct ra_manual_row environment[] = {
     {"TMPDIR", "folder of the temporary file in which a replay keeps its sets, /tmp when not set; "
                "the file has no name and goes with the program"},
     {"PATH", "where plot looks for gnuplot"},
+    {"CUDA_HOME",
+     "the CUDA toolkit in which CUPTI is looked for where the loader does not find it, "
+     "/usr/local/cuda when not set"},
     {NULL, NULL},
 };
 
