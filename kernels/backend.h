@@ -10,6 +10,7 @@
 #ifndef RA_KERNELS_BACKEND_H
 #define RA_KERNELS_BACKEND_H
 
+#include "kernels/backend_watch.h"
 #include "sim/step.h"
 
 #ifdef __cplusplus
@@ -35,28 +36,6 @@ enum ra_decide_mode { RA_DECIDE_KNOWN, RA_DECIDE_HOST, RA_DECIDE_DEVICE };
 
 /* Operations of a step that is full, or is not, by a decision of the device. */
 enum ra_branch { RA_BRANCH_NONE, RA_BRANCH_FULL, RA_BRANCH_RECYCLED };
-
-/*
- * Who is told what recorded steps launch, so that it can be told from what else the device runs.
- * Each is optional and called on the thread that records or plays. Operations go by the names of
- * ra_op_name, and "between"; layer is the backend's, -1 for several together.
- */
-struct ra_backend_watch {
-    void *context;
-    /* Before and after each step's launches; in pairs, also where one fails. */
-    void (*step)(void *context, int32_t t, bool begins);
-    /* The same of each operation's, where steps are launched one by one. */
-    void (*work)(void *context, int32_t t, int layer, const char *op, bool begins);
-    /* While steps are recorded as graphs: a kernel became this node of step t's; NULL where that
-     * cannot be known. */
-    void (*node)(void *context, int32_t t, int layer, const char *op, void *node);
-};
-
-/* Kernels that one recorded step launches, and a hash of their order: of each the operation, grid,
- * block and dynamic shared memory. */
-struct ra_step_launches {
-    uint64_t n, hash;
-};
 
 struct ra_backend_config {
     const struct ra_model *model; /* borrowed until close */

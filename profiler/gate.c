@@ -45,19 +45,23 @@ static bool put(int fd, const void *bytes, size_t n)
     return true;
 }
 
-static bool get(int fd, void *bytes, size_t n)
+/* The bytes, or RA_END where there are no more. */
+static enum ra_status get(int fd, void *bytes, size_t n, struct ra_error *err)
 {
     char *at = bytes;
     while (n > 0) {
         ssize_t got = read(fd, at, n);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
-            return false;
+        if (got < 0)
+            return ra_fail(err, RA_EIO, "gate: what its checks found cannot be read: %s",
+                           strerror(errno));
+        if (got == 0)
+            return RA_END;
         at += got;
         n -= (size_t)got;
     }
-    return true;
+    return RA_OK;
 }
 
 /* A crash within is told by the parent; no core is wanted of it. */
@@ -90,54 +94,45 @@ static void crashed(struct ra_gate *gate, int how)
              "install the driver and CUPTI of one CUDA release, or use --profile off");
 }
 
-static void listen_to(struct ra_gate *gate, int fd)
+static enum ra_status listen_to(struct ra_gate *gate, int fd, struct ra_error *err)
 {
     struct told told;
-    while (gate->n_tried < RA_GATE_CHECKS && get(fd, &told, sizeof told)) {
+    enum ra_status st = RA_OK;
+    while (gate->n_tried < RA_GATE_CHECKS && (st = get(fd, &told, sizeof told, err)) == RA_OK) {
         gate->checks[gate->n_tried++] = told.finding;
         if (told.chip[0])
             memcpy(gate->chip, told.chip, sizeof gate->chip);
         if (told.finding.status != RA_OK)
             break;
     }
+    return st == RA_END ? RA_OK : st;
 }
 
-static void no_child(struct ra_gate *gate, int why)
-{
-    gate->n_tried = 1;
-    gate->checks[0].status = RA_EIO;
-    snprintf(gate->checks[0].found, sizeof gate->checks[0].found, "no process to check in: %s",
-             strerror(why));
-}
-
-void ra_gate_run(struct ra_gate *gate)
+enum ra_status ra_gate_run(struct ra_gate *gate, struct ra_error *err)
 {
     int ends[2], how = 0;
     memset(gate, 0, sizeof *gate);
-    if (pipe(ends) != 0) {
-        no_child(gate, errno);
-        return;
-    }
+    if (pipe(ends) != 0)
+        return ra_fail(err, RA_EIO, "gate: no pipe to its checks: %s", strerror(errno));
     fflush(NULL); /* what is not yet written must not be written twice */
     pid_t child = fork();
     if (child == 0) {
         close(ends[0]);
         be_child(ends[1]);
     }
-    int why = errno;
+    enum ra_status st = RA_OK;
+    if (child < 0)
+        st = ra_fail(err, RA_EIO, "gate: no process for its checks: %s", strerror(errno));
     close(ends[1]);
     if (child > 0)
-        listen_to(gate, ends[0]);
+        st = listen_to(gate, ends[0], err);
     close(ends[0]);
-    if (child < 0) {
-        no_child(gate, why);
-        return;
-    }
-    while (waitpid(child, &how, 0) < 0 && errno == EINTR)
+    while (child > 0 && waitpid(child, &how, 0) < 0 && errno == EINTR)
         continue;
     bool all_hold = gate->n_tried == 0 || gate->checks[gate->n_tried - 1].status == RA_OK;
-    if (all_hold && gate->n_tried < RA_GATE_CHECKS)
+    if (st == RA_OK && all_hold && gate->n_tried < RA_GATE_CHECKS)
         crashed(gate, how);
+    return st;
 }
 
 enum ra_status ra_gate_require(const struct ra_gate *gate, int n, struct ra_error *err)

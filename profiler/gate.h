@@ -44,10 +44,10 @@ struct ra_gate {
 const char *ra_gate_name(enum ra_gate_check check);
 
 /*
- * Make the checks before this process has anything to do with CUDA: a child inherits no device. On
- * failure of the child itself the first check says so.
+ * Make the checks before this process has anything to do with CUDA: a child inherits no device. A
+ * check that crashes is a finding. RA_EIO: there was no process, or it was not heard.
  */
-void ra_gate_run(struct ra_gate *gate);
+RA_MUST_CHECK enum ra_status ra_gate_run(struct ra_gate *gate, struct ra_error *err);
 
 /* RA_OK where all checks before `n` hold; else the first that does not, with its fix. */
 RA_MUST_CHECK enum ra_status ra_gate_require(const struct ra_gate *gate, int n,

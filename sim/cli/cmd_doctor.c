@@ -122,10 +122,10 @@ static bool check_cpu(json_t *rows, char *reason, size_t size)
 }
 
 /* Each of the gate's checks; what is behind one that fails is not tried. */
-static void check_profiling(json_t *rows)
+static enum ra_status check_profiling(json_t *rows, struct ra_error *err)
 {
     struct ra_gate gate;
-    ra_gate_run(&gate);
+    RA_TRY(ra_gate_run(&gate, err));
     for (int i = 0; i < RA_GATE_CHECKS; i++) {
         const struct ra_gate_finding *finding = &gate.checks[i];
         const char *name = ra_gate_name((enum ra_gate_check)i);
@@ -136,6 +136,7 @@ static void check_profiling(json_t *rows)
                                   json_pack("{s:s, s:s, s:s, s:n}", "check", name, "state",
                                             "untried", "found", "rests on the one above", "fix"));
     }
+    return RA_OK;
 }
 
 static void print_text(const json_t *rows)
@@ -163,10 +164,13 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     bool works = check_cpu(rows, reason, sizeof reason);
     check_host(rows);
     check_libraries(rows);
-    check_profiling(rows);
+    enum ra_status status = check_profiling(rows, err);
     check_gnuplot(rows);
     check_tmpdir(rows);
-    enum ra_status status = RA_OK;
+    if (status != RA_OK) {
+        json_decref(rows);
+        return status;
+    }
     if (cli->format == RA_FORMAT_TEXT)
         print_text(rows);
     else if (cli->format == RA_FORMAT_CSV)

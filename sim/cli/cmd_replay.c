@@ -349,7 +349,7 @@ static enum ra_status check_profile(const struct values *v, struct ra_replay_job
             fprintf(stderr, "running under %s: its are the records, ours the NVTX ranges\n", tool);
         return RA_OK;
     }
-    ra_gate_run(&gate);
+    RA_TRY(ra_gate_run(&gate, err));
     job->config.profile = passes[v->profile];
     bool counts = job->config.profile & RA_PROFILE_COUNTERS;
     return ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err);

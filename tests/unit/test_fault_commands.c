@@ -53,8 +53,8 @@ static void check_same_store(void *context, const struct fault_outcome *outcome)
 
 static void sweep(const char *name, const char **words)
 {
-    static const char *const places[] = {"runs.db", "trace.safetensors", "saved.json",
-                                         "sharded", "temporary",         NULL};
+    static const char *const places[] = {
+        "runs.db", "trace.safetensors", "saved.json", "sharded", "temporary", "gate:", NULL};
     struct fault_case c = {.name = name, .context = words, .run = run, .check = check_same_store};
     assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 0);
     c.places = places;
