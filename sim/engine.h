@@ -41,6 +41,7 @@ struct ra_companion {
 
 /* What is observed in passes beside the bare ones; bits. */
 enum ra_profile { RA_PROFILE_OFF, RA_PROFILE_TIMING = 1, RA_PROFILE_COUNTERS = 2 };
+enum ra_granularity { RA_GRANULARITY_STEP, RA_GRANULARITY_LAYER, RA_GRANULARITY_OP };
 
 struct ra_replay_config {
     const struct ra_trace *trace;
@@ -66,9 +67,13 @@ struct ra_replay_config {
     int repeats;                   /* timed repeats, >= 1 */
     unsigned profile;              /* RA_PROFILE_*; with a store, of a backend that plays, and only
                                     * where the gate holds */
-    int32_t first_step;            /* steps before it bring the caches to their state, uncounted */
-    int32_t last_step;             /* inclusive; -1: the last */
-    const int *layer_ids;          /* model layer numbers to replay; NULL: all recorded */
+    enum ra_granularity
+        granularity;      /* of counters; finer than steps, they are launched one by one */
+    const char *counters; /* list of metrics; NULL: core, hit, miss */
+    const char *chip;     /* "GH100", with counters */
+    int32_t first_step;   /* steps before it bring the caches to their state, uncounted */
+    int32_t last_step;    /* inclusive; -1: the last */
+    const int *layer_ids; /* model layer numbers to replay; NULL: all recorded */
     int n_layer_ids;
     bool quality;                    /* phase 1; without it the backend's own selections stand */
     bool by_type;                    /* split quality by token type */

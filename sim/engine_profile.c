@@ -15,6 +15,7 @@
 struct watcher {
     struct ra_activity *activity;
     struct ra_scopes scopes;
+    int n_pushed[2]; /* by enum ra_activity_scope */
     enum ra_status status;
     struct ra_error error;
 };
@@ -34,19 +35,33 @@ static enum ra_status check_failure(const struct watcher *w, struct ra_error *er
     return w->status;
 }
 
+/* What was not pushed is not popped. */
+static enum ra_status push(struct watcher *w, enum ra_activity_scope kind, int64_t id,
+                           struct ra_error *err)
+{
+    RA_TRY(ra_activity_push(w->activity, kind, id, err));
+    w->n_pushed[kind]++;
+    return RA_OK;
+}
+
+static enum ra_status pop(struct watcher *w, enum ra_activity_scope kind, struct ra_error *err)
+{
+    if (w->n_pushed[kind] == 0)
+        return RA_OK;
+    w->n_pushed[kind]--;
+    return ra_activity_pop(w->activity, kind, err);
+}
+
 static void see_step(void *context, int32_t t, bool begins)
 {
     struct watcher *w = context;
     struct ra_error why;
     int64_t id = 0;
-    enum ra_status st;
-    if (begins) {
-        st = ra_scopes_step(&w->scopes, t, &id, &why);
-        if (st == RA_OK)
-            st = ra_activity_push(w->activity, RA_ACTIVITY_STEP, id, &why);
-    } else {
-        st = ra_activity_pop(w->activity, RA_ACTIVITY_STEP, &why);
-    }
+    enum ra_status st = RA_OK;
+    if (!begins)
+        st = pop(w, RA_ACTIVITY_STEP, &why);
+    else if ((st = ra_scopes_step(&w->scopes, t, &id, &why)) == RA_OK)
+        st = push(w, RA_ACTIVITY_STEP, id, &why);
     keep_failure(w, st, &why);
 }
 
@@ -55,14 +70,11 @@ static void see_work(void *context, int32_t t, int layer, const char *op, bool b
     struct watcher *w = context;
     struct ra_error why;
     int64_t id = 0;
-    enum ra_status st;
-    if (begins) {
-        st = ra_scopes_op(&w->scopes, t, layer, op, &id, &why);
-        if (st == RA_OK)
-            st = ra_activity_push(w->activity, RA_ACTIVITY_OP, id, &why);
-    } else {
-        st = ra_activity_pop(w->activity, RA_ACTIVITY_OP, &why);
-    }
+    enum ra_status st = RA_OK;
+    if (!begins)
+        st = pop(w, RA_ACTIVITY_OP, &why);
+    else if ((st = ra_scopes_op(&w->scopes, t, layer, op, &id, &why)) == RA_OK)
+        st = push(w, RA_ACTIVITY_OP, id, &why);
     keep_failure(w, st, &why);
 }
 
@@ -171,21 +183,30 @@ static enum ra_status timing_pass(const struct ra_members *members, int policy,
     return st;
 }
 
+static enum ra_status time_kernels(const struct ra_members *members, int policy,
+                                   struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
+                                   int ordinal, struct ra_error *err)
+{
+    struct watcher w = {.status = RA_OK};
+    ra_scopes_init(&w.scopes, stored->store, stored->runs[0], &members->list[0].shape);
+    enum ra_status st = ra_activity_open(&w.activity, err);
+    if (st == RA_OK)
+        st = timing_pass(members, policy, stored, hashes, ordinal, &w, err);
+    ra_activity_close(w.activity);
+    ra_scopes_fini(&w.scopes);
+    return st;
+}
+
 enum ra_status ra_engine_profile(const struct ra_members *members, int policy,
                                  struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
                                  int ordinal, struct ra_error *err)
 {
-    const struct ra_replay_config *config = &members->list[0].config;
-    struct watcher w = {.status = RA_OK};
-    if (!(config->profile & RA_PROFILE_TIMING))
-        return RA_OK;
+    unsigned profile = members->list[0].config.profile;
     struct ra_stored_pass first = *stored; /* of a batch's runs the first has what was recorded */
     first.n = 1;
-    ra_scopes_init(&w.scopes, config->store, stored->runs[0], &members->list[0].shape);
-    enum ra_status st = ra_activity_open(&w.activity, err);
-    if (st == RA_OK)
-        st = timing_pass(members, policy, &first, hashes, ordinal, &w, err);
-    ra_activity_close(w.activity);
-    ra_scopes_fini(&w.scopes);
-    return st;
+    if (profile & RA_PROFILE_TIMING)
+        RA_TRY(time_kernels(members, policy, &first, hashes, ordinal++, err));
+    if (profile & RA_PROFILE_COUNTERS)
+        RA_TRY(ra_engine_count_passes(members, policy, &first, hashes, ordinal, err));
+    return RA_OK;
 }

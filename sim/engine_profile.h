@@ -9,6 +9,12 @@
 
 #include "sim/engine_player.h"
 
+/* The counter passes, from this ordinal on. */
+RA_MUST_CHECK enum ra_status ra_engine_count_passes(const struct ra_members *members, int policy,
+                                                    struct ra_stored_pass *stored,
+                                                    char (*hashes)[RA_SHA256_HEX], int ordinal,
+                                                    struct ra_error *err);
+
 /* After the bare passes, whose output hashes are given, as many as there are ordinals of. */
 RA_MUST_CHECK enum ra_status ra_engine_profile(const struct ra_members *members, int policy,
                                                struct ra_stored_pass *stored,

@@ -41,6 +41,36 @@ enum ra_status ra_scopes_step(struct ra_scopes *scopes, int32_t t, int64_t *id,
     return find(scopes, key_of(t, -1, 0), &row, id, err);
 }
 
+enum { LAYER_ITSELF = 255 };
+
+/* Tiles of a layer are one scope. */
+static int lane_of(const struct ra_scopes *scopes, int layer)
+{
+    return layer < 0 ? -1 : layer % scopes->shape->n_lanes;
+}
+
+static int number_in_model(const struct ra_scopes *scopes, int lane)
+{
+    return lane < 0 ? RA_SCOPE_NONE : scopes->shape->lanes[lane].id;
+}
+
+enum ra_status ra_scopes_layer(struct ra_scopes *scopes, int32_t t, int layer, int64_t *id,
+                               struct ra_error *err)
+{
+    int lane = lane_of(scopes, layer);
+    struct ra_scope_row row = {.run_id = scopes->run_id,
+                               .kind = "layer",
+                               .step = t,
+                               .layer = number_in_model(scopes, lane),
+                               .name = lane < 0 ? "of several layers" : "layer"};
+    uint64_t key = key_of(t, lane, LAYER_ITSELF);
+    *id = ra_idmap_get(&scopes->known, key);
+    if (*id)
+        return RA_OK;
+    RA_TRY(ra_scopes_step(scopes, t, &row.parent_id, err));
+    return find(scopes, key, &row, id, err);
+}
+
 static unsigned number_of(const char *op)
 {
     for (unsigned i = 0; i < RA_OP_COUNT; i++)
@@ -52,12 +82,11 @@ static unsigned number_of(const char *op)
 enum ra_status ra_scopes_op(struct ra_scopes *scopes, int32_t t, int layer, const char *op,
                             int64_t *id, struct ra_error *err)
 {
-    const struct ra_shape *shape = scopes->shape;
-    int lane = layer < 0 ? -1 : layer % shape->n_lanes; /* tiles of a layer are one scope */
+    int lane = lane_of(scopes, layer);
     struct ra_scope_row row = {.run_id = scopes->run_id,
                                .kind = "op",
                                .step = t,
-                               .layer = lane < 0 ? RA_SCOPE_NONE : shape->lanes[lane].id,
+                               .layer = number_in_model(scopes, lane),
                                .name = op};
     uint64_t key = key_of(t, lane, number_of(op));
     *id = ra_idmap_get(&scopes->known, key);

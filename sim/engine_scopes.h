@@ -23,7 +23,11 @@ void ra_scopes_fini(struct ra_scopes *scopes);
 RA_MUST_CHECK enum ra_status ra_scopes_step(struct ra_scopes *scopes, int32_t t, int64_t *id,
                                             struct ra_error *err);
 
-/* layer: the backend's; -1: several together. op: as a backend's watch names it. */
+/* layer: the backend's; -1: several together, or none. */
+RA_MUST_CHECK enum ra_status ra_scopes_layer(struct ra_scopes *scopes, int32_t t, int layer,
+                                             int64_t *id, struct ra_error *err);
+
+/* op: as a backend's watch names it. */
 RA_MUST_CHECK enum ra_status ra_scopes_op(struct ra_scopes *scopes, int32_t t, int layer,
                                           const char *op, int64_t *id, struct ra_error *err);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/counters.h"
 #include "profiler/gate.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
@@ -17,7 +18,8 @@ struct values {
     struct ra_operands traces;
     struct ra_option_texts policies;
     const char *backend, *db, *layers, *keep_sets, *export_path, *check;
-    int profile, scores, cache, decide, select, page, between, phase;
+    const char *counters;
+    int profile, granularity, scores, cache, decide, select, page, between, phase;
     struct ra_option_range steps;
     int64_t repeat, threads, batch, tile_layers;
     double ragged;
@@ -31,7 +33,6 @@ static const struct ra_operand operands[] = {
 };
 
 #define FIELD(field) .offset = offsetof(struct values, field)
-#define LATER(value, part) .kind = RA_OPTION_TEXT, .argument = (value), .absent = (part)
 static const struct ra_option options[] = {
     {.name = "policy",
      .letter = 'p',
@@ -152,8 +153,21 @@ static const struct ra_option options[] = {
      .choices = "auto|model|none",
      .fallback = "auto",
      .help = "cuda: what is read, untimed, between layers; auto: as in a model on a GPU"},
-    {.name = "granularity", LATER("WHAT", "GPU profiling")},
-    {.name = "counters", LATER("LIST", "GPU profiling")},
+    {.name = "granularity",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(granularity),
+     .argument = "WHAT",
+     .choices = "step|layer|op",
+     .fallback = "step",
+     .needs = "--profile",
+     .help = "cuda: what counters are of; below steps, these are launched one by one"},
+    {.name = "counters",
+     .kind = RA_OPTION_TEXT,
+     FIELD(counters),
+     .argument = "LIST",
+     .words = RA_WORDS_NONE,
+     .needs = "--profile",
+     .help = "cuda: metrics to count, or sets of them; default: core,hit,miss"},
     {.name = "select",
      .kind = RA_OPTION_CHOICE,
      FIELD(select),
@@ -329,6 +343,16 @@ static enum ra_status check_backend(const struct values *v, const struct ra_back
     return RA_OK;
 }
 
+/* A metric that is none is told before the work. */
+static enum ra_status check_counters(const char *chip, const char *list, struct ra_error *err)
+{
+    struct ra_counter_choice *choices = NULL;
+    size_t n = 0;
+    enum ra_status st = ra_counter_choose(chip, list, &choices, &n, err);
+    free(choices);
+    return st == RA_OK ? RA_OK : ra_fail_context(err, st, "--counters");
+}
+
 /* The gate's checks come before anything else has to do with a device. */
 static enum ra_status check_profile(const struct values *v, struct ra_replay_job *job,
                                     struct ra_error *err)
@@ -351,8 +375,16 @@ static enum ra_status check_profile(const struct values *v, struct ra_replay_job
     }
     RA_TRY(ra_gate_run(&gate, err));
     job->config.profile = passes[v->profile];
+    job->config.granularity = (enum ra_granularity)v->granularity;
+    job->config.counters = v->counters;
+    snprintf(job->chip, sizeof job->chip, "%s", gate.chip);
+    job->config.chip = job->chip;
     bool counts = job->config.profile & RA_PROFILE_COUNTERS;
-    return ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err);
+    if (!counts && (v->counters || v->granularity > 0))
+        return ra_fail(err, RA_EUSAGE, "%s: expected --profile counters or all beside it",
+                       v->counters ? "--counters" : "--granularity");
+    RA_TRY(ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err));
+    return v->counters ? check_counters(job->chip, v->counters, err) : RA_OK;
 }
 
 static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,

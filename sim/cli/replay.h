@@ -19,6 +19,7 @@ struct ra_replay_job {
     struct ra_keep_set keep[RA_REPLAY_MAX_KEEP];
     int n_keep;
     const char *db, *export_path, *check;
+    char chip[32]; /* that counters are of */
     bool is_forced, is_dry;
     struct ra_replay_config config; /* what is of one sequence is filled later */
 };

@@ -112,3 +112,68 @@ sql() {
     [[ $stderr == *"running under nsys: its are the records, ours the NVTX ranges"* ]]
     [ "$(sql "select count(*) from pass where mode = 'timing'")" = 0 ]
 }
+
+# Bytes that a pass says were read from DRAM, of a run's steps: "step value" in order.
+read_of() { # RUN METRIC_SET
+    sql "select s.step, sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id
+        join pass p on p.id = v.pass_id where p.run_id = $1 and p.metric_set = '$2' and m.name in ('dram_read_bytes', 'global_load_bytes')
+        group by 1 order by 1"
+}
+
+@test "counter passes: three sets, each the bytes that the emulation counts, by step, layer and operation" {
+    need_fake
+    local set how kind
+    profile all "${schedules[@]}" >/dev/null
+    [ "$(sql "select group_concat(mode || ':' || coalesce(metric_set, '') || ':' || state, ' ') from (select * from pass where run_id = 2 order by ordinal)")" = \
+        "bare::complete counter:emu-count:complete timing::complete counter:emu-count:core:complete counter:emu-count:hit:complete counter:emu-count:miss:complete" ]
+    [ "$(read_of 2 emu-count | wc -l)" = 7 ]
+    for set in core hit miss; do
+        [ "$(read_of 2 emu-count:$set)" = "$(read_of 2 emu-count)" ]
+    done
+    read_of 2 emu-count >steps
+    # what is launched one by one, in finer ranges, asks for the same
+    for how in layer op; do
+        rm -f s.db
+        profile counters "${schedules[@]}" --granularity $how >/dev/null
+        [ "$(read_of 2 emu-count:core)" = "$(cat steps)" ]
+        kind=$(sql "select group_concat(distinct s.kind) from metric_value v join scope s on s.id = v.scope_id join pass p on p.id = v.pass_id where p.metric_set like '%core'")
+        [ "$kind" = $how ]
+    done
+    # operations of a full step that chooses: attention reads K and V, the choice reads logits
+    [ "$(sql "select count(*) from metric_value v join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id join string_ids n
+        on n.id = s.name_id where m.name = 'dram_read_bytes' and n.value in ('attend', 'select', 'refresh', 'evict', 'append') and v.value > 0")" -gt 40 ]
+}
+
+@test "counters of the user's choice, split into executions; what the chip cannot is refused" {
+    need_fake
+    profile counters -p full --counters hit,miss >/dev/null
+    [ "$(sql "select count(*) from pass where mode = 'counter' and metric_set like 'chosen %' and state = 'complete'")" = 2 ]
+    [ "$(sql "select count(distinct m.name) from metric_value v join metric_def m on m.id = v.metric_id where m.chip = 'GH100'")" = 11 ]
+    rm -f s.db
+    run -2 --separate-stderr profile counters -p full --counters dram_red_bytes
+    [[ $stderr == *"dram_red_bytes"*"dram_read_bytes"* ]]
+    RA_FAKE_CUPTI=passes=2 run -2 --separate-stderr profile counters -p full
+    [[ $stderr == *"need 2 executions, expected what fits one"* ]]
+    [ "$(sql "select state from run")" = failed ]
+    RA_FAKE_CUPTI=hide=dram__bytes_read.sum run --separate-stderr profile counters -p full
+    [[ $status -ne 0 && $stderr == *"dram__bytes_read.sum"* ]]
+    run -2 --separate-stderr "$emulated" replay "$trace" -p full --granularity layer
+    [[ $stderr == *"--granularity: needs --profile"* ]]
+    run -2 --separate-stderr profile timing -p full --granularity layer
+    [[ $stderr == *"--granularity: expected --profile counters or all beside it"* ]]
+}
+
+@test "ranges that are dropped make a counter pass incomplete; a refusal on the way is told by name" {
+    need_fake
+    local code
+    RA_FAKE_CUPTI=ranges=2 profile counters -p full >/dev/null
+    [ "$(sql "select distinct state || ranges_dropped from pass where metric_set like '%:%'")" = incomplete2 ]
+    [[ $(sql "select message from diagnostic limit 1") == "counter pass: 7 of 7 ranges came, 2 were dropped" ]]
+    rm -f s.db
+    for code in cuptiRangeProfilerEnable=43 cuptiRangeProfilerStart=999 cuptiRangeProfilerPushRange=7 cuptiRangeProfilerDecodeData=46; do
+        RA_FAKE_CUPTI=$code run -3 --separate-stderr profile counters -p full
+        [[ $stderr == *"${code%=*}: CUPTI_ERROR_${code#*=} "* ]]
+    done
+    RA_FAKE_CUPTI=cuptiRangeProfilerStart=35 run -5 --separate-stderr profile counters -p full
+    [ "$(sql "select group_concat(distinct state) from pass where metric_set like '%core'")" = failed ]
+}
