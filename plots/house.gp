@@ -4,7 +4,8 @@
 # at 200 and 240 dots per inch, so that nothing moves. All lengths below are points of that page.
 # Set before: title_1.. and caption_1.. (n_title, n_caption: their lines), series_1_1.. (n_series,
 # n_series_1..: likewise) and line_1.. (name and line type of each), axis_X (label and unit of
-# column X), panels, name, format. No text is placed by a terminal, which all space it differently.
+# column X), panels or rows (bars with names), name, format. No text is placed by a terminal, which
+# all space it differently.
 # Colours: Okabe and Ito, told apart by colour-blind eyes; dashes and points repeat the difference.
 face = 'sans-serif'
 array key_row[n_series + 1]
@@ -23,6 +24,7 @@ do for [i = 1:n_series] {
 }
 panels = int(panels)
 panel = panels > 1 ? 98 : 128
+if (exists('rows')) { rows = int(rows); panel = 20 * rows + 4 }
 top = 11 + 10.4 * n_title
 bottom = top + panels * panel + (panels - 1) * 9
 key_top = bottom + 28

@@ -42,7 +42,7 @@ void ra_plot_put_cell(FILE *out, const char *text)
 {
     char *copy = clean(text ? text : "");
     for (const char *at = copy; at && *at; at++)
-        fputc(*at == '"' ? '?' : *at, out);
+        fputc(*at == '"' || *at == '\\' ? '?' : *at, out);
     free(copy);
 }
 

@@ -9,7 +9,8 @@
 
 #include <stdio.h>
 
-/* A cell of a table: no tab, line end or quote, which gnuplot would read as marks of its own. */
+/* A cell of a table: no tab, line end, quote or backslash, which gnuplot would read as marks of its
+ * own. */
 void ra_plot_put_cell(FILE *out, const char *text);
 
 /* name = 'text', a gnuplot string. */

@@ -4,7 +4,7 @@
 
 load common
 
-figures="error mass overlap retained traffic"
+figures="error mass overlap retained time traffic"
 
 draw() { # three schedules with full steps and without, into s.db
     "$rattn" replay synth:case=integer,P=64,N=32 -p full -p recycled:k=8,stride=4 \
@@ -32,7 +32,7 @@ need_gnuplot() {
     need_gnuplot
     draw
     run -0 --separate-stderr "$rattn" plot s.db -o "a b"
-    [ "$(wc -l <<<"$output")" = 5 ]
+    [ "$(wc -l <<<"$output")" = 6 ]
     "$rattn" plot s.db -o c -q >/dev/null
     for name in $figures; do
         [ -s "a b/$name.svg" ] && [ -s "a b/$name.tsv" ] && [ -s "a b/$name.gp" ]
@@ -103,6 +103,50 @@ PY
         where scope_id in (select id from scope where name_id not in (select id from string_ids where value = 'attend'));
         update scope_exec set host_end_ns = host_start_ns + 1000"
     [ "$(retitle traffic "$same")" = "No difference in KV bytes per step; no difference in time" ]
+}
+
+@test "bars of time are the repeat with the median total, by operation" {
+    need_gnuplot
+    draw
+    "$rattn" plot s.db -o d -q >/dev/null
+    "$rattn" report s.db --format json >r.json
+    python3 - <<'PY'
+import csv, json
+rows = list(csv.DictReader(open("d/time.tsv"), delimiter="\t"))
+for i, run in enumerate(json.load(open("r.json")), 1):
+    mine = [r for r in rows if int(r["row"]) == i]
+    want = {op: ns / run["steps"] / 1e6 for op, ns in run["ops_ns"].items() if ns}
+    got = {r["series"]: float(r["time_ms"]) for r in mine}
+    assert set(got) == set(want) and all(abs(got[op] - want[op]) < 1e-9 for op in got), (got, want)
+    at = 0
+    for r in mine:
+        assert abs(float(r["from_ms"]) - at) < 1e-9
+        at += float(r["time_ms"])
+        assert abs(float(r["total_ms"]) - run["attention_ns"]["total"] / run["steps"] / 1e6) < 1e-9
+        assert float(r["low_ms"]) <= float(r["total_ms"]) <= float(r["high_ms"])
+PY
+}
+
+@test "the title of time follows the data" {
+    need_gnuplot
+    draw
+    times() { # ns of attend, select and refresh in the second run; the others attend only
+        retitle time "delete from scope_exec where scope_id in (select s.id from scope s join string_ids t on t.id = name_id
+            where run_id <> 2 and value <> 'attend' or value not in ('attend', 'select', 'refresh'));
+            update scope_exec set host_end_ns = host_start_ns + 100 * (select case t.value when 'attend' then $1
+                when 'select' then $2 else $3 end from scope s join string_ids t on t.id = name_id where s.id = scope_id)"
+    }
+    # each layer attends at 32 steps and selects and refreshes at 8
+    [ "$(times 1 1 3)" = "recycled:k=8,stride=4 spends 50 % of its time outside attend, 38 % in refresh" ]
+    [ "$(times 1 4 0)" = "recycled:k=8,stride=4 spends 50 % of its time outside attend: select" ]
+    [ "$(times 1 0 0)" = "No operation but attend takes time" ]
+    [ "$(retitle time "update run set method = 'synthetic'")" = "No device took these times: they are synthetic" ]
+    [ "$(retitle time "delete from scope_exec where scope_id in (select id from scope where layer = 1 or name_id not in
+        (select id from string_ids where value = 'attend')); update scope set kind = 'step', layer = null")" = \
+        "Steps are timed as a whole, not by operation" ]
+    grep -q ">whole step<" other/time.svg
+    run -1 --separate-stderr retitle time "update run set method = null"
+    [[ $stderr == *"lack what figure time needs: times of a backend"* ]]
 }
 
 @test "the title of mass follows the data, from a change of 0.02 on" {
@@ -237,13 +281,15 @@ SQL
     [ ! -e owned ] && [ ! -e d/owned ]
     python3 - <<'PY'
 import glob, xml.etree.ElementTree as tree
-assert len(glob.glob("d/*.svg")) == len(glob.glob("d/*.png")) == len(glob.glob("d/*.pdf")) == 5
+assert len(glob.glob("d/*.svg")) == len(glob.glob("d/*.png")) == len(glob.glob("d/*.pdf")) == 6
 for name in glob.glob("d/*.svg"):
     text = "".join(e.text or "" for e in tree.parse(name).iter() if e.tag.endswith("}text"))
     shapes = [open(folder + name[1:]).read().count("<path") for folder in ("d", "plain")]
     assert shapes[0] == shapes[1], (name, shapes)
     cells = {line.count("\t") for line in open(name.replace("svg", "tsv"))}
     assert len(cells) == 1, (name, cells)
+    if "time" in name:
+        assert '#?p_q^r{s}@t&u~v?w?n%d<x>' in text, text
     if "error" in name or "traffic" in name:
         assert r'#"p_q^r{s}@t&u~v\w\n%d<x>' in text, text
         assert ",".join(f"k={i}000000" for i in range(1, 9)) in text.replace(" ", ""), text

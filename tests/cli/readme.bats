@@ -73,6 +73,6 @@ tour() {
     done
     if command -v gnuplot >/dev/null; then
         build/rattn-sim plot build/demo/demo.db -o build/demo
-        [ "$(ls build/demo/*.svg | wc -l)" -eq 5 ] # as many as the README says
+        [ "$(ls build/demo/*.svg | wc -l)" -eq 6 ] # as many as the README says
     fi
 }
