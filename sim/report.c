@@ -8,30 +8,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "profiler/metrics.h"
 #include "sim/base/text.h"
 #include "sim/policy.h"
+#include "sim/report_table.h"
 
 enum { POLICY_COLUMNS = 24, LINE = 79, SHORT_MAX = 512 };
 
 /* --- values ------------------------------------------------------------------------------------
  */
-
-/* Text of a member, "" when there is none. */
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-/* A number, NaN when there is none. `inner` may be NULL. */
-static double number_of(const json_t *object, const char *key, const char *inner)
-{
-    const json_t *value = json_object_get(object, key);
-    if (inner)
-        value = json_object_get(value, inner);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
 
 /* Results may come from a foreign file: control bytes must not reach a terminal. */
 static void put_safe(FILE *out, const char *text)
@@ -43,12 +27,8 @@ static void put_safe(FILE *out, const char *text)
 static void put_number(FILE *out, int width, const char *format, double value)
 {
     char text[32];
-    if (isnan(value))
-        fprintf(out, "%*s", width, "-");
-    else {
-        snprintf(text, sizeof text, format, value);
-        fprintf(out, "%*s", width, text);
-    }
+    snprintf(text, sizeof text, format, value);
+    fprintf(out, "%*s", width, isnan(value) ? "-" : text);
 }
 
 /* --- policies ----------------------------------------------------------------------------------
@@ -117,131 +97,16 @@ static const char *put_policy(FILE *out, const char *text, int width, int *n_put
 /* --- one table ---------------------------------------------------------------------------------
  */
 
-/* How many there were of what is one by default; results of earlier versions do not say. */
-static double many_of(const json_t *row, const char *key)
+static void put_row(FILE *out, const struct ra_report_table *table, const json_t *row)
 {
-    double n = number_of(row, key, NULL);
-    return n > 1 ? n : 1;
-}
-
-/* Copies of the trace that were decoded together, and of its layers that were run in turn. */
-static double copies_of(const json_t *row)
-{
-    return many_of(row, "batch");
-}
-
-/* Which of a batch of several sequences; -1: of none. */
-static double member_of(const json_t *row)
-{
-    double number = number_of(row, "batch_member", NULL);
-    return number >= 0 ? number : -1;
-}
-
-/* How these differ; those of earlier versions did not. */
-static bool is_spread(const json_t *row)
-{
-    return strcmp(text_of(row, "phase"), "spread") == 0;
-}
-
-static double ragged_of(const json_t *row)
-{
-    double share = number_of(row, "ragged", NULL);
-    return share > 0 ? share : 0;
-}
-
-static double tiles_of(const json_t *row)
-{
-    return many_of(row, "tile_layers");
-}
-
-static size_t layers_of(const json_t *row)
-{
-    return json_array_size(json_object_get(row, "layers")) +
-           json_array_size(json_object_get(row, "window_layers"));
-}
-
-/* What was read between layers; results of earlier versions do not say. */
-static const char *between_of(const json_t *row)
-{
-    const char *between = text_of(row, "between");
-    return *between ? between : "none";
-}
-
-/* Rows of one table have these in common: times of two methods never share a column. */
-static bool same_table(const json_t *a, const json_t *b)
-{
-    static const char *const keys[] = {"trace", "backend", "device", "launch_mode"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (strcmp(text_of(a, keys[i]), text_of(b, keys[i])) != 0)
-            return false;
-    const json_t *time_a = json_object_get(a, "attention_ns"),
-                 *time_b = json_object_get(b, "attention_ns");
-    double steps_a = number_of(a, "steps", NULL), steps_b = number_of(b, "steps", NULL);
-    return strcmp(text_of(time_a, "method"), text_of(time_b, "method")) == 0 &&
-           number_of(a, "sequence", NULL) == number_of(b, "sequence", NULL) &&
-           copies_of(a) == copies_of(b) && member_of(a) == member_of(b) &&
-           is_spread(a) == is_spread(b) && ragged_of(a) == ragged_of(b) &&
-           tiles_of(a) == tiles_of(b) && strcmp(between_of(a), between_of(b)) == 0 &&
-           (steps_a == steps_b || (isnan(steps_a) && isnan(steps_b)));
-}
-
-/* KV read and written and selection, bytes over all steps: what a step costs the memory. */
-static double bytes_of(const json_t *row)
-{
-    return number_of(row, "kv_read_bytes", NULL) + number_of(row, "kv_write_bytes", NULL) +
-           number_of(row, "selection_bytes", NULL);
-}
-
-/* Unit for the table's times, from its longest: a column has one unit. */
-static const char *time_unit(double longest_ns, double *scale)
-{
-    bool is_ms = longest_ns >= 1e6;
-    *scale = is_ms ? 1e-6 : 1e-3;
-    return is_ms ? "ms" : "us";
-}
-
-struct table {
-    FILE *out;
-    const json_t *results;
-    size_t first; /* index of the row that opens the table */
-    double full_bytes, longest_ns, scale;
-};
-
-static void scan(struct table *table)
-{
-    const json_t *head = json_array_get(table->results, table->first);
-    table->full_bytes = NAN;
-    table->longest_ns = 0;
-    for (size_t i = table->first; i < json_array_size(table->results); i++) {
-        const json_t *row = json_array_get(table->results, i);
-        if (!same_table(head, row))
-            continue;
-        if (strcmp(text_of(row, "policy"), "full") == 0)
-            table->full_bytes = bytes_of(row);
-        double ns = number_of(row, "attention_ns", "per_step_mean");
-        if (ns > table->longest_ns)
-            table->longest_ns = ns;
-    }
-}
-
-static void put_row(const struct table *table, const json_t *row)
-{
-    FILE *out = table->out;
-    char policy[SHORT_MAX];
-    ra_report_short_policy(text_of(row, "policy"), policy, sizeof policy);
+    char policy[SHORT_MAX], cells[RA_REPORT_COLUMNS][RA_REPORT_CELL];
+    ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
     int n;
     const char *rest = put_policy(out, policy, POLICY_COLUMNS, &n);
     fprintf(out, "%*s", POLICY_COLUMNS - n, "");
-    const json_t *sparse = json_object_get(row, "on_recycled");
-    put_number(out, 7, "%.4f", number_of(row, "mass_recovered", "mean"));
-    put_number(out, 7, "%.4f", number_of(row, "mass_recovered", "p05"));
-    put_number(out, 7, "%.4f", number_of(sparse, "mass_recovered", "mean"));
-    put_number(out, 7, "%.4f", number_of(row, "output_rel_err", "p95"));
-    put_number(out, 7, "%.1f", 100 * bytes_of(row) / table->full_bytes);
-    double time = table->scale * number_of(row, "attention_ns", "per_step_mean");
-    put_number(out, 7, time < 10 ? "%.3f" : "%.1f", time);
-    put_number(out, 6, "%.2f", number_of(row, "speedup_attention", NULL));
-    put_number(out, 7, "%.4g", number_of(row, "effective_stride", NULL));
+    ra_report_cells(table, row, cells);
+    for (int i = 0; i < RA_REPORT_COLUMNS; i++)
+        fprintf(out, "%*s", ra_report_columns[i].width, cells[i]);
     fputc('\n', out);
     while (rest) {
         fputs("  ", out);
@@ -256,8 +121,9 @@ struct line {
     int column;
 };
 
-static void put_part(struct line *line, const char *text)
+static void put_part(void *context, const char *text)
 {
+    struct line *line = context;
     int n = (int)strlen(text);
     if (line->column > 0 && line->column + n + 2 > LINE) {
         fputs(",\n  ", line->out);
@@ -270,65 +136,15 @@ static void put_part(struct line *line, const char *text)
     line->column += n;
 }
 
-static void put_heading(const struct table *table, const json_t *row)
+static void put_columns(FILE *out, const struct ra_report_table *table)
 {
-    struct line line = {table->out, 0};
-    char part[1024];
-    snprintf(part, sizeof part, "%s: %s", text_of(row, "trace"), text_of(row, "model"));
-    put_part(&line, part);
-    snprintf(part, sizeof part, "layers %zu of %.0f", layers_of(row),
-             number_of(row, "n_layers", NULL));
-    put_part(&line, part);
-    if (tiles_of(row) > 1) {
-        snprintf(part, sizeof part, "laid out %.0f times", tiles_of(row));
-        put_part(&line, part);
-    }
-    snprintf(part, sizeof part, "P = %.0f prompt tokens", number_of(row, "P", NULL));
-    put_part(&line, part);
-    snprintf(part, sizeof part, "N = %.0f steps", number_of(row, "N", NULL));
-    put_part(&line, part);
-    if (number_of(row, "steps", NULL) < number_of(row, "N", NULL)) {
-        snprintf(part, sizeof part, "%.0f of them counted", number_of(row, "steps", NULL));
-        put_part(&line, part);
-    }
-    if (number_of(row, "sequence", NULL) > 0) {
-        snprintf(part, sizeof part, "sequence %.0f", number_of(row, "sequence", NULL));
-        put_part(&line, part);
-    }
-    if (copies_of(row) > 1) {
-        snprintf(part, sizeof part,
-                 member_of(row) >= 0 ? "in one batch of %.0f sequences, whose time is told"
-                                     : "%.0f copies of one trace",
-                 copies_of(row));
-        put_part(&line, part);
-        if (is_spread(row))
-            put_part(&line, "full steps spread");
-        if (ragged_of(row) > 0) {
-            snprintf(part, sizeof part, "lengths down to %.4g %%", 100 * (1 - ragged_of(row)));
-            put_part(&line, part);
-        }
-    }
-    snprintf(part, sizeof part, "recorded under %s attention", text_of(row, "schedule_of_trace"));
-    put_part(&line, part);
-    if (*text_of(row, "synthetic"))
-        put_part(&line, text_of(row, "synthetic"));
-    fputs("\n\n", table->out);
-}
-
-static void put_columns(const struct table *table, bool is_timed, const char *unit)
-{
-    static const char *const above[] = {"mass",  "mass", "mass",  "error",
-                                        "bytes", "time", "speed", "eff."};
-    const char *below[] = {"mean", "p05",   "sparse", "p95", "% full", is_timed ? unit : "-",
-                           "up",   "stride"};
-    static const int widths[] = {7, 7, 7, 7, 7, 7, 6, 7};
-    fprintf(table->out, "%*s", POLICY_COLUMNS, "");
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        fprintf(table->out, "%*s", widths[i], above[i]);
-    fprintf(table->out, "\n%-*s", POLICY_COLUMNS, "policy");
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        fprintf(table->out, "%*s", widths[i], below[i]);
-    fputc('\n', table->out);
+    fprintf(out, "%*s", POLICY_COLUMNS, "");
+    for (int i = 0; i < RA_REPORT_COLUMNS; i++)
+        fprintf(out, "%*s", ra_report_columns[i].width, ra_report_columns[i].above);
+    fprintf(out, "\n%-*s", POLICY_COLUMNS, "policy");
+    for (int i = 0; i < RA_REPORT_COLUMNS; i++)
+        fprintf(out, "%*s", ra_report_columns[i].width, ra_report_column_below(table, i));
+    fputc('\n', out);
 }
 
 /* Words, broken at blanks before column LINE. */
@@ -343,129 +159,82 @@ static void put_words(FILE *out, const char *text)
     fputc('\n', out);
 }
 
-static void put_notes(const struct table *table, const json_t *row, bool is_timed)
+static void put_notes(FILE *out, const struct ra_report_table *table)
 {
-    FILE *out = table->out;
     char words[512];
-    snprintf(words, sizeof words,
-             "mass: %s (1 = all); mass sparse: on steps that do not attend to everything; error: "
-             "%s; bytes: KV read and written and selection, per step, against full",
-             ra_metric_find("mass_recovered")->help, ra_metric_find("output_rel_err")->help);
+    ra_report_meaning(words, sizeof words);
     put_words(out, words);
-    if (is_timed) {
+    if (table->is_timed) {
         struct line line = {out, 0};
-        char part[512], layers[64] = "replayed layers";
-        if (tiles_of(row) > 1)
-            snprintf(layers, sizeof layers, "%.0f layers laid out",
-                     tiles_of(row) * (double)layers_of(row));
-        snprintf(part, sizeof part, "time: %s per step, attention of all %s",
-                 text_of(json_object_get(row, "attention_ns"), "method"), layers);
-        put_part(&line, part);
-        if (strcmp(between_of(row), "none") != 0)
-            put_part(&line, "caches as cold as in a model");
-        double repeats = number_of(row, "repeats", NULL);
-        if (repeats > 1) {
-            snprintf(part, sizeof part, "median of %.0f repeats", repeats);
-            put_part(&line, part);
-        }
-        snprintf(part, sizeof part, "%s backend on %s", text_of(row, "backend"),
-                 text_of(row, "device"));
-        put_part(&line, part);
+        ra_report_times(table, put_part, &line);
         fputc('\n', out);
     }
-    fputs("open loop: exact for this recording; later drift is not included (see eval)\n", out);
-}
-
-/* The worst rounding of the table's rows, its bound beside it. */
-static void put_kernel_err(const struct table *table, const json_t *head)
-{
-    double worst = NAN, bound = NAN, ties = 0;
-    for (size_t i = table->first; i < json_array_size(table->results); i++) {
-        const json_t *row = json_array_get(table->results, i);
-        if (!same_table(head, row))
-            continue;
-        double err = number_of(row, "kernel_err", "max"), near = number_of(row, "near_ties", NULL);
-        if (!isnan(err) && !(err <= worst)) {
-            worst = err;
-            bound = number_of(row, "kernel_err", "bound");
-        }
-        ties += isnan(near) ? 0 : near;
-    }
-    if (isnan(worst))
-        return;
-    fprintf(table->out, "kernel_err at most %.2g", worst);
-    if (!isnan(bound))
-        fprintf(table->out, " (bound %.2g)", bound);
-    fprintf(table->out, ", near ties %.0f\n", ties);
+    fputs(RA_REPORT_OPEN_LOOP "\n", out);
+    if (ra_report_rounding(table, words, sizeof words))
+        fprintf(out, "%s\n", words);
 }
 
 /* The split by token type of the rows that have one. */
-static void put_types(const struct table *table, const json_t *head)
+static void put_types(FILE *out, const struct ra_report_table *table)
 {
     bool has_heading = false;
     for (size_t i = table->first; i < json_array_size(table->results); i++) {
         const json_t *row = json_array_get(table->results, i);
         json_t *types = json_object_get(row, "by_type");
-        if (!types || !same_table(head, row))
+        if (!types || !ra_report_table_has(table, row))
             continue;
         if (!has_heading)
             fputs("\nby token type            type       visible   kept   mass recovered  error\n",
-                  table->out);
+                  out);
         has_heading = true;
         for (void *at = json_object_iter(types); at; at = json_object_iter_next(types, at)) {
             const json_t *type = json_object_iter_value(at);
             char policy[SHORT_MAX], name[12];
-            ra_report_short_policy(text_of(row, "policy"), policy, sizeof policy);
+            ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
             snprintf(name, sizeof name, "%s", json_object_iter_key(at));
             policy[POLICY_COLUMNS] = '\0';
-            put_safe(table->out, policy);
-            fprintf(table->out, "%*s ", POLICY_COLUMNS - (int)strlen(policy), "");
-            put_safe(table->out, name);
-            fprintf(table->out, "%*s", (int)(sizeof name - 1 - strlen(name)), "");
-            put_number(table->out, 7, "%.4f", number_of(type, "visible_share", NULL));
-            put_number(table->out, 7, "%.4f", number_of(type, "kept_share", NULL));
-            put_number(table->out, 7, "%.4f", number_of(type, "mass", NULL));
-            put_number(table->out, 10, "%.4f", number_of(type, "mass_recovered", NULL));
-            put_number(table->out, 7, "%.4f", number_of(type, "output_rel_err_mean", NULL));
-            fputc('\n', table->out);
+            put_safe(out, policy);
+            fprintf(out, "%*s ", POLICY_COLUMNS - (int)strlen(policy), "");
+            put_safe(out, name);
+            fprintf(out, "%*s", (int)(sizeof name - 1 - strlen(name)), "");
+            put_number(out, 7, "%.4f", ra_result_number(type, "visible_share", NULL));
+            put_number(out, 7, "%.4f", ra_result_number(type, "kept_share", NULL));
+            put_number(out, 7, "%.4f", ra_result_number(type, "mass", NULL));
+            put_number(out, 10, "%.4f", ra_result_number(type, "mass_recovered", NULL));
+            put_number(out, 7, "%.4f", ra_result_number(type, "output_rel_err_mean", NULL));
+            fputc('\n', out);
         }
     }
     if (has_heading)
         fputs("shares of keys: visible, and kept of the visible; mass: share of the full\n"
               "softmax; recovered: kept part of it; error: mean over queries of the type\n",
-              table->out);
+              out);
 }
 
-static void put_table(FILE *out, const json_t *results, size_t first)
+static void put_table(FILE *out, const struct ra_report_table *table)
 {
-    const json_t *head = json_array_get(results, first);
-    struct table table = {.out = out, .results = results, .first = first};
-    scan(&table);
-    bool is_timed = table.longest_ns > 0;
-    const char *unit = time_unit(table.longest_ns, &table.scale);
-    put_heading(&table, head);
-    if (is_timed && json_is_true(json_object_get(head, "cache_resident")))
-        fputs("cache-resident: these times are of KV that fits the last-level cache\n\n", out);
-    put_columns(&table, is_timed, unit);
-    for (size_t i = first; i < json_array_size(results); i++)
-        if (same_table(head, json_array_get(results, i)))
-            put_row(&table, json_array_get(results, i));
-    put_types(&table, head);
-    put_notes(&table, head, is_timed);
-    put_kernel_err(&table, head);
+    struct line line = {out, 0};
+    ra_report_heading(table->head, put_part, &line);
+    fputs("\n\n", out);
+    if (table->is_timed && json_is_true(json_object_get(table->head, "cache_resident")))
+        fputs(RA_REPORT_RESIDENT "\n\n", out);
+    put_columns(out, table);
+    for (size_t i = table->first; i < json_array_size(table->results); i++)
+        if (ra_report_table_has(table, json_array_get(table->results, i)))
+            put_row(out, table, json_array_get(table->results, i));
+    put_types(out, table);
+    put_notes(out, table);
 }
 
 static void put_text(FILE *out, const json_t *results)
 {
     for (size_t i = 0; i < json_array_size(results); i++) {
-        bool is_new = true;
-        for (size_t j = 0; j < i && is_new; j++)
-            is_new = !same_table(json_array_get(results, j), json_array_get(results, i));
-        if (!is_new)
+        struct ra_report_table table;
+        if (!ra_report_table_open(&table, results, i))
             continue;
         if (i > 0)
             fputc('\n', out);
-        put_table(out, results, i);
+        put_table(out, &table);
     }
 }
 
