@@ -4,7 +4,6 @@
  * method, so that no figure mixes what cannot be compared; a series is named by its policy.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,8 +15,7 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/output.h"
 #include "sim/cli/plot.h"
-#include "sim/policy.h"
-#include "sim/report.h"
+#include "sim/cli/plot_choice.h"
 
 enum { MANY = 16 }; /* series: more are hard to tell apart */
 
@@ -62,123 +60,6 @@ static const struct ra_option options[] = {
      .help = "only this run: id, or a unique beginning of a uuid; may be repeated"},
     {.name = NULL},
 };
-
-/* The runs that are drawn: JSON list of {id, series, is_bound}, and what they have in common. */
-struct choice {
-    json_t *runs;
-    char *invocation, *key;
-    bool is_named; /* by --run: a run that does not fit is an error, not left out */
-    int n_other;   /* of the same invocation, but of another trace, sequence, device or method */
-};
-
-/* What runs of one figure share; caller frees. */
-static char *key_of(const struct ra_run_listing *run)
-{
-    char *key = NULL;
-    const char *trace = run->trace_sha256 ? run->trace_sha256 : run->trace_path;
-    if (asprintf(&key, "trace %s, sequence %d, backend %s, device %s, method %s",
-                 trace ? trace : "-", run->seq, run->backend ? run->backend : "-",
-                 run->device ? run->device : "-", run->method ? run->method : "-") < 0)
-        return NULL;
-    return key;
-}
-
-static bool is_drawable(const struct ra_run_listing *run)
-{
-    return strcmp(run->state, "complete") == 0 && strcmp(run->kind, "replay") == 0 && run->policy &&
-           run->n_layer_steps > 0;
-}
-
-/* What exists offline only is no schedule that a figure could advise. */
-static bool is_bound(const char *policy)
-{
-    struct ra_policy_spec *spec = NULL;
-    bool needs_truth = ra_policy_parse(&spec, policy, NULL) == RA_OK &&
-                       (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
-    ra_policy_spec_close(spec);
-    return needs_truth;
-}
-
-static void forget(struct choice *choice)
-{
-    json_array_clear(choice->runs);
-    free(choice->invocation);
-    free(choice->key);
-    choice->invocation = choice->key = NULL;
-    choice->n_other = 0;
-}
-
-static enum ra_status add(struct choice *choice, const struct ra_run_listing *run,
-                          struct ra_error *err)
-{
-    char series[512], name[600];
-    bool is_taken = false;
-    size_t i;
-    json_t *other;
-    ra_report_short_policy(run->policy, series, sizeof series);
-    json_array_foreach(choice->runs, i, other)
-    {
-        if (json_integer_value(json_object_get(other, "id")) == run->id)
-            return RA_OK;
-        if (strcmp(json_string_value(json_object_get(other, "series")), series) == 0)
-            is_taken = true;
-    }
-    snprintf(name, sizeof name, "%s", series);
-    if (is_taken)
-        snprintf(name, sizeof name, "%s (run %" PRId64 ")", series, run->id);
-    json_t *row = json_pack("{s:I, s:o, s:b}", "id", (json_int_t)run->id, "series",
-                            ra_json_text(name), "is_bound", is_bound(run->policy));
-    if (!row || json_array_append_new(choice->runs, row) != 0)
-        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
-    return RA_OK;
-}
-
-/* Without --run the last invocation that has a run to draw wins. */
-static enum ra_status on_run(void *context, const struct ra_run_listing *run, struct ra_error *err)
-{
-    struct choice *choice = context;
-    if (!is_drawable(run)) {
-        if (!choice->is_named)
-            return RA_OK;
-        return ra_fail(err, RA_EUSAGE,
-                       "run %" PRId64 ": expected a complete replay with layer-steps, got %s %s",
-                       run->id, run->kind, run->state);
-    }
-    const char *invocation = run->invocation_uuid ? run->invocation_uuid : run->uuid;
-    if (!choice->is_named && choice->invocation && strcmp(choice->invocation, invocation) != 0)
-        forget(choice);
-    char *key = key_of(run);
-    if (key && !choice->key) {
-        choice->key = key;
-        choice->invocation = strdup(invocation);
-    } else if (key && strcmp(key, choice->key) != 0) {
-        enum ra_status status = RA_OK;
-        if (choice->is_named)
-            status = ra_fail(err, RA_EUSAGE, "run %" PRId64 ": has %s, the runs before have %s",
-                             run->id, key, choice->key);
-        choice->n_other++;
-        free(key);
-        return status;
-    } else {
-        free(key);
-    }
-    if (!key || !choice->invocation)
-        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
-    return add(choice, run, err);
-}
-
-static enum ra_status choose(struct ra_store *store, const struct values *values,
-                             struct choice *choice, struct ra_error *err)
-{
-    choice->is_named = values->runs.n > 0;
-    if (!choice->is_named)
-        RA_TRY(ra_store_runs(store, NULL, on_run, choice, err));
-    for (int i = 0; i < values->runs.n; i++)
-        RA_TRY(ra_store_runs(store, values->runs.text[i], on_run, choice, err));
-    if (json_array_size(choice->runs) == 0)
-        return ra_fail(err, RA_EFORMAT, "%s: no complete replay to draw", values->db);
-    return RA_OK;
-}
 
 static bool is_wanted(const struct values *values, const char *name)
 {
@@ -234,10 +115,11 @@ static enum ra_status draw(const struct ra_cli *cli, const struct values *values
 }
 
 static enum ra_status draw_choice(const struct ra_cli *cli, const struct values *values,
-                                  struct ra_store *store, struct choice *choice,
+                                  struct ra_store *store, const struct ra_plot_choice *choice,
                                   struct ra_error *err)
 {
-    RA_TRY(choose(store, values, choice, err));
+    if (json_array_size(choice->runs) == 0)
+        return ra_fail(err, RA_EFORMAT, "%s: no complete replay to draw", values->db);
     if (choice->n_other > 0 && !cli->is_quiet)
         fprintf(stderr,
                 "rattn-sim: %d run%s of another trace, sequence, device or method left out\n",
@@ -259,14 +141,14 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
 {
     const struct values *values = arguments;
     struct ra_store *store;
+    struct ra_plot_choice choice;
     RA_TRY(check_figures(values, err));
     RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
-    struct choice choice = {.runs = json_array()};
-    enum ra_status status = choice.runs ? draw_choice(cli, values, store, &choice, err)
-                                        : ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    enum ra_status status = ra_plot_choose(store, &values->runs, true, &choice, err);
+    if (status == RA_OK)
+        status = draw_choice(cli, values, store, &choice, err);
     enum ra_status closed = ra_store_close(store, status == RA_OK ? err : NULL);
-    forget(&choice);
-    json_decref(choice.runs);
+    ra_plot_choice_close(&choice);
     return status != RA_OK ? status : closed;
 }
 
