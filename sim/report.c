@@ -74,6 +74,15 @@ void ra_report_short_policy(const char *canonical, char *out, size_t size)
     }
 }
 
+bool ra_report_is_bound(const char *canonical)
+{
+    struct ra_policy_spec *spec = NULL;
+    bool needs_truth = ra_policy_parse(&spec, canonical, NULL) == RA_OK &&
+                       (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
+    ra_policy_spec_close(spec);
+    return needs_truth;
+}
+
 /* Print as much of a spelling as fits the column, up to a comma; returns what is left, or NULL.
  * *n_put is the number of characters printed. */
 static const char *put_policy(FILE *out, const char *text, int width, int *n_put)

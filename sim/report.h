@@ -7,6 +7,7 @@
 #ifndef RA_SIM_REPORT_H
 #define RA_SIM_REPORT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -45,6 +46,9 @@ RA_MUST_CHECK enum ra_status ra_report_csv(FILE *out, const json_t *results, str
  * type it. A spelling that this version does not know is copied. Cut to fit, as snprintf does.
  */
 void ra_report_short_policy(const char *canonical, char *out, size_t size);
+
+/* Whether a policy exists offline only, a bound and no schedule that could be advised. */
+bool ra_report_is_bound(const char *canonical);
 
 #ifdef __cplusplus
 }

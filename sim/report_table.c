@@ -179,31 +179,18 @@ void ra_report_cells(const struct ra_report_table *table, const json_t *row,
 /* --- words -------------------------------------------------------------------------------------
  */
 
-void ra_report_heading(const json_t *row, ra_report_part_fn put, void *context)
+static void put_tiles(const json_t *row, ra_report_part_fn put, void *context)
 {
-    char part[1024];
-    snprintf(part, sizeof part, "%s: %s", ra_result_text(row, "trace"),
-             ra_result_text(row, "model"));
-    put(context, part);
-    snprintf(part, sizeof part, "layers %zu of %.0f", layers_of(row),
-             ra_result_number(row, "n_layers", NULL));
-    put(context, part);
+    char part[128];
     if (tiles_of(row) > 1) {
         snprintf(part, sizeof part, "laid out %.0f times", tiles_of(row));
         put(context, part);
     }
-    snprintf(part, sizeof part, "P = %.0f prompt tokens", ra_result_number(row, "P", NULL));
-    put(context, part);
-    snprintf(part, sizeof part, "N = %.0f steps", ra_result_number(row, "N", NULL));
-    put(context, part);
-    if (ra_result_number(row, "steps", NULL) < ra_result_number(row, "N", NULL)) {
-        snprintf(part, sizeof part, "%.0f of them counted", ra_result_number(row, "steps", NULL));
-        put(context, part);
-    }
-    if (ra_result_number(row, "sequence", NULL) > 0) {
-        snprintf(part, sizeof part, "sequence %.0f", ra_result_number(row, "sequence", NULL));
-        put(context, part);
-    }
+}
+
+static void put_copies(const json_t *row, ra_report_part_fn put, void *context)
+{
+    char part[128];
     if (copies_of(row) > 1) {
         snprintf(part, sizeof part,
                  member_of(row) >= 0 ? "in one batch of %.0f sequences, whose time is told"
@@ -217,6 +204,37 @@ void ra_report_heading(const json_t *row, ra_report_part_fn put, void *context)
             put(context, part);
         }
     }
+}
+
+void ra_report_layout(const json_t *row, ra_report_part_fn put, void *context)
+{
+    put_tiles(row, put, context);
+    put_copies(row, put, context);
+}
+
+void ra_report_heading(const json_t *row, ra_report_part_fn put, void *context)
+{
+    char part[1024];
+    snprintf(part, sizeof part, "%s: %s", ra_result_text(row, "trace"),
+             ra_result_text(row, "model"));
+    put(context, part);
+    snprintf(part, sizeof part, "layers %zu of %.0f", layers_of(row),
+             ra_result_number(row, "n_layers", NULL));
+    put(context, part);
+    put_tiles(row, put, context);
+    snprintf(part, sizeof part, "P = %.0f prompt tokens", ra_result_number(row, "P", NULL));
+    put(context, part);
+    snprintf(part, sizeof part, "N = %.0f steps", ra_result_number(row, "N", NULL));
+    put(context, part);
+    if (ra_result_number(row, "steps", NULL) < ra_result_number(row, "N", NULL)) {
+        snprintf(part, sizeof part, "%.0f of them counted", ra_result_number(row, "steps", NULL));
+        put(context, part);
+    }
+    if (ra_result_number(row, "sequence", NULL) > 0) {
+        snprintf(part, sizeof part, "sequence %.0f", ra_result_number(row, "sequence", NULL));
+        put(context, part);
+    }
+    put_copies(row, put, context);
     snprintf(part, sizeof part, "recorded under %s attention",
              ra_result_text(row, "schedule_of_trace"));
     put(context, part);

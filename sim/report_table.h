@@ -61,6 +61,9 @@ typedef void (*ra_report_part_fn)(void *context, const char *part);
 /* Trace, model, layers, lengths, how it was laid out and recorded. */
 void ra_report_heading(const json_t *row, ra_report_part_fn put, void *context);
 
+/* Of these, how often the layers were laid out and what was decoded together; often nothing. */
+void ra_report_layout(const json_t *row, ra_report_part_fn put, void *context);
+
 /* How the times were taken; nothing for a table without. */
 void ra_report_times(const struct ra_report_table *table, ra_report_part_fn put, void *context);
 

@@ -59,6 +59,25 @@ static int smallest(int a, int b, int c)
     return ab < c ? ab : c;
 }
 
+size_t ra_text_character(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    if (*c < 0x80)
+        return *c >= ' ' && *c != 0x7f;
+    size_t n = *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : 2;
+    unsigned long code = *c & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (c[i] & 0x3f);
+    }
+    static const unsigned long least[] = {0, 0, 0xa0, 0x800, 0x10000};
+    if (*c > 0xf4 || *c < 0xc0 || code < least[n] || code > 0x10ffff ||
+        (code >= 0xd800 && code < 0xe000) || (code & 0xfffe) == 0xfffe)
+        return 0;
+    return n;
+}
+
 int ra_text_distance(struct ra_span a, struct ra_span b)
 {
     /* Three rows of the table of distances between prefixes: two before the last, the last, this.

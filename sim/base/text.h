@@ -39,6 +39,10 @@ struct ra_writer {
 void ra_write(struct ra_writer *writer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Bytes of the UTF-8 character at `text`; 0 when it is a control, no UTF-8, or none that XML
+ * allows. */
+size_t ra_text_character(const char *text);
+
 /* Edits (insert, drop, replace, swap neighbours) from one word to the other; of words longer than
  * 64 characters the first 64 count. */
 int ra_text_distance(struct ra_span a, struct ra_span b);

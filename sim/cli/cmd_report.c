@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * report: results of a store as the replay printed them. Runs of one invocation share a table, as
- * they did then: a speed-up is only defined among them.
+ * they did then: a speed-up is only defined among them. A file whose name ends in .html is a page.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,7 +13,9 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/out_file.h"
 #include "sim/cli/output.h"
+#include "sim/cli/report_figures.h"
 #include "sim/report.h"
+#include "sim/report_html.h"
 
 struct values {
     const char *db, *out;
@@ -37,7 +39,7 @@ static const struct ra_option options[] = {
      .kind = RA_OPTION_TEXT,
      .offset = offsetof(struct values, out),
      .argument = "FILE",
-     .help = "write there instead of to standard output"},
+     .help = "write there instead of to standard output; *.html: a page with figures"},
     {.name = NULL},
 };
 
@@ -51,6 +53,7 @@ struct invocation {
 struct gathered {
     struct invocation *list;
     size_t n;
+    json_t *runs;      /* {id, series} of all, for the queries of a page */
     int64_t n_without; /* runs that hold no result: running, failed, aborted */
 };
 
@@ -73,11 +76,22 @@ static struct invocation *find_invocation(struct gathered *gathered, const char 
 /* A run named twice is shown once. */
 static bool is_gathered(const struct gathered *gathered, int64_t id)
 {
-    for (size_t i = 0; i < gathered->n; i++)
-        for (size_t j = 0; j < json_array_size(gathered->list[i].ids); j++)
-            if (json_integer_value(json_array_get(gathered->list[i].ids, j)) == id)
-                return true;
+    for (size_t i = 0; i < json_array_size(gathered->runs); i++)
+        if (json_integer_value(json_object_get(json_array_get(gathered->runs, i), "id")) == id)
+            return true;
     return false;
+}
+
+static enum ra_status name_run(struct gathered *gathered, const struct ra_run_listing *run,
+                               struct ra_error *err)
+{
+    char series[512];
+    ra_report_short_policy(run->policy ? run->policy : run->kind, series, sizeof series);
+    json_t *row =
+        json_pack("{s:I, s:o}", "id", (json_int_t)run->id, "series", ra_json_text(series));
+    if (!row || json_array_append_new(gathered->runs, row) != 0)
+        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    return RA_OK;
 }
 
 static enum ra_status on_run(void *context, const struct ra_run_listing *run, struct ra_error *err)
@@ -86,6 +100,7 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     json_error_t why;
     if (is_gathered(gathered, run->id))
         return RA_OK;
+    RA_TRY(name_run(gathered, run, err));
     if (!run->result_json) {
         gathered->n_without++;
         return RA_OK;
@@ -109,18 +124,17 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     return RA_OK;
 }
 
-static enum ra_status gather(const struct values *values, struct gathered *gathered,
-                             struct ra_error *err)
+static enum ra_status gather(struct ra_store *store, const struct values *values,
+                             struct gathered *gathered, struct ra_error *err)
 {
-    struct ra_store *store;
-    RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
-    enum ra_status status = RA_OK;
+    gathered->runs = json_array();
+    if (!gathered->runs)
+        return ra_fail(err, RA_ENOMEM, "no memory for the runs");
     if (values->runs.n == 0)
-        status = ra_store_runs(store, NULL, on_run, gathered, err);
-    for (int i = 0; i < values->runs.n && status == RA_OK; i++)
-        status = ra_store_runs(store, values->runs.text[i], on_run, gathered, err);
-    enum ra_status closed = ra_store_close(store, status == RA_OK ? err : NULL);
-    return status != RA_OK ? status : closed;
+        return ra_store_runs(store, NULL, on_run, gathered, err);
+    for (int i = 0; i < values->runs.n; i++)
+        RA_TRY(ra_store_runs(store, values->runs.text[i], on_run, gathered, err));
+    return RA_OK;
 }
 
 /* "run 3", "runs 1 to 5", "runs 2, 4". */
@@ -178,45 +192,87 @@ static enum ra_status put(FILE *out, enum ra_format format, const struct gathere
                        err);
 }
 
-static enum ra_status put_file(const char *path, enum ra_format format,
-                               const struct gathered *gathered, struct ra_error *err)
+static enum ra_status put_page(FILE *out, const struct ra_cli *cli, const struct values *values,
+                               struct ra_store *store, const struct gathered *gathered,
+                               struct ra_error *err)
+{
+    struct ra_figures figures;
+    char *runs = ra_json_dump(gathered->runs, JSON_COMPACT);
+    struct ra_html_invocation *invocations = calloc(gathered->n + 1, sizeof *invocations);
+    enum ra_status status = ra_figures_draw(&figures, store, &values->runs, err);
+    if (status == RA_OK && (!runs || !invocations))
+        status = ra_fail(err, RA_ENOMEM, "no memory for the runs");
+    for (size_t i = 0; i < gathered->n && invocations; i++)
+        invocations[i] =
+            (struct ra_html_invocation){gathered->list[i].ids, gathered->list[i].results};
+    const struct ra_html_source source = {.store = store,
+                                          .name = values->db,
+                                          .runs = runs,
+                                          .invocations = invocations,
+                                          .n_invocations = gathered->n,
+                                          .figures = figures.list,
+                                          .n_figures = figures.n,
+                                          .figures_of = figures.of};
+    if (status == RA_OK)
+        status = ra_report_html(out, &source, err);
+    if (status == RA_OK && figures.lacks_gnuplot && !cli->is_quiet)
+        fputs("rattn-sim: the page has no figures: gnuplot is not in PATH\n", stderr);
+    ra_figures_close(&figures);
+    free(invocations);
+    free(runs);
+    return status;
+}
+
+static bool is_page(const struct values *values)
+{
+    static const char end[] = ".html";
+    size_t n = values->out ? strlen(values->out) : 0;
+    return n >= sizeof end - 1 && strcmp(values->out + n - (sizeof end - 1), end) == 0;
+}
+
+static enum ra_status put_file(const struct ra_cli *cli, const struct values *values,
+                               struct ra_store *store, const struct gathered *gathered,
+                               struct ra_error *err)
 {
     struct ra_out_file file;
-    RA_TRY(ra_out_open(&file, path, err));
-    enum ra_status status = put(file.stream, format, gathered, err);
+    RA_TRY(ra_out_open(&file, values->out, err));
+    enum ra_status status = is_page(values)
+                                ? put_page(file.stream, cli, values, store, gathered, err)
+                                : put(file.stream, cli->format, gathered, err);
     if (status == RA_OK && ra_json_starved())
-        status = ra_fail(err, RA_ENOMEM, "%s: no memory for results", path);
+        status = ra_fail(err, RA_ENOMEM, "%s: no memory for results", values->out);
     return ra_out_close(&file, status, err);
 }
 
-static bool ends_with(const char *text, const char *end)
+static void forget(struct gathered *gathered)
 {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+    for (size_t i = 0; i < gathered->n; i++) {
+        json_decref(gathered->list[i].results);
+        json_decref(gathered->list[i].ids);
+    }
+    free(gathered->list);
+    json_decref(gathered->runs);
 }
 
 static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
 {
     const struct values *values = arguments;
     struct gathered gathered = {0};
-    if (values->out && ends_with(values->out, ".html"))
-        return ra_fail(err, RA_ENODEV, "report -o %s: pages in HTML: not in this version",
-                       values->out);
-    enum ra_status status = gather(values, &gathered, err);
+    struct ra_store *store;
+    RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
+    enum ra_status status = gather(store, values, &gathered, err);
     if (status == RA_OK)
-        status = values->out ? put_file(values->out, cli->format, &gathered, err)
+        status = values->out ? put_file(cli, values, store, &gathered, err)
                              : put(stdout, cli->format, &gathered, err);
+    enum ra_status closed = ra_store_close(store, status == RA_OK ? err : NULL);
+    status = status != RA_OK ? status : closed;
     if (status == RA_OK && values->out && !cli->is_quiet)
         fprintf(stderr, "rattn-sim: wrote %s\n", values->out);
     if (status == RA_OK && gathered.n_without > 0 && !cli->is_quiet)
         fprintf(stderr,
                 "rattn-sim: %" PRId64 " run%s without a result left out: 'list runs' tells why\n",
                 gathered.n_without, gathered.n_without == 1 ? "" : "s");
-    for (size_t i = 0; i < gathered.n; i++) {
-        json_decref(gathered.list[i].results);
-        json_decref(gathered.list[i].ids);
-    }
-    free(gathered.list);
+    forget(&gathered);
     return status;
 }
 

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "sim/cli/output.h"
-#include "sim/policy.h"
 #include "sim/report.h"
 
 /* What runs of one figure share; caller frees. */
@@ -26,16 +25,6 @@ static bool is_drawable(const struct ra_run_listing *run)
 {
     return strcmp(run->state, "complete") == 0 && strcmp(run->kind, "replay") == 0 && run->policy &&
            run->n_layer_steps > 0;
-}
-
-/* What exists offline only is no schedule that a figure could advise. */
-static bool is_bound(const char *policy)
-{
-    struct ra_policy_spec *spec = NULL;
-    bool needs_truth = ra_policy_parse(&spec, policy, NULL) == RA_OK &&
-                       (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
-    ra_policy_spec_close(spec);
-    return needs_truth;
 }
 
 /* As before the first run. */
@@ -67,7 +56,7 @@ static enum ra_status add(struct ra_plot_choice *choice, const struct ra_run_lis
     if (is_taken)
         snprintf(name, sizeof name, "%s (run %" PRId64 ")", series, run->id);
     json_t *row = json_pack("{s:I, s:o, s:b}", "id", (json_int_t)run->id, "series",
-                            ra_json_text(name), "is_bound", is_bound(run->policy));
+                            ra_json_text(name), "is_bound", ra_report_is_bound(run->policy));
     if (!row || json_array_append_new(choice->runs, row) != 0)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");
     return RA_OK;

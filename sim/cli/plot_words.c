@@ -5,32 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of the character at `text`; 0 when it is a control, no UTF-8, or none that XML allows. */
-static size_t character(const char *text)
-{
-    const unsigned char *c = (const unsigned char *)text;
-    if (*c < 0x80)
-        return *c >= ' ' && *c != 0x7f;
-    size_t n = *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : 2;
-    unsigned long code = *c & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (c[i] & 0x3f);
-    }
-    static const unsigned long least[] = {0, 0, 0xa0, 0x800, 0x10000};
-    if (*c > 0xf4 || *c < 0xc0 || code < least[n] || code > 0x10ffff ||
-        (code >= 0xd800 && code < 0xe000) || (code & 0xfffe) == 0xfffe)
-        return 0;
-    return n;
-}
+#include "sim/base/text.h"
 
 /* A copy in which every byte that must not pass is '?'; caller frees, NULL without memory. */
 static char *clean(const char *text)
 {
     char *copy = strdup(text);
     for (char *at = copy; at && *at;) {
-        size_t n = character(at);
+        size_t n = ra_text_character(at);
         if (n == 0)
             *at = '?';
         at += n ? n : 1;
@@ -85,7 +67,7 @@ static size_t line_length(const char *text, size_t width)
 {
     size_t n = 0, blank = 0, comma = 0;
     for (size_t used = 0; text[n];) {
-        size_t bytes = character(text + n);
+        size_t bytes = ra_text_character(text + n);
         bytes = bytes ? bytes : 1;
         used += width_of(text + n, bytes);
         if (used > width && n > 0)

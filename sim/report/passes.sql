@@ -1,0 +1,43 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Every pass. Its total is the time of the operations, or of the whole steps where those are timed.
+WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
+                FROM json_each(:runs)),
+total AS (SELECT e.pass_id, count(DISTINCT s.step) AS steps,
+            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
+          FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
+          WHERE s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY e.pass_id),
+ranked AS (SELECT p.id AS pass_id, row_number() OVER (PARTITION BY p.run_id ORDER BY t.ns, p.id) AS rank,
+             count(*) OVER (PARTITION BY p.run_id) AS many
+           FROM pass p JOIN total t ON t.pass_id = p.id WHERE p.mode = 'bare' AND p.state = 'complete')
+SELECT c.run_id AS "run#", c.series AS "policy", p.ordinal AS "pass#", p.mode AS "mode", p.state AS "state",
+    r.launch_mode AS "launch mode", t.steps AS "steps#", t.ns / 1e6 AS "total ms#3",
+    CASE WHEN k.rank = (k.many + 1) / 2 THEN 'times of the table'
+      WHEN k.rank IS NOT NULL THEN 'range of the times'
+      WHEN p.metric_set IS NOT NULL THEN 'counts of ' || p.metric_set END AS "gave"
+  FROM chosen c JOIN run r ON r.id = c.run_id JOIN pass p ON p.run_id = c.run_id
+  LEFT JOIN total t ON t.pass_id = p.id LEFT JOIN ranked k ON k.pass_id = p.id
+  ORDER BY c.n, p.ordinal;
+
+-- What a profiler should have recorded, and what of it is missing. A pass without a profiler has no row.
+WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id FROM json_each(:runs))
+SELECT run_id AS "run#", ordinal AS "pass#", mode AS "mode", launches_expected AS "launches expected#",
+    kernels_recorded AS "kernels recorded#", kernels_zero_time AS "kernels without time#",
+    records_dropped AS "records dropped#", ranges_dropped AS "ranges dropped#"
+  FROM chosen JOIN pass USING (run_id)
+  WHERE coalesce(launches_expected, kernels_recorded, kernels_zero_time, records_dropped, ranges_dropped)
+    IS NOT NULL ORDER BY n, ordinal;
+
+-- What watching costs: time of a pass that watches over the median bare pass of the same run.
+WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
+                FROM json_each(:runs)),
+total AS (SELECT p.run_id, p.ordinal, p.mode, p.id,
+            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
+          FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
+          JOIN pass p ON p.id = e.pass_id AND p.state = 'complete'
+          WHERE s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY p.id),
+ranked AS (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY ns, id) AS rank,
+             count(*) OVER (PARTITION BY run_id) AS many FROM total WHERE mode = 'bare')
+SELECT c.run_id AS "run#", c.series AS "policy", t.ordinal AS "pass#", t.mode AS "mode",
+    t.ns * 1.0 / b.ns AS "time over bare#3"
+  FROM chosen c JOIN total t USING (run_id) JOIN ranked b USING (run_id)
+  WHERE t.mode IN ('timing', 'counter') AND b.rank = (b.many + 1) / 2 ORDER BY c.n, t.ordinal;
