@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 
-/* A copy in which every byte that must not pass is '?'; caller frees, NULL without memory. */
+/* A copy in which every byte that must not pass is '?'; caller frees. NULL without memory,
+ * which is noted: see ra_json_lack. */
 static char *clean(const char *text)
 {
     char *copy = strdup(text);
+    if (!copy)
+        ra_json_lack();
     for (char *at = copy; at && *at;) {
         size_t n = ra_text_character(at);
         if (n == 0)

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "profiler/metrics.h"
+#include "sim/base/json_memory.h"
 #include "sim/cli/out_file.h"
 #include "sim/cli/plot.h"
 #include "sim/cli/plot_words.h"
@@ -190,6 +191,8 @@ enum ra_status ra_plot_write(struct ra_store *store, const struct ra_plot *plot,
         status = query(store, plot, runs, figure, err);
     if (status == RA_OK)
         put_script(figure, plot, target->format);
+    if (status == RA_OK && ra_json_starved())
+        status = ra_fail(err, RA_ENOMEM, "no memory for the words of a figure");
     *has_rows = figure->n_rows > 0 && figure->has_title;
     status = ra_out_close(&figure->gp.file, status, err);
     status = ra_out_close(&figure->tsv.file, status, err);
