@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 #include "sim/policy.h"
 #include "sim/report_table.h"
@@ -77,8 +78,10 @@ void ra_report_short_policy(const char *canonical, char *out, size_t size)
 bool ra_report_is_bound(const char *canonical)
 {
     struct ra_policy_spec *spec = NULL;
-    bool needs_truth = ra_policy_parse(&spec, canonical, NULL) == RA_OK &&
-                       (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
+    enum ra_status status = ra_policy_parse(&spec, canonical, NULL);
+    if (status == RA_ENOMEM)
+        ra_json_lack();
+    bool needs_truth = status == RA_OK && (ra_policy_spec_needs(spec) & RA_NEEDS_TRUTH) != 0;
     ra_policy_spec_close(spec);
     return needs_truth;
 }

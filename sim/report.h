@@ -47,7 +47,8 @@ RA_MUST_CHECK enum ra_status ra_report_csv(FILE *out, const json_t *results, str
  */
 void ra_report_short_policy(const char *canonical, char *out, size_t size);
 
-/* Whether a policy exists offline only, a bound and no schedule that could be advised. */
+/* Whether a policy exists offline only, a bound and no schedule that could be advised. Lack of
+ * memory to find out is noted, see ra_json_lack. */
 bool ra_report_is_bound(const char *canonical);
 
 #ifdef __cplusplus

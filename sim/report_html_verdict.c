@@ -142,8 +142,8 @@ static void put_time(const struct verdict *verdict, const json_t *row)
               "each do",
               out);
     } else {
-        fprintf(out, "%s takes %.1f&nbsp;%% of the attention time of full", speedup > 1 ? ", and" : ", but",
-                100 / speedup);
+        fprintf(out, "%s takes %.1f&nbsp;%% of the attention time of full",
+                speedup > 1 ? ", and" : ", but", 100 / speedup);
     }
     put_method(verdict, row);
 }
@@ -194,10 +194,10 @@ static void put_sentence(const struct verdict *verdict)
         put_best(verdict);
     } else {
         put_policy(verdict, row);
-        fputs(" moves least, ", out);
+        fputs(" moves least, at ", out);
         put_bytes(verdict, row);
-        fputs(", but what it keeps was not measured", out);
         put_time(verdict, row);
+        fputs("; what it keeps was not measured", out);
     }
     ra_report_layout(row, put_part, out);
     if (*ra_result_text(row, "synthetic"))

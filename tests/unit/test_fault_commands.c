@@ -22,7 +22,9 @@
 
 static char db[600], trace[600], saved[600], old_db[600], out_folder[600], out[640],
     index_folder[600];
-static char figures[600];
+static char figures[600], page_folder[600], page[640];
+static size_t n_page;
+static bool has_gnuplot;
 static uint8_t *db_bytes, *old_bytes;
 static size_t n_db, n_old;
 static const char previous[] = "a report that was complete";
@@ -213,7 +215,7 @@ static void prepare_figures(void *context)
 /* gnuplot itself is not needed to see what becomes of its output. */
 static void test_plot(void **unused)
 {
-    static const char script[] = "#!/bin/sh\nprintf '<svg>%40s</svg>' >mass.svg.part\n";
+    static const char script[] = "#!/bin/sh\nprintf '<svg>%40s</svg>' >\"${4%.gp}.svg.part\"\n";
     static const char *const places[] = {"runs.db", "mass.", "temporary file", NULL};
     char path[5000];
     (void)unused;
@@ -236,6 +238,65 @@ static void test_plot(void **unused)
     static const enum fault_op ops[] = {FAULT_OPEN, FAULT_TEMP, FAULT_RENAME, FAULT_READ};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         assert_true(fault_sweep(&c, ops[i], EIO).n_failed > 0);
+}
+
+/* --- a page ------------------------------------------------------------------------------------
+ */
+
+/* Whole, or the one before; no figure is left behind. */
+static void check_page(void *context, const struct fault_outcome *outcome)
+{
+    static const char end[] = "</html>\n";
+    (void)context;
+    size_t n;
+    uint8_t *bytes = tmp_read(page, &n);
+    assert_int_equal(tmp_dir_count(page_folder), 1);
+    assert_int_equal(tmp_dir_count(figures), 0);
+    if (outcome->code != 0) {
+        assert_int_equal(n, sizeof previous);
+        assert_memory_equal(bytes, previous, n);
+    } else {
+        n_page = n_page ? n_page : n;
+        assert_memory_equal(bytes + n - sizeof end + 1, end, sizeof end - 1);
+        assert_true(has_gnuplot || n == n_page);
+    }
+    free(bytes);
+}
+
+static void prepare_page(void *context)
+{
+    (void)context;
+    tmp_write(page, previous, sizeof previous);
+}
+
+/* Without gnuplot the page is always the same; with it a figure's place may say what failed. */
+static void test_page(void **unused)
+{
+    static const char *const places[] = {"runs.db", "page.html", "/figures/rattn-sim-",
+                                         "temporary file", NULL};
+    (void)unused;
+    prepare_figures(NULL);
+    setenv("TMPDIR", figures, 1);
+    snprintf(page_folder, sizeof page_folder, "%s", tmp_path(tmp_dir, "pages"));
+    assert_int_equal(mkdir(page_folder, 0777), 0);
+    snprintf(page, sizeof page, "%s/page.html", page_folder);
+    struct fault_case c = {.name = "report -o page.html",
+                           .context = WORDS("report", db, "-q", "-o", page),
+                           .prepare = prepare_page,
+                           .run = run,
+                           .check = check_page,
+                           .places = places};
+    has_gnuplot = true;
+    static const enum fault_op ops[] = {FAULT_OPEN, FAULT_TEMP, FAULT_RENAME, FAULT_READ};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        assert_true(fault_sweep(&c, ops[i], EIO).n_faults > 0);
+    has_gnuplot = false;
+    n_page = 0;
+    setenv("PATH", "/nowhere", 1);
+    c.places = NULL;
+    fault_spare_sqlite(true);
+    assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 0);
+    fault_spare_sqlite(false);
 }
 
 /* --- migration ---------------------------------------------------------------------------------
@@ -395,9 +456,13 @@ static int teardown(void **state)
 FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_store_readers),   cmocka_unit_test(test_trace_readers),
-        cmocka_unit_test(test_counters),        cmocka_unit_test(test_report_file),
-        cmocka_unit_test(test_export_database), cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_store_readers),
+        cmocka_unit_test(test_trace_readers),
+        cmocka_unit_test(test_counters),
+        cmocka_unit_test(test_report_file),
+        cmocka_unit_test(test_export_database),
+        cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_page),
         cmocka_unit_test(test_migration),
     };
     fault_init();
