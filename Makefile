@@ -214,10 +214,10 @@ DEMO := -p full -p recycled:k=256,stride=16 -p recycled:k=256,stride=8,sim=0.85 
         -p streaming:k=256 -p oracle:k=256
 .PHONY: demo traces traces-8k install uninstall
 demo: all ## replay the embedded trace, five schedules: build/demo
-	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db* build/demo/report.txt
+	$(Q)mkdir -p build/demo && rm -f build/demo/demo.db* build/demo/report.*
 	$(Q)build/rattn-sim replay $(SAMPLE) $(DEMO) --db build/demo/demo.db
-	$(Q)build/rattn-sim report build/demo/demo.db -q -o build/demo/report.txt
-	@echo; echo "store: build/demo/demo.db    report: build/demo/report.txt"
+	$(Q)for to in txt html; do build/rattn-sim report build/demo/demo.db -q -o build/demo/report.$$to || exit 1; done
+	@echo; echo "store: build/demo/demo.db    report: build/demo/report.txt, build/demo/report.html"
 	$(if $(GNUPLOT),$(Q)build/rattn-sim plot build/demo/demo.db -o build/demo,@echo "no figures: gnuplot-nox is missing")
 traces: ## rebuild the embedded sample; all layers in build/traces
 	$(Q)traces/tools/make_traces.sh sample full

@@ -15,6 +15,7 @@ run() {
 run replay synth:case=needle,P=64,N=16 -p full -p recycled:k=16,stride=4 -p oracle:k=8 \
     -p streaming:k=16 -j 2 --repeat 1 -q --db "$dir/m.db" --export "$dir/x" --format csv
 run report "$dir/m.db" --format json
+run report "$dir/m.db" -o "$dir/m.html"
 run export "$dir/m.db" --run 2 --as perfetto -q
 run export "$dir/m.db" --run 2 --as nsys -q -o "$dir/n.sqlite"
 run info "$1"

@@ -222,7 +222,7 @@ PY
     [[ $(verdict "update run set result_json = json_set(result_json, '\$.attention_ns', null)") == *"; its time was not measured"* ]]
     [[ $(verdict "update run set result_json = json_set(result_json, '\$.batch', 4)") == *", 4 copies of one trace"* ]]
     [[ $(verdict "update run set result_json = json_set(result_json, '\$.kv_read_bytes', 1000000000) where id in (2, 3)") == "Keep full attention: none of the schedules moves fewer bytes."* ]]
-    [[ $(verdict "update run set result_json = json_remove(result_json, '\$.mass_recovered')") == "streaming:k=8 moves least, at "*"; what it keeps was not measured; open loop"* ]]
+    [[ $(verdict "update run set result_json = json_remove(result_json, '\$.mass_recovered')") == "streaming:k=8 moves least, at "*"; what it keeps was not measured, on a synthetic trace; open loop"* ]]
     "$rattn" report s.db --run 1 --run 4 -q -o some.html
     [[ $(python3 -c 'import page; print(page.verdict("some.html"))') == "No schedule was replayed that could be chosen"* ]]
     "$rattn" report s.db --run 2 -q -o some.html
