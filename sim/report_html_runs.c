@@ -192,7 +192,7 @@ static void put_figure(FILE *out, const struct ra_html_figure *figure)
         ra_html_text(out, figure->missing ? figure->missing : "");
         fputs("</p>\n", out);
     }
-    fprintf(out, "<figcaption><b>%s</b>: ", figure->name);
+    fprintf(out, "<figcaption><b>%s</b>, the claim it tests: ", figure->name);
     ra_html_text(out, figure->claim);
     fputs(".\n", out);
     ra_html_sql(out, figure->sql, strlen(figure->sql));
