@@ -3,8 +3,8 @@
  * A store that somebody else made: 'd' and a byte, then the file as it is; 'q' and a byte, then SQL
  * that is run on a good store first; 'j' or 'w' and a byte, then a journal or log left beside a
  * good store. The byte chooses what reads it: the queries themselves, list, report, compare, the
- * tables of a figure, or a writer that appends. Whatever the file says, that ends, prints nothing
- * but text, and leaves nothing beside the file.
+ * tables of a figure, a page, or a writer that appends. Whatever the file says, that ends, prints
+ * nothing but text, and leaves nothing beside the file.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -218,6 +218,41 @@ static void plot(const char *path, const char *name)
         check_script(folder, name);
 }
 
+/* No text of the store may have become a tag: all of them are the page's own. */
+static void check_page(const char *text, size_t n)
+{
+    static const char tags[] =
+        " a b body code dd details div dl dt figcaption figure footer h1 h2 h3 head header html li "
+        "main meta nav p pre section style summary table tbody td th thead title tr ul ";
+    static const char end[] = "</html>\n";
+    FUZZ_CHECK(strlen(text) == n && n > sizeof end && strcmp(text + n - sizeof end + 1, end) == 0,
+               "%zu bytes", n);
+    for (const char *at = strchr(text + 1, '<'); at; at = strchr(at + 1, '<')) {
+        char name[16];
+        const char *from = at + 1 + (at[1] == '/');
+        int length = (int)strcspn(from, " >");
+        snprintf(name, sizeof name, " %.*s ", length < 12 ? length : 12, from);
+        FUZZ_CHECK(length > 0 && strstr(tags, name), "%.64s", at);
+    }
+}
+
+static void page(const char *path)
+{
+    const char *folder = fuzz_clean("pages"), *out;
+    char file[4096];
+    snprintf(file, sizeof file, "%s", fuzz_path("pages/page.html"));
+    const char *words[] = {"report", path, "-q", "-o", file};
+    struct ra_error err;
+    size_t n;
+    enum ra_status status = fuzz_run(&ra_cmd_report, 5, words, &out, &err);
+    char *text = fuzz_read(file, &n);
+    FUZZ_CHECK((status == RA_OK) == (text != NULL), "%s", err.msg);
+    FUZZ_CHECK(fuzz_count(folder) == (text != NULL), "%zu files", fuzz_count(folder));
+    if (text)
+        check_page(text, n);
+    free(text);
+}
+
 static void append(const char *path)
 {
     struct ra_error err = FUZZ_NO_ERROR;
@@ -269,6 +304,9 @@ static void use(const char *path, uint8_t how)
         break;
     case 4:
         query(path);
+        break;
+    case 5:
+        page(path);
         break;
     default:
         plot(path, ra_plots[how / 8 % n_plots].name);
