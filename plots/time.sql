@@ -6,13 +6,13 @@
 -- whole bar, and the fastest and the slowest repeat. A device that times steps alone has one part.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series,
                   value ->> 'is_bound' AS is_bound FROM json_each(:runs)),
-part AS (SELECT s.run_id, e.pass_id, iif(s.kind = 'step', 'whole step', t.value) AS op,
+part AS (SELECT p.run_id, e.pass_id, iif(s.kind = 'step', 'whole step', t.value) AS op,
            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
-         FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
-         JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
-         JOIN string_ids t ON t.id = s.name_id
+         FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
+         JOIN scope s ON s.id = e.scope_id JOIN run r ON r.id = p.run_id JOIN string_ids t ON t.id = s.name_id
          WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
-         GROUP BY s.run_id, e.pass_id, op),
+           AND r.method IS NOT NULL
+         GROUP BY p.run_id, e.pass_id, op),
 ranked AS (SELECT run_id, pass_id, sum(ms) AS ms,
              row_number() OVER (PARTITION BY run_id ORDER BY sum(ms), pass_id) AS rank,
              count(*) OVER (PARTITION BY run_id) AS many FROM part GROUP BY run_id, pass_id),
@@ -38,13 +38,13 @@ SELECT op AS series, dense_rank() OVER (ORDER BY n) AS row,
 -- The schedule that spends the largest share outside attend; bounds are drawn, and never named.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series,
                   value ->> 'is_bound' AS is_bound FROM json_each(:runs)),
-part AS (SELECT s.run_id, e.pass_id, iif(s.kind = 'step', 'whole step', t.value) AS op,
+part AS (SELECT p.run_id, e.pass_id, iif(s.kind = 'step', 'whole step', t.value) AS op,
            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
-         FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
-         JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
-         JOIN string_ids t ON t.id = s.name_id
+         FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
+         JOIN scope s ON s.id = e.scope_id JOIN run r ON r.id = p.run_id JOIN string_ids t ON t.id = s.name_id
          WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
-         GROUP BY s.run_id, e.pass_id, op),
+           AND r.method IS NOT NULL
+         GROUP BY p.run_id, e.pass_id, op),
 ranked AS (SELECT run_id, pass_id, sum(ms) AS ms,
              row_number() OVER (PARTITION BY run_id ORDER BY sum(ms), pass_id) AS rank,
              count(*) OVER (PARTITION BY run_id) AS many FROM part GROUP BY run_id, pass_id),

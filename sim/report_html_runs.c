@@ -24,7 +24,10 @@ static enum ra_status on_card(void *context, const struct ra_store_cells *row, s
             continue;
         fputs("<dt>", out);
         ra_html_text(out, row->names[i]);
-        fputs(is_command ? "</dt><dd><div class=\"wide\"><code class=\"copy\">" : "</dt><dd>", out);
+        fputs(is_command ? "</dt><dd><div class=\"wide\"><code class=\"copy\" title=\"a click "
+                           "selects all of it\">"
+                         : "</dt><dd>",
+              out);
         ra_html_text(out, row->text[i]);
         fputs(is_command ? "</code></div></dd>\n" : "</dd>\n", out);
     }

@@ -208,7 +208,10 @@ static void put_sentence(const struct verdict *verdict)
 static void put_where(const struct verdict *verdict)
 {
     const struct ra_report_table *table = &verdict->table;
-    const char *before = "Runs ";
+    int n = 0;
+    for (size_t i = table->first; i < json_array_size(table->results); i++)
+        n += ra_report_table_has(table, json_array_get(table->results, i));
+    const char *before = n == 1 ? "Run " : "Runs ";
     for (size_t i = table->first; i < json_array_size(table->results); i++)
         if (ra_report_table_has(table, json_array_get(table->results, i))) {
             fprintf(verdict->out, "%s%" JSON_INTEGER_FORMAT, before,

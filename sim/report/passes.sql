@@ -4,7 +4,8 @@ WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS
                 FROM json_each(:runs)),
 total AS (SELECT e.pass_id, count(DISTINCT s.step) AS steps,
             sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
-          FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
+          FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
+          JOIN scope s ON s.id = e.scope_id
           WHERE s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY e.pass_id),
 ranked AS (SELECT p.id AS pass_id, row_number() OVER (PARTITION BY p.run_id ORDER BY t.ns, p.id) AS rank,
              count(*) OVER (PARTITION BY p.run_id) AS many
@@ -32,9 +33,9 @@ WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS
                 FROM json_each(:runs)),
 total AS (SELECT p.run_id, p.ordinal, p.mode, p.id,
             sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
-          FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
-          JOIN pass p ON p.id = e.pass_id AND p.state = 'complete'
-          WHERE s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY p.id),
+          FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
+          JOIN scope s ON s.id = e.scope_id
+          WHERE p.state = 'complete' AND s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY p.id),
 ranked AS (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY ns, id) AS rank,
              count(*) OVER (PARTITION BY run_id) AS many FROM total WHERE mode = 'bare')
 SELECT c.run_id AS "run#", c.series AS "policy", t.ordinal AS "pass#", t.mode AS "mode",

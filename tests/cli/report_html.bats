@@ -151,7 +151,7 @@ PY
     python3 - <<'PY'
 import page, re, shlex, html
 text = open("out.html").read()
-line = html.unescape(re.search(r"<dt>command line</dt><dd><div class=\"wide\"><code class=\"copy\">(.*?)</code>", text).group(1))
+line = html.unescape(re.search(r"<dt>command line</dt><dd><div class=\"wide\"><code class=\"copy\"[^>]*>(.*?)</code>", text).group(1))
 assert shlex.split(line) == ["rattn-sim", "replay", "a b", "it's", "", "k=4,stride=4", "$(x)"], line
 card = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
 assert card["runs"] == "1 to 2" and card["layers"] == "0, 1 of 2" and card["P, prompt tokens"] == "32"
@@ -238,7 +238,7 @@ PY
 import page
 p = page.load("out.html")
 v = page.verdict("out.html")
-assert v.startswith("Runs 1, 2: recycled:k=4,stride=4 ") and "Runs 3: recycled:k=5,stride=4 " in v, v
+assert v.startswith("Runs 1, 2: recycled:k=4,stride=4 ") and " Run 3: recycled:k=5,stride=4 " in v, v
 assert [r[0] for r in p.rows["policies"]] == ["run", "1", "2", "run", "3"]
 assert open("out.html").read().count("<dl>") == 2
 PY
