@@ -36,8 +36,8 @@ static enum ra_status passes(struct ra_html *html, struct ra_error *err)
           html->out);
     RA_TRY(ra_html_query(html, &sql, "No pass was made: nothing was timed.", err));
     fputs("<h3>Losses</h3>\n", html->out);
-    RA_TRY(ra_html_query(
-        html, &sql, "No pass was recorded by a profiler, so there is none to lose from.", err));
+    RA_TRY(ra_html_query(html, &sql, "No pass ran under a profiler, so no record could be lost.",
+                         err));
     fputs("<h3>Cost of watching</h3>\n", html->out);
     return ra_html_query(html, &sql, "No timing or counter pass was made beside a bare one.", err);
 }

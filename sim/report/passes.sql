@@ -14,7 +14,8 @@ SELECT c.run_id AS "run#", c.series AS "policy", p.ordinal AS "pass#", p.mode AS
     r.launch_mode AS "launch mode", t.steps AS "steps#", t.ns / 1e6 AS "total ms#3",
     CASE WHEN k.rank = (k.many + 1) / 2 THEN 'times of the table'
       WHEN k.rank IS NOT NULL THEN 'range of the times'
-      WHEN p.metric_set IS NOT NULL THEN 'counts of ' || p.metric_set END AS "gave"
+      WHEN p.metric_set IS NOT NULL THEN 'counts of ' || p.metric_set
+      WHEN p.kernels_recorded > 0 THEN 'kernels of a profile' END AS "gave"
   FROM chosen c JOIN run r ON r.id = c.run_id JOIN pass p ON p.run_id = c.run_id
   LEFT JOIN total t ON t.pass_id = p.id LEFT JOIN ranked k ON k.pass_id = p.id
   ORDER BY c.n, p.ordinal;
@@ -39,6 +40,6 @@ total AS (SELECT p.run_id, p.ordinal, p.mode, p.id,
 ranked AS (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY ns, id) AS rank,
              count(*) OVER (PARTITION BY run_id) AS many FROM total WHERE mode = 'bare')
 SELECT c.run_id AS "run#", c.series AS "policy", t.ordinal AS "pass#", t.mode AS "mode",
-    t.ns * 1.0 / b.ns AS "time over bare#3"
-  FROM chosen c JOIN total t USING (run_id) JOIN ranked b USING (run_id)
+    r.method AS "method", t.ns * 1.0 / b.ns AS "time over bare#3"
+  FROM chosen c JOIN run r ON r.id = c.run_id JOIN total t USING (run_id) JOIN ranked b USING (run_id)
   WHERE t.mode IN ('timing', 'counter') AND b.rank = (b.many + 1) / 2 ORDER BY c.n, t.ordinal;

@@ -267,8 +267,9 @@ lost = [r for r in p.rows["passes"] if len(r) == 8]
 assert lost[1] == ["3", "0", "bare", "100", "98", "–", "2", "–"], lost
 t = [t for (t,) in sqlite3.connect("s.db").execute("select sum(host_end_ns - host_start_ns) from scope_exec join scope s on s.id = scope_id"
     " join pass p on p.id = pass_id where p.run_id = 3 and step >= 0 group by pass_id order by pass_id")]
-over = [r for r in p.rows["passes"] if len(r) == 5]
-assert over[1][2:] == ["2", "timing", "%.3f" % (t[2] / min(t[:2]))], (over, t)
+over = [r for r in p.rows["passes"] if len(r) == 6]
+assert over[1][2:] == ["2", "timing", "cpu-wall", "%.3f" % (t[2] / min(t[:2]))], (over, t)
+assert [r[8] for r in p.rows["passes"] if len(r) == 9 and r[0] == "3"][2] == "–"
 PY
     sqlite3 s.db "update run set state = 'aborted', result_json = null"
     "$rattn" report s.db -q -o none.html
