@@ -40,7 +40,7 @@ void ra_buffers_give(struct ra_buffers *buffers, uint8_t *bytes, size_t valid)
 static void read_one(struct ra_buffers *buffers)
 {
     struct ra_full_buffer full = buffers->full[buffers->first_full];
-    struct ra_error why;
+    struct ra_error why = {RA_OK, ""};
     buffers->first_full = (buffers->first_full + 1) % RA_BUFFERS_MAX;
     buffers->n_full--;
     buffers->is_reading = true;

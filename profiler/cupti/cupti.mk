@@ -8,5 +8,6 @@ $(B)/profiler/cupti/%.o: private CFLAGS += $(CUPTI_FLAGS)
 $(B)/profiler/cupti/%.o: profiler/cupti/%.cc $(FLAGSTAMP)
 	@echo "  CXX   $<"
 	$(Q)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(EMU_WATCH) $(CUPTI_FLAGS) -fno-exceptions -fno-rtti -MMD -MP -c -o $@ $<
+$(B)/tests/test_records: private CFLAGS += $(CUPTI_FLAGS)
 $(LIB): $(CUPTI_CC:%.cc=$(B)/%.o)
 CFILES   += $(sort $(wildcard profiler/cupti/*.h profiler/cupti/*.cc))
