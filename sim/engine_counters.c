@@ -213,9 +213,11 @@ static enum ra_status tell_losses(const struct counting *c, const struct ra_stor
 
 /* The steps once, counted; *whole: every range came. */
 static enum ra_status count_steps(struct ra_player *player, struct counting *c,
-                                  const struct set *set, struct ra_stored_pass *stored, bool *whole,
+                                  const struct set *set, const struct ra_observed *o, bool *whole,
                                   struct ra_error *err)
 {
+    struct ra_stored_pass *stored = o->stored;
+    int64_t launches;
     size_t n = 0, n_dropped = 0;
     c->n_ranges = 0;
     RA_TRY(ra_ranges_start(c->ranges, err));
@@ -223,13 +225,14 @@ static enum ra_status count_steps(struct ra_player *player, struct counting *c,
     RA_TRY(check_failure(c, err));
     RA_TRY(ra_ranges_stop(c->ranges, &n, &n_dropped, err));
     RA_TRY(ra_player_same(player, 1, false, err));
+    RA_TRY(ra_player_same_launches(player, o->launched, &launches, err));
     RA_TRY(store_ranges(c, n, set, stored->ids[0], err));
     *whole = n == c->n_ranges && n_dropped == 0;
     return tell_losses(c, stored, n, n_dropped, err);
 }
 
 static enum ra_status set_pass(struct ra_player *player, struct counting *c, const struct set *set,
-                               struct ra_stored_pass *stored, int ordinal, struct ra_error *err)
+                               const struct ra_observed *o, int ordinal, struct ra_error *err)
 {
     const char *names[64];
     bool whole = false;
@@ -237,16 +240,16 @@ static enum ra_status set_pass(struct ra_player *player, struct counting *c, con
     RA_BUG_ON(set->n > 64);
     for (size_t m = 0; m < set->n; m++)
         names[m] = set->choices[m].cupti_name;
-    RA_TRY(ra_stored_pass_begin(stored, ordinal, "counter", err));
-    enum ra_status st = ra_store_pass_metrics(c->config->store, stored->ids[0], set->name, err);
+    RA_TRY(ra_stored_pass_begin(o->stored, ordinal, "counter", err));
+    enum ra_status st = ra_store_pass_metrics(c->config->store, o->stored->ids[0], set->name, err);
     if (st == RA_OK)
         st = ra_ranges_open(&c->ranges, c->config->chip, names, set->n, room, err);
     if (st == RA_OK)
-        st = count_steps(player, c, set, stored, &whole, err);
+        st = count_steps(player, c, set, o, &whole, err);
     ra_ranges_close(c->ranges);
     c->ranges = NULL;
     c->n_ranges = room;
-    return ra_stored_pass_end(stored, st, whole, err);
+    return ra_stored_pass_end(o->stored, st, whole, err);
 }
 
 /* --- sets --------------------------------------------------------------------------------------
@@ -311,38 +314,35 @@ static enum ra_status choose_sets(const struct ra_replay_config *config, struct 
 }
 
 static enum ra_status run_sets(struct ra_player *player, struct counting *c,
-                               struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
-                               int ordinal, struct ra_error *err)
+                               const struct ra_observed *o, struct ra_error *err)
 {
     struct set sets[MAX_SETS] = {0};
     int n_sets = 0;
     RA_TRY(ra_player_call(player, 1, 2, err)); /* checked before, in the bare passes */
-    memcpy(player->hashes, hashes, (size_t)player->beat.members->n * sizeof *hashes);
+    memcpy(player->hashes, o->hashes, (size_t)o->members->n * sizeof *o->hashes);
     RA_TRY(ra_player_record(player, 1, 2, err));
     RA_TRY(ra_player_play(player, false, err)); /* nothing counts yet but the ranges */
     RA_TRY(check_failure(c, err));
     RA_TRY(ra_player_same(player, 0, false, err));
     enum ra_status st = choose_sets(c->config, sets, &n_sets, err);
     for (int i = 0; st == RA_OK && i < n_sets; i++)
-        st = set_pass(player, c, &sets[i], stored, ordinal + i, err);
+        st = set_pass(player, c, &sets[i], o, o->ordinal + i, err);
     for (int i = 0; i < MAX_SETS; i++)
         free(sets[i].choices);
     return st;
 }
 
-enum ra_status ra_engine_count_passes(const struct ra_members *members, int policy,
-                                      struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
-                                      int ordinal, struct ra_error *err)
+enum ra_status ra_engine_count_passes(const struct ra_observed *o, struct ra_error *err)
 {
-    const struct ra_replay_config *config = &members->list[0].config;
+    const struct ra_replay_config *config = &o->members->list[0].config;
     struct counting c = {.config = config};
     const struct ra_backend_watch watch = {.context = &c, .step = see_step, .work = see_work};
     struct ra_player player;
     bool one_by_one = config->granularity != RA_GRANULARITY_STEP;
-    ra_scopes_init(&c.scopes, config->store, stored->runs[0], &members->list[0].shape);
-    enum ra_status st = ra_player_open(&player, members, policy, &watch, one_by_one, err);
+    ra_scopes_init(&c.scopes, config->store, o->stored->runs[0], &o->members->list[0].shape);
+    enum ra_status st = ra_player_open(&player, o->members, o->policy, &watch, one_by_one, err);
     if (st == RA_OK)
-        st = run_sets(&player, &c, stored, hashes, ordinal, err);
+        st = run_sets(&player, &c, o, err);
     ra_player_close(&player);
     ra_scopes_fini(&c.scopes);
     return st;

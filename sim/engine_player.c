@@ -98,6 +98,26 @@ enum ra_status ra_player_play(struct ra_player *player, bool is_first, struct ra
     return ra_beat_check_played(b, out, is_first, err);
 }
 
+enum ra_status ra_player_same_launches(const struct ra_player *player,
+                                       const struct ra_step_launches *first, int64_t *n,
+                                       struct ra_error *err)
+{
+    const struct ra_beat *b = &player->beat;
+    const struct ra_step_launches *now = b->ops->launched(b->dev);
+    *n = 0;
+    for (int32_t i = 0; i <= b->shape->run_steps; i++) {
+        *n += (int64_t)now[i].n;
+        if (now[i].n == first[i].n && now[i].hash == first[i].hash)
+            continue;
+        return ra_fail(err, RA_EDIVERGED,
+                       "step %d: launched %llu kernels, hash %016llx; the bare passes %llu, hash "
+                       "%016llx",
+                       i - 1, (unsigned long long)now[i].n, (unsigned long long)now[i].hash,
+                       (unsigned long long)first[i].n, (unsigned long long)first[i].hash);
+    }
+    return RA_OK;
+}
+
 enum ra_status ra_player_same(struct ra_player *player, int repeat, bool is_first,
                               struct ra_error *err)
 {

@@ -38,6 +38,12 @@ RA_MUST_CHECK enum ra_status ra_player_record(struct ra_player *player, int numb
 RA_MUST_CHECK enum ra_status ra_player_play(struct ra_player *player, bool is_first,
                                             struct ra_error *err);
 
+/* Kernels of all steps that were played, or RA_EDIVERGED where a step launched others than `first`
+ * [1 + run_steps] did, or in another order. */
+RA_MUST_CHECK enum ra_status ra_player_same_launches(const struct ra_player *player,
+                                                     const struct ra_step_launches *first,
+                                                     int64_t *n, struct ra_error *err);
+
 /* What each run gives of a member is the same, or RA_EDIVERGED; `is_first` says what. */
 RA_MUST_CHECK enum ra_status ra_player_same(struct ra_player *player, int repeat, bool is_first,
                                             struct ra_error *err);

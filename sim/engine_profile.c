@@ -91,16 +91,6 @@ static void see_node(void *context, int32_t t, int layer, const char *op, void *
     keep_failure(w, st, &why);
 }
 
-/* Kernels that the counted and the other steps launch, the prefill's included. */
-static int64_t launches_of(const struct ra_beat *b)
-{
-    const struct ra_step_launches *launched = b->ops->launched(b->dev);
-    int64_t n = 0;
-    for (int32_t i = 0; i <= b->shape->run_steps; i++)
-        n += (int64_t)launched[i].n;
-    return n;
-}
-
 static enum ra_status tell_losses(const struct ra_replay_config *config, int64_t run_id,
                                   int64_t pass_id, int64_t expected,
                                   const struct ra_activity_counts *counts, struct ra_error *err)
@@ -132,29 +122,31 @@ static bool is_whole(int64_t expected, const struct ra_activity_counts *counts)
 
 /* The steps, watched, into the pass that is open; *whole: nothing of them is missing. */
 static enum ra_status watch_steps(struct ra_player *player, struct watcher *w,
-                                  struct ra_stored_pass *stored, bool *whole, struct ra_error *err)
+                                  const struct ra_observed *o, bool *whole, struct ra_error *err)
 {
     const struct ra_replay_config *config = player->beat.config;
+    struct ra_stored_pass *stored = o->stored;
     struct ra_clock_triple begin, end;
     struct ra_activity_counts counts;
+    int64_t expected;
     ra_activity_clocks(w->activity, &begin);
     RA_TRY(ra_player_play(player, false, err));
     ra_activity_clocks(w->activity, &end);
     RA_TRY(check_failure(w, err));
     RA_TRY(ra_player_same(player, 1, false, err));
+    RA_TRY(ra_player_same_launches(player, o->launched, &expected, err));
     RA_TRY(ra_store_pass_clocks(config->store, stored->ids[0], &begin, &end, err));
     RA_TRY(ra_stored_pass_fill(stored, player->beat.recorder, err));
     RA_TRY(ra_activity_collect(w->activity, config->store, stored->ids[0], &counts, err));
-    int64_t expected = launches_of(&player->beat);
     *whole = is_whole(expected, &counts);
     return tell_losses(config, stored->runs[0], stored->ids[0], expected, &counts, err);
 }
 
 static enum ra_status record_watched(struct ra_player *player, struct watcher *w,
-                                     char (*hashes)[RA_SHA256_HEX], struct ra_error *err)
+                                     const struct ra_observed *o, struct ra_error *err)
 {
     RA_TRY(ra_player_call(player, 1, 2, err)); /* checked before, in the bare passes */
-    memcpy(player->hashes, hashes, (size_t)player->beat.members->n * sizeof *hashes);
+    memcpy(player->hashes, o->hashes, (size_t)o->members->n * sizeof *o->hashes);
     RA_TRY(ra_player_record(player, 1, 2, err));
     RA_TRY(ra_player_play(player, false, err));
     RA_TRY(check_failure(w, err));
@@ -162,51 +154,48 @@ static enum ra_status record_watched(struct ra_player *player, struct watcher *w
     return ra_activity_discard(w->activity, err);
 }
 
-static enum ra_status timing_pass(const struct ra_members *members, int policy,
-                                  struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
-                                  int ordinal, struct watcher *w, struct ra_error *err)
+static enum ra_status timing_pass(const struct ra_observed *o, struct watcher *w,
+                                  struct ra_error *err)
 {
     const struct ra_backend_watch watch = {
         .context = w, .step = see_step, .work = see_work, .node = see_node};
     struct ra_player player;
     bool whole = false;
-    enum ra_status st = ra_player_open(&player, members, policy, &watch, false, err);
+    enum ra_status st = ra_player_open(&player, o->members, o->policy, &watch, false, err);
     if (st == RA_OK)
-        st = record_watched(&player, w, hashes, err);
+        st = record_watched(&player, w, o, err);
     if (st == RA_OK)
-        st = ra_stored_pass_begin(stored, ordinal, "timing", err);
+        st = ra_stored_pass_begin(o->stored, o->ordinal, "timing", err);
     if (st == RA_OK) {
-        st = watch_steps(&player, w, stored, &whole, err);
-        st = ra_stored_pass_end(stored, st, whole, err);
+        st = watch_steps(&player, w, o, &whole, err);
+        st = ra_stored_pass_end(o->stored, st, whole, err);
     }
     ra_player_close(&player);
     return st;
 }
 
-static enum ra_status time_kernels(const struct ra_members *members, int policy,
-                                   struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
-                                   int ordinal, struct ra_error *err)
+static enum ra_status time_kernels(const struct ra_observed *o, struct ra_error *err)
 {
     struct watcher w = {.status = RA_OK};
-    ra_scopes_init(&w.scopes, stored->store, stored->runs[0], &members->list[0].shape);
+    ra_scopes_init(&w.scopes, o->stored->store, o->stored->runs[0], &o->members->list[0].shape);
     enum ra_status st = ra_activity_open(&w.activity, err);
     if (st == RA_OK)
-        st = timing_pass(members, policy, stored, hashes, ordinal, &w, err);
+        st = timing_pass(o, &w, err);
     ra_activity_close(w.activity);
     ra_scopes_fini(&w.scopes);
     return st;
 }
 
-enum ra_status ra_engine_profile(const struct ra_members *members, int policy,
-                                 struct ra_stored_pass *stored, char (*hashes)[RA_SHA256_HEX],
-                                 int ordinal, struct ra_error *err)
+enum ra_status ra_engine_profile(const struct ra_observed *observed, struct ra_error *err)
 {
-    unsigned profile = members->list[0].config.profile;
-    struct ra_stored_pass first = *stored; /* of a batch's runs the first has what was recorded */
-    first.n = 1;
-    if (profile & RA_PROFILE_TIMING)
-        RA_TRY(time_kernels(members, policy, &first, hashes, ordinal++, err));
-    if (profile & RA_PROFILE_COUNTERS)
-        RA_TRY(ra_engine_count_passes(members, policy, &first, hashes, ordinal, err));
-    return RA_OK;
+    unsigned profile = observed->members->list[0].config.profile;
+    struct ra_observed o = *observed;
+    struct ra_stored_pass first = *observed->stored;
+    first.n = 1; /* of a batch's runs the first has what was recorded */
+    o.stored = &first;
+    if (profile & RA_PROFILE_TIMING) {
+        RA_TRY(time_kernels(&o, err));
+        o.ordinal++;
+    }
+    return profile & RA_PROFILE_COUNTERS ? ra_engine_count_passes(&o, err) : RA_OK;
 }

@@ -9,16 +9,22 @@
 
 #include "sim/engine_player.h"
 
-/* The counter passes, from this ordinal on. */
-RA_MUST_CHECK enum ra_status ra_engine_count_passes(const struct ra_members *members, int policy,
-                                                    struct ra_stored_pass *stored,
-                                                    char (*hashes)[RA_SHA256_HEX], int ordinal,
+/* What the bare passes did, borrowed; the pass that comes next. */
+struct ra_observed {
+    const struct ra_members *members;
+    int policy;
+    struct ra_stored_pass *stored;
+    char (*hashes)[RA_SHA256_HEX];           /* [members] of outputs */
+    const struct ra_step_launches *launched; /* [1 + run_steps] */
+    int ordinal;
+};
+
+/* The counter passes. */
+RA_MUST_CHECK enum ra_status ra_engine_count_passes(const struct ra_observed *observed,
                                                     struct ra_error *err);
 
-/* After the bare passes, whose output hashes are given, as many as there are ordinals of. */
-RA_MUST_CHECK enum ra_status ra_engine_profile(const struct ra_members *members, int policy,
-                                               struct ra_stored_pass *stored,
-                                               char (*hashes)[RA_SHA256_HEX], int ordinal,
+/* All passes that the configuration asks for. */
+RA_MUST_CHECK enum ra_status ra_engine_profile(const struct ra_observed *observed,
                                                struct ra_error *err);
 
 #endif

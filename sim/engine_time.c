@@ -207,8 +207,14 @@ static enum ra_status run_played(struct passes *passes, struct ra_error *err)
         RA_TRY(ra_player_same(&passes->player, r, apart && r == 0, err));
     }
     RA_TRY(ra_beat_count(b, &passes->stored, b->config->repeats, err));
-    return ra_engine_profile(b->members, b->policy, &passes->stored, passes->player.hashes,
-                             b->config->repeats + 1, err);
+    return ra_engine_profile(
+        &(struct ra_observed){.members = b->members,
+                              .policy = b->policy,
+                              .stored = &passes->stored,
+                              .hashes = passes->player.hashes,
+                              .launched = b->ops->launched ? b->ops->launched(b->dev) : NULL,
+                              .ordinal = b->config->repeats + 1},
+        err);
 }
 
 /* K and V of all layers and copies when the last step is over. */
