@@ -121,18 +121,23 @@ step() {
         "$programs/bench_step" --seconds "$PART_SECONDS" --out "$OUT/step.json" ${DRY:+--dry}
 }
 
+profile() {
+    tests/gpu/profile.sh
+}
+
 sanitize() {
     [ -z "$DRY" ] || return 0
     OUT=$(mktemp -d) TOOL_SECONDS=$((PART_SECONDS / 8)) PROGRAMS="" tests/gpu/run.sh
 }
 
-export -f unpack card tests replay bench rivals step sanitize
+export -f unpack card tests replay bench rivals step profile sanitize
 export B DRY programs python sample
 part unpack 200 bash -c unpack
 part card 30 bash -c card
 part tests 120 bash -c tests
 part replay 90 bash -c replay
 part core 120 bash -c "bench core"
+part profile 60 bash -c profile
 part batch 90 bash -c "bench batch"
 part rivals 90 bash -c "rivals core"
 part step 100 bash -c step

@@ -54,7 +54,9 @@ build/gpu/rattn-sim: $(CLIO) $(LIB)
 build/gpu/librattn_cuda.so: build/librattn_cuda.so
 	$(Q)cp -f $< $@
 GPU_PACKED := build/gpu/card build/gpu/bench_gpu build/gpu/bench_step $(GPU_TESTS) build/gpu/rattn-sim build/gpu/librattn_cuda.so
-.PHONY: bench-gpu bench-step gpu-bundle gpu-day
+.PHONY: bench-gpu bench-step profile-gpu gpu-bundle gpu-day
+profile-gpu: $(if $(DRY),build-emu,build/gpu/rattn-sim build/gpu/librattn_cuda.so) ## all passes of two traces on a card: build/gpu/out; DRY=1
+	$(Q)B=$(B) tests/gpu/profile.sh
 bench-step: need-nvcc build/gpu/bench_step ## whole decode steps timed on a card: build/gpu/out
 	$(Q)mkdir -p build/gpu/out && build/gpu/bench_step --out build/gpu/out/step.json
 bench-gpu: build-gpu ## our kernels timed on a card: build/gpu/out
