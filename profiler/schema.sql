@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Schema 1 of the store: what is kept of a run, and nothing about how it is written. All tables
+-- Schema 2 of the store: what is kept of a run, and nothing about how it is written. All tables
 -- always exist. Units stand in the column names; times are ns of the pass's own clock. A missing
 -- measurement is NULL or no row, never 0. Unsigned 64-bit values are stored as the same bits, signed.
 -- Compiled in; changing it after a release means a new user_version and a step in store_migrate.c.
 PRAGMA application_id = 1380013140; -- 'RATT'
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE string_ids(id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE) STRICT;
@@ -41,7 +41,9 @@ CREATE TABLE pass(   -- one execution of a run from the same initial state: a re
   t0_realtime_ns INTEGER, t0_monotonic_ns INTEGER, t0_cupti_ns INTEGER,
   t1_realtime_ns INTEGER, t1_monotonic_ns INTEGER, t1_cupti_ns INTEGER,
   launches_expected INTEGER, kernels_recorded INTEGER, records_dropped INTEGER,
-  kernels_zero_time INTEGER, ranges_dropped INTEGER, UNIQUE(run_id, ordinal)) STRICT;
+  kernels_zero_time INTEGER, ranges_dropped INTEGER,
+  launch_mode TEXT, launch_hash INTEGER,   -- what one launch covers; of what the steps launched, in order
+  UNIQUE(run_id, ordinal)) STRICT;
 
 CREATE TABLE scope(   -- what is measured; one row per step, layer or op, shared by all passes of a run
   id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES run(id), parent_id INTEGER REFERENCES scope(id),
@@ -52,6 +54,7 @@ CREATE TABLE scope(   -- what is measured; one row per step, layer or op, shared
 CREATE TABLE scope_exec(   -- host-side execution of a scope in one pass, CLOCK_MONOTONIC
   pass_id INTEGER NOT NULL REFERENCES pass(id), scope_id INTEGER NOT NULL REFERENCES scope(id),
   host_start_ns INTEGER NOT NULL, host_end_ns INTEGER NOT NULL, event_us REAL, output_hash TEXT,
+  launch_hash INTEGER,   -- of what a step launched, in order: operation, grid, block, shared memory
   PRIMARY KEY(pass_id, scope_id)) STRICT, WITHOUT ROWID;
 
 CREATE TABLE layer_step(   -- counted and measured against the f64 reference, once per run; step -1: prefill

@@ -246,6 +246,7 @@ enum ra_status ra_store_scope_exec(struct ra_store *store, const struct ra_scope
     ra_row_u64(&row, exec->end_ns);
     ra_row_real(&row, exec->event_ns ? (double)exec->event_ns / 1e3 : NAN);
     ra_row_text(&row, exec->output_hash);
+    ra_row_int_or_null(&row, (int64_t)exec->launch_hash, 0);
     return ra_row_write(&row, err);
 }
 

@@ -136,11 +136,18 @@ struct ra_scope_exec_row {
     int64_t pass_id, scope_id;
     uint64_t start_ns, end_ns; /* of the host */
     uint64_t event_ns;         /* taken by the device, from its events; 0: not known */
-    const char *output_hash;
+    const char *output_hash;   /* of what a step gave; NULL: not known */
+    uint64_t launch_hash;      /* of what a step launched; 0: not known */
 };
 RA_MUST_CHECK enum ra_status ra_store_scope_exec(struct ra_store *store,
                                                  const struct ra_scope_exec_row *row,
                                                  struct ra_error *err);
+
+/* What one launch of the pass covers ("step-graph"), and a hash of what all its steps launched, in
+ * order; 0: not known. */
+RA_MUST_CHECK enum ra_status ra_store_pass_launches(struct ra_store *store, int64_t pass_id,
+                                                    const char *launch_mode, uint64_t launch_hash,
+                                                    struct ra_error *err);
 
 /* What the pass counts, and by which means: "emu-count". */
 RA_MUST_CHECK enum ra_status ra_store_pass_metrics(struct ra_store *store, int64_t pass_id,

@@ -19,7 +19,14 @@ enum { strict_tables_since = 3037000, max_backups = 100 };
 
 const struct ra_store_schema *ra_store_schema_current(void)
 {
-    static const struct ra_store_schema current = {.version = 1, .create_sql = ra_schema_sql};
+    static const struct ra_migration steps[] = {
+        {1, "ALTER TABLE pass ADD COLUMN launch_mode TEXT;"
+            "ALTER TABLE pass ADD COLUMN launch_hash INTEGER;"
+            "ALTER TABLE scope_exec ADD COLUMN launch_hash INTEGER;"}};
+    static const struct ra_store_schema current = {.version = 2,
+                                                   .create_sql = ra_schema_sql,
+                                                   .steps = steps,
+                                                   .n_steps = sizeof steps / sizeof *steps};
     return &current;
 }
 

@@ -49,6 +49,17 @@ static enum ra_status update(struct ra_row *row, int64_t pass_id, struct ra_erro
     return ra_row_count(store, err);
 }
 
+enum ra_status ra_store_pass_launches(struct ra_store *store, int64_t pass_id,
+                                      const char *launch_mode, uint64_t launch_hash,
+                                      struct ra_error *err)
+{
+    struct ra_row row;
+    RA_TRY(ra_row_begin(store, RA_SQL_PASS_LAUNCHES, &row, err));
+    ra_row_text(&row, launch_mode);
+    ra_row_int_or_null(&row, (int64_t)launch_hash, 0);
+    return update(&row, pass_id, err);
+}
+
 enum ra_status ra_store_pass_device(struct ra_store *store, int64_t pass_id, int64_t device_id,
                                     struct ra_error *err)
 {

@@ -53,7 +53,8 @@ static const char *const sql[RA_SQL_COUNT] = {
     [RA_SQL_SCOPE_ADD] = "INSERT INTO scope(run_id, kind, step, layer, name_id, parent_id)"
                          " VALUES(?,?,?,?,?,?)",
     [RA_SQL_SCOPE_EXEC] = "INSERT INTO scope_exec(pass_id, scope_id, host_start_ns, host_end_ns,"
-                          " event_us, output_hash) VALUES(?,?,?,?,?,?)",
+                          " event_us, output_hash, launch_hash) VALUES(?,?,?,?,?,?,?)",
+    [RA_SQL_PASS_LAUNCHES] = "UPDATE pass SET launch_mode = ?, launch_hash = ? WHERE id = ?",
     [RA_SQL_PASS_METRICS] = "UPDATE pass SET metric_set = ? WHERE id = ?",
     [RA_SQL_METRIC_FIND] = "SELECT id FROM metric_def WHERE name = ? AND chip = ?",
     [RA_SQL_METRIC_ADD] = "INSERT INTO metric_def(name, chip, cupti_name, hw_unit, unit, additive)"

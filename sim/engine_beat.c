@@ -415,9 +415,10 @@ enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
     b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);
     b->prompt = malloc(prompt_bytes(b->members) + 1);
     b->output = calloc((size_t)b->members->n, sizeof *b->output);
+    b->step_outputs = calloc((size_t)b->shape->run_steps + 1, sizeof *b->step_outputs);
     b->full_lanes = calloc((size_t)b->shape->n_steps + 1, sizeof *b->full_lanes);
     if (!b->q || !b->unrotated || !b->head || !b->out || !b->first_out || !b->sets || !b->chosen ||
-        !b->evicted || !b->prompt || !b->output || !b->full_lanes)
+        !b->evicted || !b->prompt || !b->output || !b->step_outputs || !b->full_lanes)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for a step's rows");
     return RA_OK;
 }
@@ -434,6 +435,7 @@ void ra_beat_close(struct ra_beat *b)
     free(b->evicted);
     free(b->prompt);
     free(b->output);
+    free(b->step_outputs);
     free(b->full_lanes);
     free(b->record);
 }

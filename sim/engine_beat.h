@@ -36,6 +36,7 @@ struct ra_beat {
     int32_t *evicted;            /* [Hkv] */
     char *prompt;                /* one lane's prompt rows, K then V */
     struct ra_sha256 *output;    /* [members] */
+    uint64_t *step_outputs;      /* [1 + run_steps] hashes of what each step played gave; 0: none */
     int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles and members */
 };
 

@@ -226,6 +226,8 @@ static enum ra_status count_steps(struct ra_player *player, struct counting *c,
     RA_TRY(ra_ranges_stop(c->ranges, &n, &n_dropped, err));
     RA_TRY(ra_player_same(player, 1, false, err));
     RA_TRY(ra_player_same_launches(player, o->launched, &launches, err));
+    const struct ra_step_facts facts = ra_player_facts(player);
+    RA_TRY(ra_stored_pass_fill(stored, player->beat.recorder, &facts, err));
     RA_TRY(store_ranges(c, n, set, stored->ids[0], err));
     *whole = n == c->n_ranges && n_dropped == 0;
     return tell_losses(c, stored, n, n_dropped, err);

@@ -109,6 +109,16 @@ static enum ra_status check_members(struct ra_beat *b, const float *out, bool is
     return st;
 }
 
+/* FNV-1a, as good as any to tell which step differs. */
+static uint64_t hash_of(const float *out, size_t n)
+{
+    const unsigned char *bytes = (const unsigned char *)out;
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < n * sizeof *out; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    return hash;
+}
+
 enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, bool is_first,
                                     struct ra_error *err)
 {
@@ -122,6 +132,8 @@ enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out, bool is
             b->lane = &shape->lanes[l];
             RA_TRY(check_members(b, out + (size_t)l * members_floats, is_first, err));
         }
+        if (ra_shape_counts(shape, b->step.t))
+            b->step_outputs[b->step.t + 1] = hash_of(out, tile_floats);
         out += (size_t)b->track->n_tiles * tile_floats;
     }
     return RA_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/engine_pass.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum ra_status ra_stored_pass_open(struct ra_stored_pass *pass, const struct ra_members *members,
@@ -64,26 +65,51 @@ static enum ra_status make_scopes(struct ra_store *store, int64_t run_id,
     return RA_OK;
 }
 
+static enum ra_status fill_one(const struct ra_stored_pass *pass, int number, int64_t scope_id,
+                               const struct ra_op_time *op, const struct ra_step_facts *facts,
+                               struct ra_error *err)
+{
+    char hash[24];
+    struct ra_scope_exec_row row = {.pass_id = pass->ids[number],
+                                    .scope_id = scope_id,
+                                    .start_ns = op->start_ns,
+                                    .end_ns = op->end_ns,
+                                    .event_ns = op->event_ns};
+    if (facts && op->op == RA_OP_WHOLE_STEP) {
+        uint64_t output = facts->outputs[op->step + 1];
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)output);
+        row.output_hash = output ? hash : NULL;
+        row.launch_hash = facts->launched[op->step + 1].hash;
+    }
+    return ra_store_scope_exec(pass->store, &row, err);
+}
+
+/* One number of all steps' hashes, in their order. */
+static uint64_t hash_of(const struct ra_step_facts *facts)
+{
+    uint64_t hash = 14695981039346656037u;
+    for (int32_t i = 0; i < facts->n; i++)
+        hash = (hash ^ facts->launched[i].hash) * 1099511628211u;
+    return hash;
+}
+
 static enum ra_status fill_run(const struct ra_stored_pass *pass, int number,
                                const struct ra_recorder *recorder, bool is_first,
-                               struct ra_error *err)
+                               const struct ra_step_facts *facts, struct ra_error *err)
 {
     int64_t *scopes = pass->scopes + (size_t)number * pass->n_scopes;
     if (is_first)
         RA_TRY(make_scopes(pass->store, pass->runs[number], recorder, scopes, err));
-    for (size_t i = 0; i < recorder->n_ops; i++) {
-        struct ra_scope_exec_row row = {.pass_id = pass->ids[number],
-                                        .scope_id = scopes[i],
-                                        .start_ns = recorder->ops[i].start_ns,
-                                        .end_ns = recorder->ops[i].end_ns,
-                                        .event_ns = recorder->ops[i].event_ns};
-        RA_TRY(ra_store_scope_exec(pass->store, &row, err));
-    }
+    if (facts)
+        RA_TRY(ra_store_pass_launches(pass->store, pass->ids[number], facts->launch_mode,
+                                      hash_of(facts), err));
+    for (size_t i = 0; i < recorder->n_ops; i++)
+        RA_TRY(fill_one(pass, number, scopes[i], &recorder->ops[i], facts, err));
     return RA_OK;
 }
 
 enum ra_status ra_stored_pass_fill(struct ra_stored_pass *pass, const struct ra_recorder *recorder,
-                                   struct ra_error *err)
+                                   const struct ra_step_facts *facts, struct ra_error *err)
 {
     bool is_first = !pass->scopes;
     if (!pass->store)
@@ -96,7 +122,7 @@ enum ra_status ra_stored_pass_fill(struct ra_stored_pass *pass, const struct ra_
         return ra_fail(err, RA_ENOMEM, "engine: no memory for scopes");
     RA_BUG_ON(recorder->n_ops != pass->n_scopes);
     for (int i = 0; i < pass->n; i++)
-        RA_TRY(fill_run(pass, i, recorder, is_first, err));
+        RA_TRY(fill_run(pass, i, recorder, is_first, facts, err));
     return RA_OK;
 }
 

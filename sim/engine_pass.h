@@ -25,9 +25,18 @@ void ra_stored_pass_close(struct ra_stored_pass *pass);
 RA_MUST_CHECK enum ra_status ra_stored_pass_begin(struct ra_stored_pass *pass, int ordinal,
                                                   const char *mode, struct ra_error *err);
 
-/* What was recorded, as executions of scopes. */
+/* What whole steps launched and gave, [1 + run_steps] each. */
+struct ra_step_facts {
+    const char *launch_mode; /* of the pass */
+    const struct ra_step_launches *launched;
+    const uint64_t *outputs; /* hashes; 0: not looked at */
+    int32_t n;               /* of both */
+};
+
+/* What was recorded, as executions of scopes; facts may be NULL, of steps that were called. */
 RA_MUST_CHECK enum ra_status ra_stored_pass_fill(struct ra_stored_pass *pass,
                                                  const struct ra_recorder *recorder,
+                                                 const struct ra_step_facts *facts,
                                                  struct ra_error *err);
 
 /* It ends as `st` says, which comes back unless that fails too; incomplete where it ran to its end

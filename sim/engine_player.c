@@ -30,6 +30,7 @@ static enum ra_status open_backend(struct ra_player *player, const struct ra_bac
         ra_engine_backend_config(b->members, b->policy, player->windows);
     backend.watch = watch ? watch : ra_range_enabled() ? &ranges : NULL;
     backend.no_graph |= no_graph;
+    player->is_one_by_one = no_graph;
     player->backend_bytes = b->ops->memory(&backend);
     return b->ops->open(&b->dev, &backend, err);
 }
@@ -96,6 +97,16 @@ enum ra_status ra_player_play(struct ra_player *player, bool is_first, struct ra
         RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
     }
     return ra_beat_check_played(b, out, is_first, err);
+}
+
+struct ra_step_facts ra_player_facts(const struct ra_player *player)
+{
+    const struct ra_beat *b = &player->beat;
+    return (struct ra_step_facts){
+        .launch_mode = player->is_one_by_one ? "stream" : ra_replay_launch_mode(b->config),
+        .launched = b->ops->launched(b->dev),
+        .outputs = b->step_outputs,
+        .n = b->shape->run_steps + 1};
 }
 
 enum ra_status ra_player_same_launches(const struct ra_player *player,

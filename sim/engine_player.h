@@ -15,6 +15,7 @@ struct ra_player {
     char (*hashes)[RA_SHA256_HEX]; /* [members] of what each run must give */
     int32_t *windows;              /* lent to the backend */
     size_t backend_bytes;
+    bool is_one_by_one; /* steps are launched so, whatever the configuration says */
 };
 
 /* watch is borrowed until close; NULL: ranges alone, if a tool listens. no_graph: steps launched
@@ -37,6 +38,9 @@ RA_MUST_CHECK enum ra_status ra_player_record(struct ra_player *player, int numb
 /* The recording played; with is_first, members that were taken one by one are checked anew. */
 RA_MUST_CHECK enum ra_status ra_player_play(struct ra_player *player, bool is_first,
                                             struct ra_error *err);
+
+/* What is known of the steps that were played, for the store; borrowed. launch_mode is theirs. */
+struct ra_step_facts ra_player_facts(const struct ra_player *player);
 
 /* Kernels of all steps that were played, or RA_EDIVERGED where a step launched others than `first`
  * [1 + run_steps] did, or in another order. */

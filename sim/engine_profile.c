@@ -136,7 +136,8 @@ static enum ra_status watch_steps(struct ra_player *player, struct watcher *w,
     RA_TRY(ra_player_same(player, 1, false, err));
     RA_TRY(ra_player_same_launches(player, o->launched, &expected, err));
     RA_TRY(ra_store_pass_clocks(config->store, stored->ids[0], &begin, &end, err));
-    RA_TRY(ra_stored_pass_fill(stored, player->beat.recorder, err));
+    const struct ra_step_facts facts = ra_player_facts(player);
+    RA_TRY(ra_stored_pass_fill(stored, player->beat.recorder, &facts, err));
     RA_TRY(ra_activity_collect(w->activity, config->store, stored->ids[0], &counts, err));
     *whole = is_whole(expected, &counts);
     return tell_losses(config, stored->runs[0], stored->ids[0], expected, &counts, err);

@@ -131,7 +131,11 @@ static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_resul
 static enum ra_status keep_pass(struct passes *passes, int number, struct ra_error *err)
 {
     const struct ra_beat *b = &passes->player.beat;
-    RA_TRY(ra_stored_pass_fill(&passes->stored, b->recorder, err));
+    struct ra_step_facts facts = {0};
+    bool played = b->ops->play && b->ops->launched;
+    if (played)
+        facts = ra_player_facts(&passes->player);
+    RA_TRY(ra_stored_pass_fill(&passes->stored, b->recorder, played ? &facts : NULL, err));
     return fill_times(b, &passes->figures[number], err);
 }
 

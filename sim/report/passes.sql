@@ -11,7 +11,10 @@ ranked AS (SELECT p.id AS pass_id, row_number() OVER (PARTITION BY p.run_id ORDE
              count(*) OVER (PARTITION BY p.run_id) AS many
            FROM pass p JOIN total t ON t.pass_id = p.id WHERE p.mode = 'bare' AND p.state = 'complete')
 SELECT c.run_id AS "run#", c.series AS "policy", p.ordinal AS "pass#", p.mode AS "mode", p.state AS "state",
-    r.launch_mode AS "launch mode", t.steps AS "steps#", t.ns / 1e6 AS "total ms#3",
+    coalesce(p.launch_mode, r.launch_mode) AS "launch mode",
+    CASE p.launch_hash WHEN (SELECT b.launch_hash FROM pass b WHERE b.run_id = p.run_id AND b.mode = 'bare' LIMIT 1)
+      THEN 'the same' ELSE iif(p.launch_hash IS NULL, NULL, 'others') END AS "launches",
+    t.steps AS "steps#", t.ns / 1e6 AS "total ms#3",
     CASE WHEN k.rank = (k.many + 1) / 2 THEN 'times of the table'
       WHEN k.rank IS NOT NULL THEN 'range of the times'
       WHEN p.metric_set IS NOT NULL THEN 'counts of ' || p.metric_set

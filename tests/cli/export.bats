@@ -24,7 +24,7 @@ INSERT INTO pass(id, run_id, device_id, ordinal, mode, state, t0_monotonic_ns, t
   (51, 2, 1, 8, 'timing', 'incomplete', 13481385589173, 1795820566447967401),
   (52, 2, 1, 9, 'counter', 'complete', 13481385589173, NULL);
 INSERT INTO scope_exec SELECT 50, scope_id, host_start_ns - t0_monotonic_ns + 13481385589173,
-  host_end_ns - t0_monotonic_ns + 13481385589173, 1.5, NULL
+  host_end_ns - t0_monotonic_ns + 13481385589173, 1.5, NULL, NULL
   FROM scope_exec JOIN pass p ON p.id = pass_id WHERE run_id = 2 AND mode = 'bare';
 INSERT INTO string_ids(id, value) VALUES (90, 'attend<"f16", 64>'), (91, 'cudaLaunchKernel'),
   (92, 'cuLaunchKernelEx');
@@ -160,7 +160,7 @@ PY
 @test "the latest complete pass with kernels is taken, else the latest complete bare one, else what --pass says" {
     profiled
     sqlite3 s.db "insert into pass(id, run_id, ordinal, mode, state, t0_monotonic_ns) values (60, 2, 10, 'bare', 'complete', 1)"
-    sqlite3 s.db "insert into scope_exec select 60, scope_id, host_start_ns, host_end_ns, null, null from scope_exec where pass_id = 50"
+    sqlite3 s.db "insert into scope_exec select 60, scope_id, host_start_ns, host_end_ns, null, null, null from scope_exec where pass_id = 50"
     taken() { "$rattn" export s.db --run 2 --as perfetto -q "$@" | json 'd["otherData"]["pass"]'; }
     [ "$(taken)" = 7 ]
     sqlite3 s.db "update pass set state = 'failed' where id = 50"

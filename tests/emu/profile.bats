@@ -131,6 +131,11 @@ read_of() { # RUN METRIC_SET
         [ "$(read_of 2 emu-count:$set)" = "$(read_of 2 emu-count)" ]
     done
     read_of 2 emu-count >steps
+    # all passes launched the same in the same order, and gave the same at each step
+    [ "$(sql "select count(distinct launch_hash), count(distinct launch_mode), count(*) from pass where run_id = 2 and mode != 'counter' or metric_set like 'emu-count:%' and run_id = 2")" = "1|1|5" ]
+    [ "$(sql "select max(a), max(b), min(n) from (select count(distinct output_hash) a, count(distinct e.launch_hash) b, count(*) n from scope_exec e join scope s on
+        s.id = e.scope_id join pass p on p.id = e.pass_id where p.run_id = 2 and s.kind = 'step' and s.step >= 0 group by s.step)")" = "1|1|5" ]
+    [ "$(sql "select count(distinct launch_hash) from scope_exec")" -ge 3 ] # full, choosing, recycled
     # what is launched one by one, in finer ranges, asks for the same
     for how in layer op; do
         rm -f s.db
@@ -138,6 +143,7 @@ read_of() { # RUN METRIC_SET
         [ "$(read_of 2 emu-count:core)" = "$(cat steps)" ]
         kind=$(sql "select group_concat(distinct s.kind) from metric_value v join scope s on s.id = v.scope_id join pass p on p.id = v.pass_id where p.metric_set like '%core'")
         [ "$kind" = $how ]
+        [ "$(sql "select group_concat(distinct launch_mode), count(distinct launch_hash) from pass where run_id = 2 and metric_set is not 'emu-count'")" = "step-graph,stream|1" ]
     done
     # operations of a full step that chooses: attention reads K and V, the choice reads logits
     [ "$(sql "select count(*) from metric_value v join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id join string_ids n

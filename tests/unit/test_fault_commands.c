@@ -341,7 +341,7 @@ static void check_old(void *context, const struct fault_outcome *outcome)
                      1);
 }
 
-/* No schema but the first was released: the one it is lifted to exists only here. */
+/* From the first schema over two steps, which exist only here. */
 static void run_migration(void *context, struct fault_outcome *outcome)
 {
     static const struct ra_migration steps[] = {
