@@ -34,13 +34,14 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [[ $stderr == *twice* ]]
 }
 
-@test "parts this version lacks exit 3 and say so" {
+@test "a device that is not there is exit 3; what needs it is told before" {
     run -3 --separate-stderr "$rattn" replay "$sample" -p full --backend cuda
     [[ $stderr == *"cuda: "* ]]
-    run -3 --separate-stderr "$rattn" replay "$sample" -p full --profile timing
-    [[ $stderr == *profil* ]]
-    run -3 --separate-stderr "$rattn" replay "$sample" -p full --granularity step
-    [[ $stderr == *"GPU profiling"* ]]
+    run -3 --separate-stderr "$rattn" replay "$sample" -p full --backend cuda --profile timing --db s.db
+    [[ $stderr == *"cuda: "* ]]
+    [ ! -e s.db ]
+    run -2 --separate-stderr "$rattn" replay "$sample" -p full --granularity step
+    [[ $stderr == *"--granularity: needs --profile"* ]]
 }
 
 @test "the cuda backend's library: missing, broken, of another version" {
