@@ -50,6 +50,18 @@ static json_t *batch_json(const struct ra_replay_session *s)
     return list;
 }
 
+/* What the bytes that kernels ask for follow from, beside what is counted. */
+static void put_shape(const struct ra_replay_session *s, json_t *object)
+{
+    const struct ra_model *m = &ra_trace_info(s->at_hand[0].trace)->model;
+    size_t (*cache_bytes)(void) = s->config.backend->cache_bytes;
+    json_object_set_new(
+        object, "model",
+        json_pack("{s:i,s:i,s:i,s:i}", "Hq", m->Hq, "Hkv", m->Hkv, "D", m->D, "Dv", m->Dv));
+    json_object_set_new(object, "cache_bytes",
+                        cache_bytes ? json_integer((json_int_t)cache_bytes()) : json_null());
+}
+
 static char *config_json(const struct ra_replay_session *s)
 {
     const struct ra_replay_config *config = &s->config;
@@ -68,6 +80,7 @@ static char *config_json(const struct ra_replay_session *s)
             json_object_set_new(object, "batch_of", batch_json(s));
         json_object_set_new(object, "phase", json_string(config->spread ? "spread" : "aligned"));
         json_object_set_new(object, "ragged", json_real(config->ragged));
+        put_shape(s, object);
     }
     json_t *layers = json_array();
     for (int i = 0; i < config->n_layer_ids; i++)
