@@ -12,6 +12,7 @@
 #include "sim/base/text.h"
 #include "sim/policy.h"
 #include "sim/report_table.h"
+#include "sim/report_waterfall.h"
 
 enum { POLICY_COLUMNS = 24, LINE = 79, SHORT_MAX = 512 };
 
@@ -223,6 +224,29 @@ static void put_types(FILE *out, const struct ra_report_table *table)
               out);
 }
 
+/* What the bytes are of that counters saw, of the rows that have them. */
+static void put_traffic(FILE *out, const struct ra_report_table *table)
+{
+    for (size_t i = table->first; i < json_array_size(table->results); i++) {
+        const json_t *row = json_array_get(table->results, i);
+        struct ra_waterfall waterfall;
+        char policy[SHORT_MAX];
+        int n;
+        if (!ra_report_table_has(table, row) || !ra_waterfall_open(&waterfall, row))
+            continue;
+        ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
+        fputs("\ntraffic, bytes per step\n", out);
+        for (const char *rest = policy; rest; fputc('\n', out))
+            rest = put_policy(out, rest, LINE, &n);
+        ra_waterfall_text(out, &waterfall);
+        if (waterfall.missing) {
+            fputs("  not explained: ", out);
+            put_safe(out, waterfall.missing);
+            fputc('\n', out);
+        }
+    }
+}
+
 static void put_table(FILE *out, const struct ra_report_table *table)
 {
     struct line line = {out, 0};
@@ -236,6 +260,7 @@ static void put_table(FILE *out, const struct ra_report_table *table)
             put_row(out, table, json_array_get(table->results, i));
     put_types(out, table);
     put_notes(out, table);
+    put_traffic(out, table);
 }
 
 static void put_text(FILE *out, const json_t *results)

@@ -27,7 +27,8 @@ enum ra_report_format { RA_REPORT_TEXT, RA_REPORT_JSON, RA_REPORT_CSV };
  *
  *   text  a table per (trace, sequence, backend, device, method), in order of appearance, so that
  *         times of two methods never share a column: the trace's line, one row per policy without
- *         the parameters that have their defaults, notes; at most 80 columns
+ *         the parameters that have their defaults, notes, and of rows with counters what their
+ *         traffic is of; at most 80 columns
  *   json  the object when there is one, the array when there are several or none
  *   csv   quoted as in RFC 4180, with a heading; nested names joined by dots, columns in the order
  * in which the first object has them, then those that later objects add; lists joined by "/",

@@ -56,10 +56,15 @@ static const struct {
     const char *id, *title;
     ra_html_section_fn put;
 } sections[] = {
-    {"verdict", "Verdict", ra_html_verdict},     {"card", "Runs", ra_html_card},
-    {"policies", "Policies", ra_html_policies},  {"figures", "Figures", ra_html_figures},
-    {"refresh", "Overlap and refresh", refresh}, {"worst", "Worst layers", worst},
-    {"passes", "Passes and losses", passes},     {"warnings", "Warnings", warnings},
+    {"verdict", "Verdict", ra_html_verdict},
+    {"card", "Runs", ra_html_card},
+    {"policies", "Policies", ra_html_policies},
+    {"figures", "Figures", ra_html_figures},
+    {"refresh", "Overlap and refresh", refresh},
+    {"traffic", "Traffic explained", ra_html_traffic},
+    {"worst", "Worst layers", worst},
+    {"passes", "Passes and losses", passes},
+    {"warnings", "Warnings", warnings},
 };
 
 static void put_head(const struct ra_html *html)

@@ -45,13 +45,18 @@ RA_MUST_CHECK enum ra_status ra_html_verdict(struct ra_html *html, struct ra_err
 RA_MUST_CHECK enum ra_status ra_html_card(struct ra_html *html, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_html_policies(struct ra_html *html, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_html_figures(struct ra_html *html, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_html_traffic(struct ra_html *html, struct ra_error *err);
+
+/* For the verdict: a warning for each run of which too much traffic is not explained. */
+void ra_html_unexplained(const struct ra_html *html);
 
 /* Texts of sim/report/. */
 extern const char *const ra_html_page_css,
     *const ra_html_card_sql, *const ra_html_passes_sql, *const ra_html_refresh_sql,
-                                                            *const ra_html_verdict_sql,
-                                                                *const ra_html_warnings_sql,
-                                                                    *const ra_html_worst_sql;
+                                                            *const ra_html_traffic_sql,
+                                                                *const ra_html_verdict_sql,
+                                                                    *const ra_html_warnings_sql,
+                                                                        *const ra_html_worst_sql;
 
 #ifdef __cplusplus
 }

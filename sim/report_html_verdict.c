@@ -256,6 +256,7 @@ static void put_all(struct ra_html *html, json_t *spans)
             "that move fewer bytes than full; bounds, which know the future, are no "
             "schedules.</p>\n",
             html->out);
+    ra_html_unexplained(html);
 }
 
 enum ra_status ra_html_verdict(struct ra_html *html, struct ra_error *err)

@@ -16,6 +16,7 @@
 #include "sim/cli/report_figures.h"
 #include "sim/report.h"
 #include "sim/report_html.h"
+#include "sim/report_traffic.h"
 
 struct values {
     const char *db, *out;
@@ -261,6 +262,8 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     struct ra_store *store;
     RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
     enum ra_status status = gather(store, values, &gathered, err);
+    for (size_t i = 0; i < gathered.n && status == RA_OK; i++)
+        status = ra_report_traffic(store, gathered.list[i].ids, gathered.list[i].results, err);
     if (status == RA_OK)
         status = values->out ? put_file(cli, values, store, &gathered, err)
                              : put(stdout, cli->format, &gathered, err);

@@ -289,6 +289,62 @@ static void what_is_no_result_is_refused(void **state)
     json_decref(deep);
 }
 
+static json_t *with_traffic(double unexplained)
+{
+    json_t *row = result("full", "cpu-wall", 1000);
+    json_object_set_new(row, "traffic",
+                        json_pack("{s:{s:f, s:i, s:i, s:f, s:i, s:f}, s:f, s:n}", "bytes_per_step",
+                                  "kv", 1000 - 100 - unexplained + 50, "rows", 100, "partial", 0,
+                                  "l2_hits", -50.0, "measured", 1000, "unexplained", unexplained,
+                                  "unexplained_share", unexplained / 1000, "missing"));
+    return row;
+}
+
+/* Bars from what is predicted to what was measured; what is left is the last, and above 5 % of it a
+ * warning, whichever way. */
+static void traffic_is_explained_down_to_its_rest(void **state)
+{
+    (void)state;
+    json_t *results = json_pack("[o]", with_traffic(-60));
+    char *text = render(results, RA_REPORT_TEXT);
+    assert_non_null(strstr(text, "\ntraffic, bytes per step\nfull\n"
+                                 "  K and V attended to                          1010   101.0 %\n"
+                                 "  K and V appended and moved                    100    10.0 %\n"
+                                 "  read, but L2 had it                           -50    -5.0 %\n"
+                                 "  measured: DRAM read and written              1000   100.0 %\n"
+                                 "  unexplained                                   -60    -6.0 %\n"
+                                 "  warning: -6.0 % of what a step moved is not explained\n"));
+    free(text);
+    json_decref(results);
+    for (int rest = 49; rest <= 51; rest++) {
+        results = json_pack("[o]", with_traffic(rest));
+        text = render(results, RA_REPORT_TEXT);
+        assert_int_equal(count(text, "warning"), rest > 50);
+        free(text);
+        json_decref(results);
+    }
+}
+
+/* Without a prediction there is no rest; without a measurement there is nothing. */
+static void traffic_that_cannot_be_explained_says_why(void **state)
+{
+    (void)state;
+    json_t *row = with_traffic(900), *traffic = json_object_get(row, "traffic");
+    json_t *results = json_pack("[o]", row);
+    json_object_set_new(traffic, "missing", json_string("of many"));
+    json_object_set_new(traffic, "unexplained_share", json_null());
+    char *text = render(results, RA_REPORT_TEXT);
+    assert_non_null(strstr(text, "bytes per step\nfull\n  measured: DRAM read and written    "
+                                 "          1000   100.0 %\n  not explained: of many\n"));
+    assert_null(strstr(text, "warning"));
+    free(text);
+    json_object_set_new(traffic, "bytes_per_step", json_null());
+    text = render(results, RA_REPORT_TEXT);
+    assert_null(strstr(text, "traffic"));
+    free(text);
+    json_decref(results);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -305,6 +361,8 @@ int main(void)
         cmocka_unit_test(numbers_read_back_exactly),
         cmocka_unit_test(json_is_an_object_alone_and_an_array_otherwise),
         cmocka_unit_test(what_is_no_result_is_refused),
+        cmocka_unit_test(traffic_is_explained_down_to_its_rest),
+        cmocka_unit_test(traffic_that_cannot_be_explained_says_why),
     };
     return cmocka_run_group_tests_name("report", tests, NULL, NULL);
 }

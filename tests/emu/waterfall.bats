@@ -1,0 +1,172 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Traffic explained: what the formulas say that bytes are of, against what the emulation counts that
+# kernels ask for. A double of CUPTI hands its counts on as those of DRAM, or says that more was read.
+
+load emulated
+
+trace=synth:case=drift,D=64,P=96,N=6,layers=3,window=16
+
+need_fake() {
+    fake=$(realpath "$(dirname "$emulated")/../fake_cupti")
+    [ -e "$fake/libcupti.so.13" ] || fake=$root/build/release/fake_cupti
+    [ -e "$fake/libcupti.so.13" ] || skip "no headers of CUPTI"
+}
+
+counted() { # ARGUMENTS of replay: into a new s.db
+    rm -f s.db s.db-wal s.db-shm
+    LD_LIBRARY_PATH=$fake "$emulated" replay "$@" --backend cuda --repeat 1 -q --db s.db --profile counters >/dev/null
+}
+
+# check.py LEAST MOST: each run's rest, percent of what was measured, is within; each sum is that of its
+# parts, and what was measured is the store's.
+write_check() {
+    cat >check.py <<'PY'
+import json, sqlite3, sys
+low, high = map(float, sys.argv[1:3])
+results = json.load(sys.stdin)
+results = results if isinstance(results, list) else [results]
+db = sqlite3.connect("s.db")
+parts = ["kv", "rows", "logits", "choice", "partial", "queries", "counts", "between", "l2_hits"]
+for run, r in enumerate(results, 1):
+    t = r["traffic"]
+    b = t["bytes_per_step"]
+    assert t["method"] == "emulated"
+    assert t["missing"] is None, t["missing"]
+    stored = dict(db.execute("""select m.name, sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id
+        join scope s on s.id = v.scope_id join pass p on p.id = v.pass_id where p.run_id = ? and s.step >= ? and
+        p.metric_set like '%core' group by 1""", (run, min(s["step"] for s in t["per_step"]))))
+    steps = t["steps"]
+    assert steps == r["steps"] == len(t["per_step"])
+    near = lambda a, b: abs(a - b) <= 1e-9 * abs(b) + 1e-6
+    assert near(b["read"] * steps, stored["dram_read_bytes"]) and near(b["written"] * steps, stored["dram_write_bytes"]), (b, stored)
+    for x in [b] + t["per_step"]:
+        assert near(x["measured"], x["read"] + x["written"])
+        assert near(x["unexplained"], x["measured"] - sum(x[p] for p in parts)), x
+    for name in parts + ["read", "written", "measured", "unexplained"]:
+        assert near(sum(s[name] for s in t["per_step"]) / steps + 1, b[name] + 1), name
+    # what the replay counts exactly is what the parts say
+    many = r["batch"] * r["tile_layers"]
+    one = db.execute("select sum(kv_read_bytes - refresh_bytes), sum(kv_write_bytes) from layer_step where run_id = ? and step >= 0", (run,)).fetchone()
+    assert near(b["kv"] * steps, many * one[0]), (b["kv"] * steps, one)
+    assert b["rows"] * steps >= 2 * many * one[1] * (1 - 1e-9)
+    percent = 100 * t["unexplained_share"]
+    assert near(percent, 100 * b["unexplained"] / (b["measured"] - b["between"]))
+    assert low <= percent <= high, (r["policy"], percent, b)
+PY
+}
+
+explains() { # ARGUMENTS of replay: less than 1 % is left, and nobody warns
+    counted "$@" || return
+    "$emulated" report s.db --format json | python3 check.py -1 1 || return
+    "$emulated" report s.db >text || return
+    [ "$(grep -c '^traffic, bytes per step$' text)" = "$(sqlite3 s.db "select count(*) from run")" ]
+    [ "$(grep -c warning text)" = 0 ]
+}
+
+@test "each schedule: less than 1 % of what its steps move is unexplained" {
+    need_fake
+    write_check
+    explains $trace -p full -p recycled:k=16,stride=3 -p streaming:k=16 -p oracle:k=16
+    explains $trace -p recycled:k=16,stride=3 --scores recompute
+    explains $trace -p full -p recycled:k=16,stride=3 --cache gather
+    explains $trace -p full -p recycled:k=16,stride=3 --cache gather --page 16 --granularity op
+    explains $trace -p recycled:k=16,stride=3,attend=after -p recycled:k=16,stride=3,evict=raw \
+        -p recycled:k=16,stride=3,agg=first,pool=1 -p recycled:k=16,stride=3,share=0 -p recycled:k=16,stride=3,stagger=1 \
+        -p streaming:k=16,stride=3 -p recycled:k=2000,stride=3
+    for how in known device host; do
+        explains $trace -p recycled:k=16,stride=2,sim=0.9 --decide $how
+    done
+}
+
+@test "each layout: batches, layers laid out, reads between layers, choices one by one, some of the steps" {
+    need_fake
+    write_check
+    explains $trace -p full -p recycled:k=16,stride=3 --batch 4 --select inline
+    explains $trace -p full -p recycled:k=16,stride=3 --tile-layers 3 --select side
+    explains $trace -p full -p recycled:k=16,stride=3 --steps 2..4 --granularity layer
+    explains $trace -p recycled:k=16,stride=3 --between model
+    grep -q "  reads between layers" text
+}
+
+@test "long contexts, whose attention is split, and groups of few and many heads" {
+    need_fake
+    write_check
+    explains synth:case=drift,D=64,Hq=2,Hkv=2,P=900,N=3,layers=1,dtype=f32 -p full -p recycled:k=200,stride=2
+    grep -q "  partial sums of splits" text
+    explains synth:case=drift,D=128,Hq=12,Hkv=2,P=2500,N=3,layers=1 -p recycled:k=300,stride=2 -p oracle:k=300
+    explains "$sample" -p recycled:k=256,stride=4 --layers 9 --steps 0..4
+}
+
+@test "a tenth more read than the kernels asked for is the last bar, and a warning" {
+    need_fake
+    write_check
+    RA_FAKE_CUPTI=read=110 counted $trace -p full -p recycled:k=16,stride=3
+    "$emulated" report s.db --format json >r.json
+    python3 - <<'PY'
+import json
+for r in json.load(open("r.json")):
+    b = r["traffic"]["bytes_per_step"]
+    hidden = b["read"] - b["read"] / 1.1
+    assert abs(b["unexplained"] - hidden) < 0.01 * b["measured"], (b, hidden)
+    assert 0.05 < r["traffic"]["unexplained_share"] < 0.1, r["traffic"]["unexplained_share"]
+PY
+    "$emulated" report s.db >text
+    [ "$(grep -c '^  warning: [5-9]\.[0-9] % of what a step moved is not explained$' text)" = 2 ]
+    [ "$(awk 'length > 80' text)" = "" ]
+    "$emulated" report s.db -q -o page.html
+    python3 - <<'PY'
+import re
+text = open("page.html").read()
+section = lambda name: re.search('<section id="%s">(.*?)</section>' % name, text, re.S).group(1)
+assert len(re.findall('<p class="warn">Run [12]: [5-9]\\.[0-9]&nbsp;% of the bytes', section("verdict"))) == 2
+falls = re.findall(r'<td>([^<]*)</td><td class="n">(-?\d+)</td><td class="n">([^<]*)</td><td class="fall">'
+                   r'<div class="([a-z ]*)" style="margin-left:([\d.]*)%;width:([\d.]*)%">', section("traffic"))
+first = falls[:[f[0] for f in falls].index("unexplained") + 1]
+assert [f[0] for f in first[-2:]] == ["emulated: read and written", "unexplained"]
+assert first[-1][3] == "bar rest" and float(first[-1][2]) > 5
+# the bars stand one on the other, and the last ends where what was measured does
+at, whole = 0, first[-2]
+for f in first[:-2] + [first[-1]]:
+    assert abs(float(f[4]) - at) < 0.1, (f, at)
+    at += float(f[5])
+assert abs(at - float(whole[5])) < 0.1 and float(whole[4]) == 0
+PY
+    # one that reads less than was asked for is left over too
+    RA_FAKE_CUPTI=read=80 counted $trace -p full
+    "$emulated" report s.db | grep -q "^  warning: -[0-9.]* % of what"
+}
+
+@test "without counters the page says that there are none, and results have no traffic" {
+    "$emulated" replay $trace -p full --backend cuda --repeat 1 -q --db s.db >/dev/null
+    [ "$("$emulated" report s.db --format json | json '"traffic" in d')" = False ]
+    [ "$("$emulated" report s.db | grep -c "^traffic")" = 0 ]
+    "$emulated" report s.db -q -o page.html
+    grep -q "No pass counted what DRAM gave and took" page.html
+    # nor does a store that says so itself
+    sqlite3 s.db "update run set result_json = json_set(result_json, '$.traffic', json('{\"bytes_per_step\":{\"measured\":1}}'))"
+    [ "$("$emulated" report s.db | grep -c "^traffic")" = 0 ]
+}
+
+@test "what cannot be predicted is measured all the same, and the reason told" {
+    need_fake
+    counted $trace -p full -p recycled:k=16,stride=3 --batch 3 --phase spread
+    [ "$("$emulated" report s.db --format json | json '[(r["traffic"]["missing"], r["traffic"]["unexplained_share"], r["traffic"]["bytes_per_step"]["kv"], r["traffic"]["bytes_per_step"]["measured"] > 0) for r in d]')" = \
+        "[('copies differ, and only what the first reads is known', None, None, True), ('copies differ, and only what the first reads is known', None, None, True)]" ]
+    [ "$("$emulated" report s.db | grep -c "^  not explained: copies differ")" = 2 ]
+    counted $trace -p full
+    # of a store that an earlier version wrote
+    sqlite3 s.db "update run set config_json = json_remove(config_json, '$.model')"
+    "$emulated" report s.db | grep -q "^  not explained: the store does not say what"
+    sqlite3 s.db "update run set config_json = 'no json'"
+    "$emulated" report s.db | grep -q "^  not explained: the store does not say what"
+    # hits that were counted are a bar of their own: 32 bytes a sector
+    counted $trace -p full
+    sqlite3 s.db "update metric_value set value = 10 where metric_id = (select id from metric_def where name = 'l2_from_l1_read_hit')"
+    [ "$("$emulated" report s.db --format json | json 'd["traffic"]["bytes_per_step"]["l2_hits"]')" = -320.0 ]
+    sqlite3 s.db "delete from metric_value where metric_id = (select id from metric_def where name = 'l2_from_l1_read_hit')"
+    [ "$("$emulated" report s.db --format json | json 'd["traffic"]["bytes_per_step"]["l2_hits"]')" = None ]
+    # a pass that is not whole does not count
+    sqlite3 s.db "update pass set state = 'incomplete' where metric_set like '%:%'"
+    [ "$("$emulated" report s.db --format json | json '"traffic" in d')" = False ]
+}
