@@ -18,6 +18,7 @@
 #include "sim/cli/commands.h"
 #include "sim/cli/host.h"
 #include "sim/cli/output.h"
+#include "sim/cli/perf_words.h"
 #include "sim/cli/wrap.h"
 #include "sim/report.h"
 
@@ -139,6 +140,13 @@ static enum ra_status check_profiling(json_t *rows, struct ra_error *err)
     return RA_OK;
 }
 
+static void check_perf(json_t *rows)
+{
+    char found[1024], fix[1024];
+    bool is_ok = ra_perf_describe(found, sizeof found, fix, sizeof fix);
+    add(rows, "perf counters", is_ok, found, fix);
+}
+
 static void print_text(const json_t *rows)
 {
     for (size_t i = 0; i < json_array_size(rows); i++) {
@@ -164,6 +172,7 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     bool works = check_cpu(rows, reason, sizeof reason);
     check_host(rows);
     check_libraries(rows);
+    check_perf(rows);
     enum ra_status status = check_profiling(rows, err);
     check_gnuplot(rows);
     check_tmpdir(rows);

@@ -10,7 +10,7 @@ state() { # CHECK: its state in the JSON
 
 @test "everything is looked at, and it exits 0" {
     run -0 "$rattn" doctor
-    for what in "cpu backend" processor memory SQLite jansson nettle "CUDA toolkit" "NVIDIA driver" gnuplot TMPDIR; do
+    for what in "cpu backend" processor memory SQLite jansson nettle "CUDA toolkit" "NVIDIA driver" "perf counters" gnuplot TMPDIR; do
         [[ $output == *"$what"* ]]
     done
     [ "$(state "cpu backend")" = "['ok']" ]
