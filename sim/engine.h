@@ -65,12 +65,12 @@ struct ra_replay_config {
     bool early, no_graph, between; /* as in struct ra_backend_config */
     int n_threads;                 /* 0: one per processor */
     int repeats;                   /* timed repeats, >= 1 */
-    unsigned profile;              /* RA_PROFILE_*; with a store, of a backend that plays, and only
-                                    * where the gate holds */
-    enum ra_granularity
-        granularity;      /* of counters; finer than steps, they are launched one by one */
-    const char *counters; /* list of metrics; NULL: core, hit, miss */
-    const char *chip;     /* "GH100", with counters */
+    unsigned profile;              /* RA_PROFILE_*; with a store, of a backend that is timed; of one
+                                    * that plays only where the gate holds */
+    enum ra_granularity granularity; /* of counters; a backend that plays launches what is finer
+                                      * than steps one by one */
+    const char *counters;            /* list of metrics of one that plays; NULL: core, hit, miss */
+    const char *chip;                /* its "GH100", with counters */
     int32_t first_step;   /* steps before it bring the caches to their state, uncounted */
     int32_t last_step;    /* inclusive; -1: the last */
     const int *layer_ids; /* model layer numbers to replay; NULL: all recorded */

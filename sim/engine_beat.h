@@ -6,6 +6,16 @@
 #include "profiler/range.h"
 #include "sim/engine_pass.h"
 
+struct ra_beat;
+
+/* Sees every call, innermost: between its time stamps. `ends` only follows a call that succeeded.
+ */
+struct ra_beat_watch {
+    void *context;
+    enum ra_status (*begins)(void *context, struct ra_error *err);
+    enum ra_status (*ends)(void *context, const struct ra_beat *b, struct ra_error *err);
+};
+
 /* What is at hand at one (lane, step). The first block is the caller's to fill. */
 struct ra_beat {
     const struct ra_members *members;
@@ -13,6 +23,7 @@ struct ra_beat {
     const struct ra_backend_ops *ops;
     void *dev;
     struct ra_recorder *recorder;
+    const struct ra_beat_watch *watch; /* NULL: none; borrowed */
     bool first_repeat;
     bool is_recording; /* calls are recorded, not run: what they return means nothing */
 
@@ -75,18 +86,33 @@ RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float
 RA_MUST_CHECK enum ra_status ra_beat_count(struct ra_beat *b, struct ra_stored_pass *pass,
                                            int ordinal, struct ra_error *err);
 
-/* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket. */
+/* Time one backend call of this beat. A tool's own cost for the range stays outside the bracket;
+ * that of a watch does not, so that what it sees is the call's alone. */
 #define RA_TIMED(beat, op, call, err)                                                              \
     do {                                                                                           \
         ra_beat_push_range(beat, RA_RANGE_OP, (beat)->step.t, (beat)->lane->id, op);               \
         uint64_t begin_ns_ = ra_recorder_begin();                                                  \
-        enum ra_status status_ = (call);                                                           \
+        enum ra_status status_ = ra_beat_watch_begins(beat, err);                                  \
+        if (status_ == RA_OK)                                                                      \
+            status_ = (call);                                                                      \
+        if (status_ == RA_OK)                                                                      \
+            status_ = ra_beat_watch_ends(beat, err);                                               \
         if (status_ == RA_OK)                                                                      \
             status_ = ra_recorder_end((beat)->recorder, begin_ns_, (beat)->step.t,                 \
                                       (beat)->lane->id, op, err);                                  \
         ra_beat_pop_range(beat);                                                                   \
         RA_TRY(status_);                                                                           \
     } while (0)
+
+static inline enum ra_status ra_beat_watch_begins(const struct ra_beat *b, struct ra_error *err)
+{
+    return b->watch ? b->watch->begins(b->watch->context, err) : RA_OK;
+}
+
+static inline enum ra_status ra_beat_watch_ends(const struct ra_beat *b, struct ra_error *err)
+{
+    return b->watch ? b->watch->ends(b->watch->context, b, err) : RA_OK;
+}
 
 /* Of calls that run: a recording's have none. */
 void ra_beat_push_range(const struct ra_beat *b, enum ra_range_kind kind, int32_t step, int layer,

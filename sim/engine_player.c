@@ -51,10 +51,17 @@ enum ra_status ra_player_open(struct ra_player *player, const struct ra_members 
     return open_backend(player, watch, no_graph, err);
 }
 
-void ra_player_close(struct ra_player *player)
+void ra_player_release(struct ra_player *player)
 {
     struct ra_beat *b = &player->beat;
     b->ops->close(b->dev);
+    b->dev = NULL;
+}
+
+void ra_player_close(struct ra_player *player)
+{
+    struct ra_beat *b = &player->beat;
+    ra_player_release(player);
     ra_beat_close(b);
     ra_recorder_close(&player->recorder);
     free(player->times);

@@ -26,6 +26,9 @@ RA_MUST_CHECK enum ra_status ra_player_open(struct ra_player *player,
                                             struct ra_error *err);
 void ra_player_close(struct ra_player *player);
 
+/* Close the backend alone: its memory is another's, what the last run left stays. */
+void ra_player_release(struct ra_player *player);
+
 /* Steps that are called, each call timed or not: `number` of `of` such runs. The first is checked
  * against the reference. */
 RA_MUST_CHECK enum ra_status ra_player_call(struct ra_player *player, int number, int of,

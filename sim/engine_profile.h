@@ -27,4 +27,13 @@ RA_MUST_CHECK enum ra_status ra_engine_count_passes(const struct ra_observed *ob
 RA_MUST_CHECK enum ra_status ra_engine_profile(const struct ra_observed *observed,
                                                struct ra_error *err);
 
+/* The same where calls are timed from outside: the bare passes' player times them once more, and
+ * counting needs the memory of its backend, which is closed. */
+RA_MUST_CHECK enum ra_status ra_engine_profile_calls(struct ra_player *player,
+                                                     struct ra_stored_pass *stored, int ordinal,
+                                                     struct ra_error *err);
+
+/* How often that runs the steps. */
+int ra_engine_profile_runs(const struct ra_replay_config *config);
+
 #endif

@@ -141,9 +141,10 @@ static enum ra_status keep_pass(struct passes *passes, int number, struct ra_err
 
 static enum ra_status run_pass(struct passes *passes, int number, struct ra_error *err)
 {
-    int repeats = passes->player.beat.config->repeats;
+    const struct ra_replay_config *config = passes->player.beat.config;
+    int of = config->repeats + ra_engine_profile_runs(config);
     RA_TRY(ra_stored_pass_begin(&passes->stored, number, "bare", err));
-    enum ra_status st = ra_player_call(&passes->player, number, repeats, err);
+    enum ra_status st = ra_player_call(&passes->player, number, of, err);
     if (st == RA_OK)
         st = keep_pass(passes, number, err);
     return ra_stored_pass_end(&passes->stored, st, true, err);
@@ -189,11 +190,12 @@ static void copy_times(const struct ra_replay_result *from, struct ra_replay_res
 /* Every repeat calls the steps; the first is checked, and timed like the others. */
 static enum ra_status run_called(struct passes *passes, struct ra_error *err)
 {
-    for (int r = 0; r < passes->player.beat.config->repeats; r++) {
+    int repeats = passes->player.beat.config->repeats;
+    for (int r = 0; r < repeats; r++) {
         RA_TRY(run_pass(passes, r, err));
         RA_TRY(ra_player_same(&passes->player, r, r == 0, err));
     }
-    return RA_OK;
+    return ra_engine_profile_calls(&passes->player, &passes->stored, repeats, err);
 }
 
 /* The steps are called once, checked, and once more to be recorded. Repeats play the recording:

@@ -12,6 +12,7 @@
 #include "profiler/gate.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
+#include "sim/cli/perf_words.h"
 #include "sim/cli/replay.h"
 
 struct values {
@@ -137,7 +138,7 @@ static const struct ra_option options[] = {
      .argument = "MODE",
      .choices = "off|timing|counters|all",
      .fallback = "off",
-     .help = "cuda: passes that record kernels, or count what they ask of memory"},
+     .help = "passes that record operations and kernels, or count what they ask of memory"},
     {.name = "tile-layers",
      .kind = RA_OPTION_INT,
      FIELD(tile_layers),
@@ -160,7 +161,7 @@ static const struct ra_option options[] = {
      .choices = "step|layer|op",
      .fallback = "step",
      .needs = "--profile",
-     .help = "cuda: what counters are of; below steps, these are launched one by one"},
+     .help = "what counters are of; on cuda, what is below steps is launched one by one"},
     {.name = "counters",
      .kind = RA_OPTION_TEXT,
      FIELD(counters),
@@ -354,37 +355,49 @@ static enum ra_status check_counters(const char *chip, const char *list, struct 
 }
 
 /* The gate's checks come before anything else has to do with a device. */
+static enum ra_status check_gate(const struct values *v, struct ra_replay_job *job,
+                                 struct ra_error *err)
+{
+    struct ra_gate gate;
+    const char *tool = ra_gate_other_tool();
+    if (tool) {
+        if (!job->cli->is_quiet)
+            fprintf(stderr, "running under %s: its are the records, ours the NVTX ranges\n", tool);
+        job->config.profile = RA_PROFILE_OFF;
+        return RA_OK;
+    }
+    RA_TRY(ra_gate_run(&gate, err));
+    job->config.counters = v->counters;
+    snprintf(job->chip, sizeof job->chip, "%s", gate.chip);
+    job->config.chip = job->chip;
+    bool counts = job->config.profile & RA_PROFILE_COUNTERS;
+    RA_TRY(ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err));
+    return v->counters ? check_counters(job->chip, v->counters, err) : RA_OK;
+}
+
 static enum ra_status check_profile(const struct values *v, struct ra_replay_job *job,
                                     struct ra_error *err)
 {
     static const unsigned passes[] = {RA_PROFILE_OFF, RA_PROFILE_TIMING, RA_PROFILE_COUNTERS,
                                       RA_PROFILE_TIMING | RA_PROFILE_COUNTERS};
-    struct ra_gate gate;
+    bool is_cpu = strcmp(v->backend, "cpu") == 0, counts = passes[v->profile] & RA_PROFILE_COUNTERS;
     if (v->profile == 0)
         return RA_OK;
-    if (strcmp(v->backend, "cuda") != 0)
-        return ra_fail(err, RA_EUSAGE, "--profile: expected --backend cuda beside it, got %s",
-                       v->backend);
+    if (!is_cpu && strcmp(v->backend, "cuda") != 0)
+        return ra_fail(err, RA_EUSAGE,
+                       "--profile: expected --backend cpu or cuda beside it, got %s", v->backend);
     if (!v->db)
         return ra_fail(err, RA_EUSAGE, "--profile: expected --db FILE beside it, for what is seen");
-    const char *tool = ra_gate_other_tool();
-    if (tool) {
-        if (!job->cli->is_quiet)
-            fprintf(stderr, "running under %s: its are the records, ours the NVTX ranges\n", tool);
-        return RA_OK;
-    }
-    RA_TRY(ra_gate_run(&gate, err));
     job->config.profile = passes[v->profile];
     job->config.granularity = (enum ra_granularity)v->granularity;
-    job->config.counters = v->counters;
-    snprintf(job->chip, sizeof job->chip, "%s", gate.chip);
-    job->config.chip = job->chip;
-    bool counts = job->config.profile & RA_PROFILE_COUNTERS;
+    if (v->counters && is_cpu)
+        return ra_fail(err, RA_EUSAGE, "--counters: expected --backend cuda beside it, got cpu");
     if (!counts && (v->counters || v->granularity > 0))
         return ra_fail(err, RA_EUSAGE, "%s: expected --profile counters or all beside it",
                        v->counters ? "--counters" : "--granularity");
-    RA_TRY(ra_gate_require(&gate, counts ? RA_GATE_FOR_COUNTERS : RA_GATE_FOR_TIMING, err));
-    return v->counters ? check_counters(job->chip, v->counters, err) : RA_OK;
+    if (is_cpu && counts && !job->cli->is_quiet)
+        ra_perf_tell_refusals(stderr);
+    return is_cpu ? RA_OK : check_gate(v, job, err);
 }
 
 static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
