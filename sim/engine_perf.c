@@ -265,7 +265,7 @@ static enum ra_status time_calls(struct ra_player *player, struct ra_stored_pass
         RA_TRY(ra_store_pass_clocks(stored->store, stored->ids[i], &begin, &end, err));
         RA_TRY(ra_store_pass_counts(stored->store, stored->ids[i], &none, err));
     }
-    return ra_stored_pass_fill(stored, player->beat.recorder, err);
+    return ra_stored_pass_fill(stored, player->beat.recorder, NULL, err);
 }
 
 static enum ra_status timing_pass(struct ra_player *player, struct ra_stored_pass *stored,
