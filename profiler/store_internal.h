@@ -71,6 +71,7 @@ struct ra_store {
     uint64_t batch_from_ns;       /* CLOCK_MONOTONIC at its first row */
     bool lost_rows;     /* a batch was rolled back: nothing may become complete any more */
     bool lacks_indexes; /* dropped for a pass of many rows; see store_index.h */
+    bool had_log;       /* a -wal file stood beside the file before it was opened */
     bool shows_aborted; /* `running` rows are abandoned, but the file cannot be written */
 };
 

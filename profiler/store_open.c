@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "profiler/store_index.h"
 #include "profiler/store_internal.h"
@@ -156,6 +157,28 @@ static void close_writer(struct ra_store *store)
     ra_store_lock_release(&store->lock);
 }
 
+static bool has_log(const char *file)
+{
+    char *name = NULL;
+    if (asprintf(&name, "%s-wal", file) < 0)
+        return true;
+    bool found = access(name, F_OK) == 0;
+    free(name);
+    return found;
+}
+
+/* Reading a file in WAL mode makes side files that a reader may not take away; a connection that
+ * may write does, as far as nobody else is on them. */
+static void sweep(const struct ra_store *store)
+{
+    struct sqlite3 *db = NULL;
+    if (store->mode != RA_STORE_READ || store->had_log || !store->file || !has_log(store->file))
+        return;
+    if (sqlite3_open_v2(store->file, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK)
+        sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    sqlite3_close(db);
+}
+
 /* A log that was never merged must not be passed over in silence. */
 static bool has_unmerged(const char *file)
 {
@@ -265,6 +288,7 @@ static enum ra_status open_reader(struct ra_store *store, const struct ra_store_
 static void free_store(struct ra_store *store)
 {
     close_writer(store);
+    sweep(store);
     ra_store_names_clear(store);
     free(store->steps);
     free(store->path);
@@ -286,6 +310,7 @@ enum ra_status ra_store_open_schema(struct ra_store **out, const char *path,
     store->lock.fd = -1;
     store->path = strdup(path);
     store->file = resolve(path);
+    store->had_log = store->file && has_log(store->file);
     enum ra_status status = RA_OK;
     if (!store->path || !store->file)
         status = ra_fail(err, RA_ENOMEM, "%s: out of memory", path);

@@ -334,6 +334,22 @@ static void an_unmerged_log_on_a_read_only_medium_is_told(void **state)
     check_read_only(fixture, NULL, "cannot be merged");
 }
 
+/* A file that its last writer left in WAL mode: read or refused, nothing stays beside it. */
+static void a_reader_leaves_no_side_files(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    store_done(store);
+    store_exec(fixture->path, "PRAGMA journal_mode = WAL");
+    store_done(store_read(fixture->path));
+    assert_false(store_exists(fixture->path, "-wal") || store_exists(fixture->path, "-shm"));
+    store_exec(fixture->path, "PRAGMA user_version = 7");
+    ra_assert_fails(ra_store_open(&store, fixture->path, RA_STORE_READ, &err), RA_ESTORE,
+                    "schema 7 is newer");
+    assert_false(store_exists(fixture->path, "-wal") || store_exists(fixture->path, "-shm"));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -356,6 +372,7 @@ int main(void)
         TEST(a_store_in_wal_mode_reads_from_a_read_only_medium),
         TEST(a_killed_store_reads_from_a_read_only_medium),
         TEST(an_unmerged_log_on_a_read_only_medium_is_told),
+        TEST(a_reader_leaves_no_side_files),
     };
     return cmocka_run_group_tests_name("store_open", tests, NULL, NULL);
 }
