@@ -52,7 +52,7 @@ HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/
          traces/*.h))
 INC   := $(sort $(wildcard kernels/*/*.inc))
 CFILES := $(SRC) $(CLI) $(HDR) $(INC) \
-          $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c))
+          $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c profiler/bench/*.h))
 SCRIPTS := bootstrap .ci/run sim/cli/completion.bash $(sort $(wildcard tests/*.sh tests/*/*.sh traces/tools/*.sh))
 SAMPLE := traces/data/smollm2-135m.safetensors
 

@@ -245,6 +245,8 @@ static enum ra_status set_pass(struct ra_player *player, struct counting *c, con
     RA_TRY(ra_stored_pass_begin(o->stored, ordinal, "counter", err));
     enum ra_status st = ra_store_pass_metrics(c->config->store, o->stored->ids[0], set->name, err);
     if (st == RA_OK)
+        st = ra_store_pass_device(c->config->store, o->stored->ids[0], o->device_id, err);
+    if (st == RA_OK)
         st = ra_ranges_open(&c->ranges, c->config->chip, names, set->n, room, err);
     if (st == RA_OK)
         st = count_steps(player, c, set, o, &whole, err);

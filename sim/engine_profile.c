@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "profiler/activity.h"
+#include "profiler/gpu.h"
 #include "sim/engine_scopes.h"
 
 struct watcher {
@@ -168,7 +169,9 @@ static enum ra_status timing_pass(const struct ra_observed *o, struct watcher *w
     if (st == RA_OK)
         st = ra_stored_pass_begin(o->stored, o->ordinal, "timing", err);
     if (st == RA_OK) {
-        st = watch_steps(&player, w, o, &whole, err);
+        st = ra_store_pass_device(o->stored->store, o->stored->ids[0], o->device_id, err);
+        if (st == RA_OK)
+            st = watch_steps(&player, w, o, &whole, err);
         st = ra_stored_pass_end(o->stored, st, whole, err);
     }
     ra_player_close(&player);
@@ -187,6 +190,16 @@ static enum ra_status time_kernels(const struct ra_observed *o, struct ra_error 
     return st;
 }
 
+static enum ra_status store_device(const struct ra_replay_config *config, int64_t run_id,
+                                   int64_t *device_id, struct ra_error *err)
+{
+    struct ra_gpu gpu;
+    RA_TRY(ra_gpu_describe(&gpu, err));
+    gpu.row.run_id = run_id;
+    gpu.row.chip = config->chip && config->chip[0] ? config->chip : NULL;
+    return ra_store_device(config->store, &gpu.row, device_id, err);
+}
+
 enum ra_status ra_engine_profile(const struct ra_observed *observed, struct ra_error *err)
 {
     unsigned profile = observed->members->list[0].config.profile;
@@ -194,6 +207,8 @@ enum ra_status ra_engine_profile(const struct ra_observed *observed, struct ra_e
     struct ra_stored_pass first = *observed->stored;
     first.n = 1; /* of a batch's runs the first has what was recorded */
     o.stored = &first;
+    if (profile)
+        RA_TRY(store_device(&observed->members->list[0].config, first.runs[0], &o.device_id, err));
     if (profile & RA_PROFILE_TIMING) {
         RA_TRY(time_kernels(&o, err));
         o.ordinal++;

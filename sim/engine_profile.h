@@ -17,6 +17,7 @@ struct ra_observed {
     char (*hashes)[RA_SHA256_HEX];           /* [members] of outputs */
     const struct ra_step_launches *launched; /* [1 + run_steps] */
     int ordinal;
+    int64_t device_id; /* row of the device, which each pass is of */
 };
 
 /* The counter passes. */

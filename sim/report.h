@@ -39,6 +39,9 @@ enum ra_report_format { RA_REPORT_TEXT, RA_REPORT_JSON, RA_REPORT_CSV };
 RA_MUST_CHECK enum ra_status ra_report_write(FILE *out, const json_t *results,
                                              enum ra_report_format format, struct ra_error *err);
 
+/* One field, quoted where it must be; nothing for NULL. */
+void ra_report_csv_field(FILE *out, const char *text);
+
 /* The same in CSV, for ra_report_write. */
 RA_MUST_CHECK enum ra_status ra_report_csv(FILE *out, const json_t *results, struct ra_error *err);
 

@@ -79,8 +79,10 @@ static void drop_parents(struct columns *columns)
     }
 }
 
-static void put_quoted(FILE *out, const char *text)
+void ra_report_csv_field(FILE *out, const char *text)
 {
+    if (!text)
+        return;
     if (!strpbrk(text, ",\"\r\n")) {
         fputs(text, out);
         return;
@@ -97,7 +99,7 @@ static void put_quoted(FILE *out, const char *text)
 static void put_scalar(FILE *out, const json_t *value)
 {
     if (json_is_string(value))
-        put_quoted(out, json_string_value(value));
+        ra_report_csv_field(out, json_string_value(value));
     else if (json_is_integer(value))
         fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else if (json_is_real(value))
@@ -114,7 +116,7 @@ static void put_field(FILE *out, const json_t *value)
     }
     if (json_is_object(json_array_get(value, 0))) {
         char *text = ra_json_dump(value, JSON_COMPACT);
-        put_quoted(out, text ? text : "");
+        ra_report_csv_field(out, text ? text : "");
         free(text);
         return;
     }
@@ -157,7 +159,7 @@ enum ra_status ra_report_csv(FILE *out, const json_t *results, struct ra_error *
     drop_parents(&columns);
     for (size_t c = 0; c < columns.n; c++) {
         fputs(c ? "," : "", out);
-        put_quoted(out, columns.names[c]);
+        ra_report_csv_field(out, columns.names[c]);
     }
     if (columns.n > 0)
         fputs("\n", out);

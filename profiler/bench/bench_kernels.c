@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "profiler/bench/folder.h"
 #include "profiler/clock.h"
 #include "profiler/store_kernel.h"
 #include "profiler/store_pass.h"
@@ -179,25 +180,5 @@ static enum ra_status run(const char *path, struct ra_error *err)
 
 int main(int argc, char **argv)
 {
-    struct ra_error err = {.msg = ""};
-    char dir[200], path[224], lock[232];
-    if (argc > 2 || (argc == 2 && strcmp(argv[1], "--json") != 0)) {
-        fprintf(stderr, "usage: bench_kernels [--json]\n");
-        return 2;
-    }
-    const char *tmp = getenv("TMPDIR");
-    snprintf(dir, sizeof dir, "%s/bench_kernels.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir)) {
-        perror("bench_kernels: no folder to write to");
-        return 1;
-    }
-    snprintf(path, sizeof path, "%s/rows.db", dir);
-    snprintf(lock, sizeof lock, "%s.lock", path);
-    enum ra_status status = run(path, &err);
-    unlink(path);
-    unlink(lock);
-    rmdir(dir);
-    if (status != RA_OK)
-        fprintf(stderr, "bench_kernels: %s\n", err.msg);
-    return status == RA_OK && fflush(stdout) == 0 ? 0 : 1;
+    return bench_in_folder("bench_kernels", argc, argv, run);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "sim/cli/export.h"
+#include "sim/report.h"
 
 static const char kernels_sql[] =
     "SELECT p.run_id AS run, p.ordinal AS pass, s.step, s.layer, o.value AS operation,"
@@ -29,29 +30,12 @@ static const char execs_sql[] =
     " JOIN string_ids n ON n.id = s.name_id"
     " WHERE e.pass_id = (:runs ->> 'pass') ORDER BY host_start_ns, s.id";
 
-static void put_field(FILE *out, const char *text)
-{
-    if (!text)
-        return;
-    if (!text[strcspn(text, ",\"\r\n")]) {
-        fputs(text, out);
-        return;
-    }
-    fputc('"', out);
-    for (; *text; text++) {
-        if (*text == '"')
-            fputc('"', out);
-        fputc(*text, out);
-    }
-    fputc('"', out);
-}
-
 static void put_line(FILE *out, const char *const *fields, int n)
 {
     for (int i = 0; i < n; i++) {
         if (i > 0)
             fputc(',', out);
-        put_field(out, fields[i]);
+        ra_report_csv_field(out, fields[i]);
     }
     fputc('\n', out);
 }

@@ -66,6 +66,8 @@ sql() {
     [ "$(json 'sum(e.get("ph") == "X" and e.get("name") == "decode_split" for e in d["traceEvents"]) >= 9' <p.json)" = True ]
     "$emulated" export s.db --run 1 --as nsys -o n.sqlite
     [ "$(sqlite3 n.sqlite "select count(*) from CUPTI_ACTIVITY_KIND_KERNEL k join StringIds n on n.id = k.demangledName where n.value = 'append_rows'")" = 9 ]
+    [ "$(sql "select d.name, d.chip, d.cc_major, d.uuid like 'GPU-5a5a5a5a-5a5a-%', d.mem_bytes from device d join pass p on p.device_id = d.id")" = \
+        "emulated on the host|GH100|9|1|1073741824" ]
     # calls and copies came with it, and clocks to place them by
     [ "$(sql "select min(t0_cupti_ns > 0 and t1_cupti_ns > t0_cupti_ns and t0_monotonic_ns > 0) from pass where mode = 'timing'")" = 1 ]
     [ "$(sql "select count(*) > 0 from api_call")" = 1 ]
