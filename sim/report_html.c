@@ -27,6 +27,20 @@ static enum ra_status worst(struct ra_html *html, struct ra_error *err)
     return ra_html_query(html, &sql, "No output error, or none was measured.", err);
 }
 
+static enum ra_status kernels(struct ra_html *html, struct ra_error *err)
+{
+    const char *sql = ra_html_kernels_sql;
+    fputs("<p>Where a step's time goes, by the timing pass: its kernels, and what is between them. "
+          "Its times are not those of the table, which no profiler watched.</p>\n",
+          html->out);
+    RA_TRY(ra_html_query(html, &sql,
+                         "No pass recorded kernels: replay --profile timing makes one of the cuda "
+                         "backend.",
+                         err));
+    fputs("<h3>Gaps</h3>\n", html->out);
+    return ra_html_query(html, &sql, "No pass recorded kernels.", err);
+}
+
 static enum ra_status passes(struct ra_html *html, struct ra_error *err)
 {
     const char *sql = ra_html_passes_sql;
@@ -62,6 +76,7 @@ static const struct {
     {"figures", "Figures", ra_html_figures},
     {"refresh", "Overlap and refresh", refresh},
     {"traffic", "Traffic explained", ra_html_traffic},
+    {"kernels", "Kernels", kernels},
     {"worst", "Worst layers", worst},
     {"passes", "Passes and losses", passes},
     {"warnings", "Warnings", warnings},

@@ -51,12 +51,14 @@ RA_MUST_CHECK enum ra_status ra_html_traffic(struct ra_html *html, struct ra_err
 void ra_html_unexplained(const struct ra_html *html);
 
 /* Texts of sim/report/. */
-extern const char *const ra_html_page_css,
-    *const ra_html_card_sql, *const ra_html_passes_sql, *const ra_html_refresh_sql,
-                                                            *const ra_html_traffic_sql,
-                                                                *const ra_html_verdict_sql,
-                                                                    *const ra_html_warnings_sql,
-                                                                        *const ra_html_worst_sql;
+extern const char *const ra_html_page_css, *const ra_html_card_sql,
+                                               *const ra_html_kernels_sql,
+                                                   *const ra_html_passes_sql,
+                                                       *const ra_html_refresh_sql,
+                                                           *const ra_html_traffic_sql,
+                                                               *const ra_html_verdict_sql,
+                                                                   *const ra_html_warnings_sql,
+                                                                       *const ra_html_worst_sql;
 
 #ifdef __cplusplus
 }

@@ -87,7 +87,7 @@ verdict() { # of s.db after SQL
     python3 - <<'PY'
 import page
 p = page.load("out.html")
-assert list(p.sections) == ["verdict", "card", "policies", "figures", "refresh", "traffic", "worst", "passes", "warnings"]
+assert list(p.sections) == ["verdict", "card", "policies", "figures", "refresh", "traffic", "kernels", "worst", "passes", "warnings"]
 assert "No timing or counter pass was made" in p.sections["passes"]
 assert "No pass counted what DRAM gave and took" in p.sections["traffic"]
 assert "Every run and every pass is complete." in p.sections["warnings"]

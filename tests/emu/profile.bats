@@ -62,6 +62,22 @@ sql() {
     [ "$(sql "select state, launches_expected = kernels_recorded from pass where mode = 'timing'")" = "complete|1" ]
     [ "$(sql "select count(distinct s.step) from kernel k join scope s on s.id = k.scope_id")" = 10 ]
     "$emulated" report s.db >/dev/null
+    "$emulated" report s.db -q -o page.html
+    python3 - <<'PYTHON'
+import html, re, sqlite3
+text = open("page.html").read()
+section = re.sub(r"<details.*?</details>", "", text[text.index('id="kernels"'):text.index('id="worst"')], flags=re.S)
+rows = [[html.unescape(re.sub(r"<[^>]+>", "", c)) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", r, re.S)]
+        for r in re.findall(r"<tr>(.*?)</tr>", section, re.S)]
+kernels, gaps = [r for r in rows if len(r) == 8 and r[2] == "attend"], [r for r in rows if r[2] == "9"]
+ask = sqlite3.connect("s.db").execute
+of = "from kernel k join scope s on s.id = k.scope_id join string_ids n on n.id = k.name_id where s.step >= 0"
+n, ns = ask("select count(*), sum(end_ns - start_ns) %s and n.value = 'decode_split'" % of).fetchone()
+total, = ask("select sum(end_ns - start_ns) %s" % of).fetchone()
+assert kernels[0][3:] == ["decode_split", "%.1f" % (n / 9), "%.2f" % (ns / 1e3 / n), "%.2f" % (ns / 9e3), "%.1f" % (100 * ns / total)], rows
+span, = ask("select avg(x) from (select max(end_ns) - min(start_ns) x %s group by s.step)" % of).fetchone()
+assert len(gaps) == 1 and gaps[0][4:6] == ["%.2f" % (span / 1e3), "%.2f" % (total / 9e3)], gaps
+PYTHON
     "$emulated" export s.db --run 1 --as perfetto >p.json
     [ "$(json 'sum(e.get("ph") == "X" and e.get("name") == "decode_split" for e in d["traceEvents"]) >= 9' <p.json)" = True ]
     "$emulated" export s.db --run 1 --as nsys -o n.sqlite
