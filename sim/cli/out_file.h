@@ -15,10 +15,11 @@
 struct ra_out_file {
     FILE *stream; /* NULL: not open */
     const char *path;
+    int fd, error;            /* of the stream; errno of the first write that failed, 0: none */
     char part[PATH_MAX + 32]; /* "" when written directly */
 };
 
-/* `path` is borrowed until close. RA_EIO naming the file. */
+/* `path` is borrowed until close, and *out must stay where it is. RA_EIO naming the file. */
 RA_MUST_CHECK enum ra_status ra_out_open(struct ra_out_file *out, const char *path,
                                          struct ra_error *err);
 
