@@ -40,6 +40,9 @@ sql() {
             join pass p on p.id = k.pass_id group by 3, 1) a join (select s.step, v.value n, s.run_id from metric_value v
             join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id where m.name = 'launches') b
             on a.step = b.step and a.run_id = b.run_id and a.n = b.n")" = 20 ] # nothing chooses in the prefill of full
+        # each layer appends once a step
+        [ "$(sql "select group_concat(distinct layers) from (select group_concat(s.layer) layers from (select s.layer, s.step, k.pass_id from kernel k
+            join scope s on s.id = k.scope_id join string_ids o on o.id = s.name_id where o.value = 'append' order by 3, 2, 1) s group by pass_id, step)")" = "0,1,2" ]
         # operations run what they are called by
         [ "$(sql "select group_concat(x, ' ') from (select distinct o.value || '=' || n.value x from kernel k join scope s on
             s.id = k.scope_id join string_ids o on o.id = s.name_id join string_ids n on n.id = k.name_id where
@@ -163,6 +166,12 @@ read_of() { # RUN METRIC_SET
         [ "$kind" = $how ]
         [ "$(sql "select group_concat(distinct launch_mode), count(distinct launch_hash) from pass where run_id = 2 and metric_set is not 'emu-count'")" = "step-graph,stream|1" ]
     done
+    # layers that come by again in a step add up
+    rm -f s.db
+    profile counters "${schedules[@]}" --granularity layer --tile-layers 2 >/dev/null
+    [ "$(read_of 2 emu-count:core)" = "$(read_of 2 emu-count)" ]
+    rm -f s.db
+    profile counters "${schedules[@]}" --granularity op >/dev/null
     # operations of a full step that chooses: attention reads K and V, the choice reads logits
     [ "$(sql "select count(*) from metric_value v join metric_def m on m.id = v.metric_id join scope s on s.id = v.scope_id join string_ids n
         on n.id = s.name_id where m.name = 'dram_read_bytes' and n.value in ('attend', 'select', 'refresh', 'evict', 'append') and v.value > 0")" -gt 40 ]
