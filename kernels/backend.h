@@ -204,7 +204,7 @@ struct ra_backend_ops {
     enum ra_status (*play)(void *self, struct ra_step_time *times, const float **out,
                            struct ra_error *err);
 
-    /* What each step launched when it was last played, [1 + n_steps]; borrowed. NULL like `play`.
+    /* What each step launched when it was first played, [1 + n_steps]; borrowed. NULL like `play`.
      */
     const struct ra_step_launches *(*launched)(void *self);
 

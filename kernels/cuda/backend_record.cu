@@ -8,6 +8,7 @@
 #include "kernels/cuda/backend.cuh"
 #include "kernels/cuda/between.cuh"
 
+#include <algorithm>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -43,7 +44,8 @@ enum ra_status ra_cuda_launch(struct ra_cuda *cuda, cudaStream_t stream, const r
         cuda, work.name,
         [=] {
             ra_early_launches may_start(early);
-            ra_cuda_watched seen(cuda->config.watch, &cuda->recording.launched[i], work,
+            ra_cuda_recording &now = cuda->recording;
+            ra_cuda_watched seen(cuda->config.watch, now.is_counted ? NULL : &now.launched[i], work,
                                  (int32_t)i - 1, captured);
             return work.launch(stream);
         },
@@ -307,8 +309,6 @@ static uint64_t now_ns()
 
 static enum ra_status launch(struct ra_cuda *cuda, size_t i, struct ra_error *err)
 {
-    if (cuda->config.no_graph) /* what is listed is launched anew */
-        cuda->recording.launched[i] = {0, 0};
     for (const ra_cuda_recorded &each : cuda->recording.steps[i])
         RA_TRY(ra_cuda_done(each.run(), each.name, err));
     return RA_OK;
@@ -330,6 +330,8 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
 {
     ra_cuda_recording &r = cuda->recording;
     const struct ra_backend_watch *watch = cuda->config.watch;
+    if (cuda->config.no_graph && !r.is_counted) /* a play before may have failed on its way */
+        std::fill(r.launched.begin(), r.launched.end(), ra_step_launches{0, 0});
     for (size_t i = 0; i < (size_t)r.n_steps; i++) {
         if (watch && watch->step)
             watch->step(watch->context, (int32_t)i - 1, true);
@@ -338,6 +340,7 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
             watch->step(watch->context, (int32_t)i - 1, false);
         RA_TRY(st);
     }
+    r.is_counted = true;
     return ra_cuda_done(cudaEventRecord(r.marks.back(), cuda->stream), "mark a step", err);
 }
 

@@ -52,8 +52,9 @@ struct ra_cuda_recording {
     size_t size, used; /* of the room for them, in both places */
     char *host, *card;
     size_t n_outputs, outputs_of_run;
-    struct ra_cuda_pair<float> outputs;            /* [outputs_of_run][Hq][D] */
-    int n_steps;                                   /* closed */
+    struct ra_cuda_pair<float> outputs; /* [outputs_of_run][Hq][D] */
+    int n_steps;                        /* closed */
+    bool is_counted; /* what follows is of all steps, so that no later play spends time on it */
     std::vector<struct ra_step_launches> launched; /* by each, in `play` or while captured */
     std::vector<cudaGraphExec_t> graphs;
     std::vector<std::vector<ra_cuda_recorded>> steps;
