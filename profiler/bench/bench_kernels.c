@@ -138,16 +138,6 @@ static enum ra_status time_once(const char *path, bool waits, bool checks, struc
     return status == RA_OK ? closed : status;
 }
 
-static double print_list(const char *name, double *values)
-{
-    printf(",\"%s\":[", name);
-    for (int i = 0; i < repeats; i++)
-        printf("%s%.0f", i ? "," : "", values[i]);
-    putchar(']');
-    ra_sort(values, repeats);
-    return ra_percentile(values, repeats, 50);
-}
-
 static void print_case(const char *name, const struct timing *timings)
 {
     double per_s[repeats], cpu_ns_row[repeats], with_end[repeats];
@@ -157,9 +147,9 @@ static void print_case(const char *name, const struct timing *timings)
         with_end[i] = n_rows / ((timings[i].row_ns + timings[i].end_ns) / 1e9);
     }
     printf("{\"case\":\"%s\",\"rows\":%d", name, n_rows);
-    double median = print_list("rows_per_s", per_s);
-    double cpu = print_list("cpu_ns_per_row", cpu_ns_row);
-    double whole = print_list("rows_per_s_with_end", with_end);
+    double median = bench_print_list("rows_per_s", per_s, repeats);
+    double cpu = bench_print_list("cpu_ns_per_row", cpu_ns_row, repeats);
+    double whole = bench_print_list("rows_per_s_with_end", with_end, repeats);
     printf(",\"median\":%.0f,\"cpu_us_per_row\":%.3f,\"with_end_median\":%.0f}\n", median,
            cpu / 1e3, whole);
 }

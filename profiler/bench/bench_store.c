@@ -134,16 +134,6 @@ static enum ra_status time_once(const char *path, enum order order, double *per_
     return status == RA_OK ? closed : status;
 }
 
-static double print_list(const char *name, double *values)
-{
-    printf(",\"%s\":[", name);
-    for (int i = 0; i < repeats; i++)
-        printf("%s%.0f", i ? "," : "", values[i]);
-    putchar(']');
-    ra_sort(values, repeats);
-    return ra_percentile(values, repeats, 50);
-}
-
 static enum ra_status run(const char *path, struct ra_error *err)
 {
     enum { n_cases = sizeof cases / sizeof cases[0] };
@@ -155,8 +145,8 @@ static enum ra_status run(const char *path, struct ra_error *err)
             RA_TRY(time_once(path, cases[i].order, &wall[i][r], &cpu[i][r], err));
     for (int i = 0; i < n_cases; i++) {
         printf("{\"case\":\"%s\",\"rows\":%d", cases[i].name, n_rows);
-        double median = print_list("rows_per_s", wall[i]);
-        double cpu_median = print_list("rows_per_cpu_s", cpu[i]);
+        double median = bench_print_list("rows_per_s", wall[i], repeats);
+        double cpu_median = bench_print_list("rows_per_cpu_s", cpu[i], repeats);
         printf(",\"median\":%.0f,\"cpu_median\":%.0f,\"cpu_us_per_row\":%.3f}\n", median,
                cpu_median, 1e6 / cpu_median);
     }

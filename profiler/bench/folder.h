@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What benchmarks of the store share: a folder of their own, which goes when they end. */
+/* What benchmarks of the store share: a folder of their own, which goes when they end, and how they
+ * print. */
 #ifndef RA_PROFILER_BENCH_FOLDER_H
 #define RA_PROFILER_BENCH_FOLDER_H
 
@@ -9,6 +10,18 @@
 #include <unistd.h>
 
 #include "sim/base/error.h"
+#include "sim/base/stats.h"
+
+/* ,"NAME":[values]; sorts them, returns their median. */
+static inline double bench_print_list(const char *name, double *values, size_t n)
+{
+    printf(",\"%s\":[", name);
+    for (size_t i = 0; i < n; i++)
+        printf("%s%.0f", i ? "," : "", values[i]);
+    putchar(']');
+    ra_sort(values, n);
+    return ra_percentile(values, n, 50);
+}
 
 /* main of a benchmark that takes --json alone: run it on a store's path that is not there yet. */
 static inline int bench_in_folder(const char *name, int argc, char **argv,
