@@ -92,6 +92,13 @@ static void see_node(void *context, int32_t t, int layer, const char *op, void *
     keep_failure(w, st, &why);
 }
 
+/* Every kernel came, with its time, and nothing that might have held one was lost. */
+static bool is_whole(int64_t expected, const struct ra_activity_counts *counts)
+{
+    return counts->kernels == expected && counts->dropped <= 0 && counts->zero_time == 0 &&
+           counts->unreadable == 0 && counts->refused == 0;
+}
+
 static enum ra_status tell_losses(const struct ra_replay_config *config, int64_t run_id,
                                   int64_t pass_id, int64_t expected,
                                   const struct ra_activity_counts *counts, struct ra_error *err)
@@ -103,8 +110,7 @@ static enum ra_status tell_losses(const struct ra_replay_config *config, int64_t
                                           .ranges_dropped = -1};
     char text[320];
     RA_TRY(ra_store_pass_counts(config->store, pass_id, &stored, err));
-    if (counts->kernels == expected && counts->dropped <= 0 && counts->zero_time == 0 &&
-        counts->unreadable == 0 && counts->refused == 0)
+    if (is_whole(expected, counts))
         return RA_OK;
     snprintf(text, sizeof text,
              "timing pass: %lld of %lld kernels recorded, %lld records dropped, %lld kernels "
@@ -113,12 +119,6 @@ static enum ra_status tell_losses(const struct ra_replay_config *config, int64_t
              (long long)counts->zero_time, (long long)counts->unreadable,
              (long long)counts->refused);
     return ra_store_diagnostic(config->store, run_id, "warning", "profile", text, err);
-}
-
-static bool is_whole(int64_t expected, const struct ra_activity_counts *counts)
-{
-    return counts->kernels == expected && counts->dropped <= 0 && counts->zero_time == 0 &&
-           counts->unreadable == 0 && counts->refused == 0;
 }
 
 /* The steps, watched, into the pass that is open; *whole: nothing of them is missing. */

@@ -15,9 +15,6 @@
 extern "C" {
 #endif
 
-/* Kinds of external ids: the scope of a step, and of an operation within it. */
-enum { RA_EXTERNAL_STEP = 3 /* CUSTOM0 */, RA_EXTERNAL_OP /* CUSTOM1 */ };
-
 struct ra_records {
     struct ra_kernel_row *kernels; /* scope and pass are filled when they are stored */
     struct ra_memop_row *memops;
@@ -25,11 +22,10 @@ struct ra_records {
     struct ra_overhead_row *overheads;
     size_t n_kernels, n_memops, n_calls, n_overheads;
     size_t kernels_capacity, memops_capacity, calls_capacity, overheads_capacity;
-    struct ra_idmap steps, ops; /* correlation id to external id */
+    struct ra_idmap steps, ops; /* correlation id to external id, of CUSTOM0 and CUSTOM1 */
     char **names;               /* [n_names] of kernels */
     size_t n_names, names_capacity;
-    uint64_t n_read, n_other; /* records; of kinds that are not asked for */
-    uint64_t n_unreadable;    /* buffers whose rest could not be read */
+    uint64_t n_unreadable; /* buffers whose rest could not be read */
 };
 
 /*

@@ -264,19 +264,6 @@ CUptiResult CUPTIAPI cuptiEnableCallback(uint32_t enable, CUpti_SubscriberHandle
     return CUPTI_SUCCESS;
 }
 
-CUptiResult CUPTIAPI cuptiEnableDomain(uint32_t, CUpti_SubscriberHandle, CUpti_CallbackDomain)
-{
-    FAKE_ENTER();
-    return subscriber ? CUPTI_SUCCESS : CUPTI_ERROR_INVALID_PARAMETER;
-}
-
-CUptiResult CUPTIAPI cuptiGetGraphId(CUgraph graph, uint32_t *id)
-{
-    FAKE_ENTER();
-    *id = (uint32_t)(uintptr_t)graph;
-    return CUPTI_SUCCESS;
-}
-
 CUptiResult CUPTIAPI cuptiGetGraphNodeId(CUgraphNode node, uint64_t *id)
 {
     FAKE_ENTER();

@@ -219,12 +219,4 @@ cuptiRangeProfilerGetCounterDataInfo(CUpti_RangeProfiler_GetCounterDataInfo_Para
     params->numTotalRanges = fake_image_of(params->pCounterDataImage)->n_ranges;
     return CUPTI_SUCCESS;
 }
-
-CUptiResult CUPTIAPI cuptiRangeProfilerCounterDataGetRangeInfo(
-    CUpti_RangeProfiler_CounterData_GetRangeInfo_Params *params)
-{
-    FAKE_ENTER();
-    params->rangeName = fake_range_at(params->pCounterDataImage, params->rangeIndex)->name;
-    return CUPTI_SUCCESS;
-}
 }
