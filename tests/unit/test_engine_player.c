@@ -33,7 +33,7 @@ static void launches_are_those_of_the_bare_passes(void **state)
     assert_int_equal(n, 21);
     for (int i = 0; i <= STEPS; i++)
         for (int what = 0; what < 2; what++) {
-            char place[32];
+            char place[64];
             memcpy(now, first, sizeof now);
             now[i].n += what == 0;
             now[i].hash ^= what == 1;
