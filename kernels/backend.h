@@ -10,7 +10,7 @@
 #ifndef RA_KERNELS_BACKEND_H
 #define RA_KERNELS_BACKEND_H
 
-#include "kernels/backend_watch.h"
+#include "kernels/backend_config.h"
 #include "sim/step.h"
 
 #ifdef __cplusplus
@@ -20,45 +20,6 @@ extern "C" {
 enum ra_backend_caps {
     RA_CAP_EXACT = 1,     /* outputs are attention, to the bound of ra_kernel_err_bound */
     RA_CAP_OWN_MEMORY = 2 /* what `memory` counts is the device's, not the host's */
-};
-
-enum ra_cache_mode { RA_CACHE_COMPACT, RA_CACHE_GATHER };
-enum ra_scores_mode { RA_SCORES_FUSED, RA_SCORES_RECOMPUTE };
-
-/* When a recorded full step chooses: for all layers together once they have attended, layer by
- * layer, or layer by layer beside the attention of the layers after it. The choice is the same. */
-enum ra_select_mode { RA_SELECT_DEFERRED, RA_SELECT_INLINE, RA_SELECT_SIDE };
-
-/* Where a recorded step learns whether a layer's query has turned away, so that its step is full:
- * it knew before, the host waits for the answer and launches what follows, or both ways are
- * launched and the device lets one do something. */
-enum ra_decide_mode { RA_DECIDE_KNOWN, RA_DECIDE_HOST, RA_DECIDE_DEVICE };
-
-/* Operations of a step that is full, or is not, by a decision of the device. */
-enum ra_branch { RA_BRANCH_NONE, RA_BRANCH_FULL, RA_BRANCH_RECYCLED };
-
-struct ra_backend_config {
-    const struct ra_model *model; /* borrowed until close */
-    int n_layers;
-    const int32_t *window;    /* [n_layers] sliding window w, 0: full attention; borrowed */
-    int32_t max_rows;         /* P + N */
-    int32_t n_steps;          /* that will be recorded, the prefill among them; 0: none */
-    int32_t max_retained;     /* largest C_r of a KV head, self included; 0: no C_r */
-    enum ra_cache_mode cache; /* how C_r is kept: copied rows, or an index list into C_f */
-    int page;                 /* C_f is kept in pages of so many rows, in no order; 0: in line */
-    int batch;  /* so many copies of the sequence, each with memory of its own, go through every
-                 * operation together; what comes back is the first's, and RA_EDIVERGED where
-                 * another's differs. 0 or 1: one */
-    bool apart; /* copies differ: each operation is of the one whose turn it is */
-    enum ra_scores_mode scores;
-    /* Of backends that record: where to decide; when to choose; launches that start before the one
-     * ahead has ended; steps as launches one by one. */
-    enum ra_decide_mode decide;
-    enum ra_select_mode select;
-    bool early, no_graph;
-    bool between;  /* memory that is no cache is read between layers, outside the time of a step */
-    int n_threads; /* 0: one per processor */
-    const struct ra_backend_watch *watch; /* of `play`; optional; borrowed until close */
 };
 
 /* Prompt rows of one layer: k [Hkv][P][D], v [Hkv][P][Dv], head h starting at h * k_stride
@@ -155,9 +116,9 @@ struct ra_backend_ops {
                                       float *out, struct ra_error *err);
 
     /* Put self, not yet in C_r, into it and evict others, first of the order first and never pinned
-     * ones, while more than K remain. evicted [Hkv]: the first position that went, -1 where none
-     * did; may be NULL. */
-    enum ra_status (*insert_evict)(void *self, int layer, int32_t K, int32_t *evicted,
+     * ones, while more than K [Hkv] remain. evicted [Hkv]: the first position that went, -1 where
+     * none did; may be NULL. */
+    enum ra_status (*insert_evict)(void *self, int layer, const int32_t *K, int32_t *evicted,
                                    struct ra_error *err);
 
     /* q attends to sets[i] (ascending, without self) and self, gathered from C_f; n_sets = Hkv or
@@ -189,6 +150,20 @@ struct ra_backend_ops {
      * own. scores [Hkv] in the ascending order of C_r with self last; borrowed. */
     enum ra_status (*accumulate)(void *self, int layer, enum ra_agg agg, bool keep,
                                  const float **scores, struct ra_error *err);
+
+    /* Right after `accumulate`: self enters C_r with its score, and where that makes more than
+     * rule->K one position goes, by the rule. evicted [Hkv]: the one of the backend's own choice,
+     * -1 where none goes. instead [Hkv], unless NULL: the one that goes in its place. */
+    enum ra_status (*cut)(void *self, int layer, const struct ra_cut_rule *rule,
+                          const int32_t *instead, int32_t *evicted, struct ra_error *err);
+
+    /* Score pages of C_f, self's included, for q by what is kept of each page, and choose by
+     * `rule`, one kind for a layer. order [Hkv] as from `select`: all positions of chosen pages,
+     * first to be evicted first, the lowest-ranked page first, its highest position first; borrowed
+     * until the next call for this layer. */
+    enum ra_status (*select_pages)(void *self, int layer, const float *q,
+                                   const struct ra_page_rule *rule, struct ra_positions *order,
+                                   struct ra_error *err);
 
     /*
      * Steps timed apart from the calls that make them up. NULL: each call is timed from outside.

@@ -30,7 +30,7 @@ static void add_files(const struct ra_member *member, int p, struct ra_replay_ne
     const struct ra_model *m = shape->model;
     uint64_t layer_steps = (uint64_t)shape->n_full * (uint64_t)shape->n_steps;
     uint64_t out = layer_steps * (uint64_t)(m->Hq * m->Dv) * 4;
-    int32_t k = ra_policy_spec_k_max(config->specs[p], shape->P);
+    int32_t k = ra_policy_spec_most(config->specs[p], shape->P, shape->run_steps);
     uint64_t rows = (uint64_t)(shape->P + shape->run_steps);
     uint64_t set = k < 0 ? 0 : (uint64_t)k + 1 < rows ? (uint64_t)k + 1 : rows;
     uint64_t all_steps = (uint64_t)shape->n_full * ((uint64_t)shape->run_steps + 1);
@@ -75,20 +75,18 @@ static enum ra_status add_backend(const struct ra_members *members, uint64_t *by
 {
     const struct ra_replay_config *config = &members->list[0].config;
     size_t n_layers = (size_t)members->list[0].shape.n_lanes * (size_t)ra_engine_tiles(config);
-    int32_t *windows = calloc(n_layers, sizeof *windows);
+    struct ra_backend_layers layers = {0};
     bool on_host = !(config->backend->caps & RA_CAP_OWN_MEMORY);
-    enum ra_status st = RA_OK;
-    if (!windows)
-        return ra_fail(err, RA_ENOMEM, "engine: no memory for %zu layers", n_layers);
+    enum ra_status st = ra_backend_layers_open(&layers, n_layers, err);
     *bytes = 0;
     for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
-        struct ra_backend_config backend = ra_engine_backend_config(members, p, windows);
+        struct ra_backend_config backend = ra_engine_backend_config(members, p, &layers);
         if (config->backend->fits)
             st = config->backend->fits(&backend, err);
         if (on_host)
             *bytes = larger(*bytes, config->backend->memory(&backend));
     }
-    free(windows);
+    ra_backend_layers_close(&layers);
     return st;
 }
 

@@ -41,62 +41,20 @@ enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_record kind, struc
     return ra_spool_get(b->track->spool, slot, b->record, err);
 }
 
+size_t ra_beat_rows(const struct ra_beat *b)
+{
+    int32_t most = 0;
+    for (int i = 0; i < b->members->n; i++) {
+        const struct ra_shape *shape = &b->members->list[i].shape;
+        int32_t rows = shape->P + shape->run_steps;
+        most = rows > most ? rows : most;
+    }
+    return (size_t)most;
+}
+
 bool ra_beat_is_exact(const struct ra_beat *b)
 {
     return (b->ops->caps & RA_CAP_EXACT) && !b->is_recording;
-}
-
-static void adopt_view(struct ra_beat *b)
-{
-    for (int h = 0; h < b->shape->model->Hkv; h++) {
-        struct ra_retained view;
-        ra_policy_view(b->track->policy, b->step.layer, h, &view);
-        b->ops->adopt(b->dev, b->lane_number, h, &view);
-    }
-}
-
-/* Bring C_r to what the schedule retains now; the entries moved must be those that are new. */
-static enum ra_status refresh(struct ra_beat *b, struct ra_error *err)
-{
-    int64_t moved = 0, expected = 0;
-    adopt_view(b);
-    RA_TIMED(b, RA_OP_REFRESH, b->ops->refresh(b->dev, b->lane_number, &moved, err), err);
-    for (int h = 0; h < b->shape->model->Hkv; h++) {
-        struct ra_retained view;
-        const struct ra_positions *old = &b->track->before[h].set;
-        ra_policy_view(b->track->policy, b->step.layer, h, &view);
-        expected += view.set.n - ra_kvset_common(view.set.pos, view.set.n, old->pos, old->n);
-    }
-    if (ra_beat_is_exact(b) && moved != expected)
-        return ra_fail(err, RA_EDIVERGED,
-                       "layer %d, step %d: the refresh moved %lld entries, expected %lld",
-                       b->lane->id, b->step.t, (long long)moved, (long long)expected);
-    return RA_OK;
-}
-
-/* The backend selects; the reference's selection, where there is one, is installed. */
-static enum ra_status select_and_refresh(struct ra_beat *b, const struct ra_plan *plan,
-                                         struct ra_error *err)
-{
-    int Hkv = b->shape->model->Hkv;
-    const struct ra_positions *install = b->chosen;
-    RA_TIMED(b, RA_OP_SELECT, b->ops->select(b->dev, b->lane_number, plan->rule, b->chosen, err),
-             err);
-    if (b->config->quality) {
-        size_t used = (size_t)Hkv;
-        RA_TRY(ra_beat_load_record(b, RA_RECORD_ORDER, err));
-        for (int h = 0; h < Hkv; h++) {
-            b->sets[h] = (struct ra_positions){.pos = b->record + used, .n = b->record[h]};
-            used += (size_t)b->record[h];
-        }
-        if (b->first_repeat && (b->ops->caps & RA_CAP_EXACT))
-            RA_TRY(ra_engine_check_order(b->track, b->lane, &b->step, plan->rule, b->chosen,
-                                         b->sets, err));
-        install = b->sets;
-    }
-    for (int h = 0; h < Hkv; h++)
-        ra_policy_install(b->track->policy, &b->step, h, &install[h]);
-    return refresh(b, err);
 }
 
 static enum ra_status sets_from_spool(struct ra_beat *b, int *n_sets, struct ra_error *err)
@@ -115,6 +73,7 @@ static enum ra_status sets_from_spool(struct ra_beat *b, int *n_sets, struct ra_
 static enum ra_status attend(struct ra_beat *b, const struct ra_plan *plan, struct ra_error *err)
 {
     int n_sets;
+    const struct ra_positions *sets = b->sets;
     switch (plan->attend) {
     case RA_ATTEND_ALL:
         RA_TIMED(b, RA_OP_ATTEND,
@@ -125,22 +84,22 @@ static enum ra_status attend(struct ra_beat *b, const struct ra_plan *plan, stru
                  err);
         break;
     case RA_ATTEND_CACHE:
-        RA_TIMED(b, RA_OP_ATTEND,
-                 b->ops->attend_recycled(b->dev, b->lane_number, b->q, false, b->out, err), err);
+        RA_TIMED(
+            b, RA_OP_ATTEND,
+            b->ops->attend_recycled(b->dev, b->lane_number, b->q, plan->cut != NULL, b->out, err),
+            err);
         break;
     case RA_ATTEND_SETS:
-        RA_TRY(sets_from_spool(b, &n_sets, err));
+        if (b->config->quality) {
+            RA_TRY(sets_from_spool(b, &n_sets, err));
+        } else {
+            n_sets = plan->per_query_head ? b->shape->model->Hq : b->shape->model->Hkv;
+            sets = plan->sets;
+        }
         RA_TIMED(b, RA_OP_ATTEND,
-                 b->ops->attend_sets(b->dev, b->lane_number, b->q, b->sets, n_sets, b->out, err),
-                 err);
+                 b->ops->attend_sets(b->dev, b->lane_number, b->q, sets, n_sets, b->out, err), err);
         break;
     }
-    return RA_OK;
-}
-
-static enum ra_status score(struct ra_beat *b, struct ra_error *err)
-{
-    RA_TIMED(b, RA_OP_SCORES, b->ops->score(b->dev, b->lane_number, b->q, err), err);
     return RA_OK;
 }
 
@@ -149,9 +108,12 @@ static enum ra_status insert_and_evict(struct ra_beat *b, struct ra_error *err)
 {
     const struct ra_model *m = b->shape->model;
     struct ra_retained view;
-    ra_policy_view(b->track->policy, b->step.layer, 0, &view);
-    RA_TIMED(b, RA_OP_EVICT,
-             b->ops->insert_evict(b->dev, b->lane_number, view.set.n, b->evicted, err), err);
+    for (int h = 0; h < m->Hkv; h++) {
+        ra_policy_view(b->track->policy, b->step.layer, h, &view);
+        b->most[h] = view.set.n;
+    }
+    RA_TIMED(b, RA_OP_EVICT, b->ops->insert_evict(b->dev, b->lane_number, b->most, b->evicted, err),
+             err);
     for (int h = 0; h < m->Hkv && ra_beat_is_exact(b); h++) {
         const struct ra_positions *old = &b->track->before[h].set;
         ra_policy_view(b->track->policy, b->step.layer, h, &view);
@@ -181,15 +143,14 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
     ra_track_before(b->track, &b->step);
     RA_TRY(ra_policy_plan(b->track->policy, &b->step, &plan, err));
     bool prefill = b->step.t < 0;
-    bool chosen_before = plan.rebuilds && plan.rule && (prefill || plan.scores == RA_SCORES_BEFORE);
+    bool chooses = plan.rule || ra_track_spools_order(b->track, &b->step, &plan);
+    bool chosen_before = plan.scores == RA_SCORES_BEFORE || (prefill && chooses);
     RA_TRY(ra_beat_decide(b, &plan, err));
     RA_TRY(ra_beat_begin_branch(b, &plan, err));
-    if (chosen_before) {
-        RA_TRY(score(b, err));
-        RA_TRY(select_and_refresh(b, &plan, err));
-    } else if (plan.rebuilds && !plan.rule && !prefill) {
-        RA_TRY(refresh(b, err));
-    }
+    if (chosen_before && !plan.scores_are_free)
+        RA_TRY(ra_beat_choose(b, &plan, err));
+    else if (plan.rebuilds && !chooses && !prefill)
+        RA_TRY(ra_beat_install(b, err));
     if (!prefill) {
         RA_TRY(attend(b, &plan, err));
         RA_TRY(ra_beat_check_output(b, err));
@@ -199,16 +160,15 @@ static enum ra_status full_lane_step(struct ra_beat *b, struct ra_error *err)
         if (ra_shape_counts(b->shape, b->step.t))
             b->full_lanes[b->step.t - b->shape->first_step] += plan.is_full;
     }
-    if (plan.rebuilds && plan.rule && !chosen_before) {
-        if (b->config->scores == RA_SCORES_RECOMPUTE)
-            RA_TRY(score(b, err));
-        RA_TRY(select_and_refresh(b, &plan, err));
-    }
+    if (chooses && !chosen_before)
+        RA_TRY(ra_beat_choose(b, &plan, err));
+    if (plan.cut && !prefill)
+        RA_TRY(ra_beat_cut(b, &plan, err));
     ra_policy_advance(b->track->policy, &b->step);
-    if (b->track->caches != RA_CACHES_FULL) {
-        if (prefill && !plan.rule)
-            RA_TRY(refresh(b, err));
-        else if (!prefill && !plan.rebuilds)
+    if (b->track->caches != RA_CACHES_FULL && !chooses && !plan.cut) {
+        if (prefill)
+            RA_TRY(ra_beat_install(b, err));
+        else if (!plan.rebuilds)
             RA_TRY(insert_and_evict(b, err));
     }
     RA_TRY(ra_beat_end_branch(b, &plan, err));
@@ -413,12 +373,17 @@ enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
     b->sets = calloc(Hq, sizeof *b->sets);
     b->chosen = calloc((size_t)m->Hkv, sizeof *b->chosen);
     b->evicted = malloc((size_t)m->Hkv * sizeof *b->evicted);
+    b->most = malloc((size_t)m->Hkv * sizeof *b->most);
+    b->scores = malloc((size_t)m->Hkv * ra_beat_rows(b) * sizeof *b->scores);
+    b->entry_scores = calloc((size_t)m->Hkv, sizeof *b->entry_scores);
+    b->cut_order = malloc(ra_beat_rows(b) * sizeof *b->cut_order);
     b->prompt = malloc(prompt_bytes(b->members) + 1);
     b->output = calloc((size_t)b->members->n, sizeof *b->output);
     b->step_outputs = calloc((size_t)b->shape->run_steps + 1, sizeof *b->step_outputs);
     b->full_lanes = calloc((size_t)b->shape->n_steps + 1, sizeof *b->full_lanes);
     if (!b->q || !b->unrotated || !b->head || !b->out || !b->first_out || !b->sets || !b->chosen ||
-        !b->evicted || !b->prompt || !b->output || !b->step_outputs || !b->full_lanes)
+        !b->evicted || !b->most || !b->scores || !b->entry_scores || !b->cut_order || !b->prompt ||
+        !b->output || !b->step_outputs || !b->full_lanes)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for a step's rows");
     return RA_OK;
 }
@@ -433,6 +398,10 @@ void ra_beat_close(struct ra_beat *b)
     free(b->sets);
     free(b->chosen);
     free(b->evicted);
+    free(b->most);
+    free(b->scores);
+    free(b->entry_scores);
+    free(b->cut_order);
     free(b->prompt);
     free(b->output);
     free(b->step_outputs);

@@ -44,7 +44,11 @@ struct ra_beat {
     size_t record_bytes;
     struct ra_positions *sets;   /* [Hq] of a record */
     struct ra_positions *chosen; /* [Hkv] the backend's selection */
-    int32_t *evicted;            /* [Hkv] */
+    int32_t *evicted, *most;     /* [Hkv] */
+    double *scores;              /* [Hkv][ra_beat_rows] of a record */
+    bool has_scores;             /* `scores` are of what is being installed */
+    const float **entry_scores;  /* [Hkv] the backend's, before a cut */
+    int32_t *cut_order;          /* [ra_beat_rows] */
     char *prompt;                /* one lane's prompt rows, K then V */
     struct ra_sha256 *output;    /* [members] */
     uint64_t *step_outputs;      /* [1 + run_steps] hashes of what each step played gave; 0: none */
@@ -63,6 +67,9 @@ void ra_beat_turn(struct ra_beat *b, int member);
 RA_MUST_CHECK enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t total,
                                             struct ra_error *err);
 
+/* Rows of the longest member. */
+size_t ra_beat_rows(const struct ra_beat *b);
+
 /* Read the spool's record of this (lane, step) into b->record. */
 RA_MUST_CHECK enum ra_status ra_beat_load_record(struct ra_beat *b, enum ra_record kind,
                                                  struct ra_error *err);
@@ -80,6 +87,24 @@ RA_MUST_CHECK enum ra_status ra_beat_check_output(struct ra_beat *b, struct ra_e
  */
 RA_MUST_CHECK enum ra_status ra_beat_check_played(struct ra_beat *b, const float *out,
                                                   bool is_first, struct ra_error *err);
+
+/*
+ * The backend's part of a plan that learns: choices from scores of all keys or of pages are
+ * compared with the reference's, which then stand; choices that no backend makes are the
+ * reference's. ra_beat_install brings C_r to what the schedule retains now.
+ */
+RA_MUST_CHECK enum ra_status ra_beat_choose(struct ra_beat *b, const struct ra_plan *plan,
+                                            struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_beat_install(struct ra_beat *b, struct ra_error *err);
+
+/* Hold the backend's choice among pages, b->chosen, to the reference's: pages may change sides only
+ * where their scores nearly tie. RA_EDIVERGED. */
+RA_MUST_CHECK enum ra_status
+ra_engine_check_pages(struct ra_beat *b, const struct ra_page_rule *rule, struct ra_error *err);
+
+/* Self enters C_r, which is cut by the scores of the attention just made. */
+RA_MUST_CHECK enum ra_status ra_beat_cut(struct ra_beat *b, const struct ra_plan *plan,
+                                         struct ra_error *err);
 
 /* Count what the recorded steps ask memory for, in a pass of its own; nothing without a store, or
  * where nothing counts. */

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/engine_internal.h"
+#include "sim/engine_beat.h"
+#include "sim/pages.h"
 #include "sim/reference.h"
 #include "sim/select.h"
 
@@ -163,5 +164,84 @@ enum ra_status ra_engine_check_order(struct ra_track *track, const struct ra_lan
     }
     free(d.raw);
     free(d.pooled);
+    return st;
+}
+
+/* Reference's scores of the pages of one KV head at this step. */
+static enum ra_status form_pages(struct ra_beat *b, const struct ra_page_rule *rule, int kv,
+                                 double *score, struct ra_error *err)
+{
+    const struct ra_shape *shape = b->shape;
+    const struct ra_model *m = shape->model;
+    int32_t L = b->step.self + 1, n = ra_pages_count(L, rule->page);
+    size_t head = (size_t)(kv * m->G) * (size_t)m->D;
+    struct ra_pages *pages = NULL;
+    char *k = malloc((size_t)L * (size_t)m->D * ra_dtype_bytes(m->dtype));
+    double *each = malloc((size_t)m->G * (size_t)n * sizeof *each);
+    struct ra_trace_slice slice = {b->config->seq, b->lane->index, RA_TRACE_K, kv, 0, L};
+    enum ra_status st = RA_OK;
+    if (!k || !each)
+        st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
+    if (st == RA_OK)
+        st = ra_pages_open(&pages, m, rule->page, rule->digest, L, err);
+    if (st == RA_OK)
+        st = ra_shape_read(shape, b->config->trace, slice, k, err);
+    if (st == RA_OK) {
+        ra_pages_extend(pages, kv, k, L);
+        ra_pages_score(pages, kv, b->q + head, each);
+        ra_aggregate(each, (size_t)n, m->G, n, rule->agg, score);
+    }
+    ra_pages_close(pages);
+    free(k);
+    free(each);
+    return st;
+}
+
+/* A page that was left out may not score clearly better than one that was taken, but for those that
+ * are always taken. */
+static bool pages_agree(const struct ra_page_rule *rule, const double *score, int32_t n,
+                        const uint8_t *taken, double tolerance)
+{
+    double weakest = INFINITY, strongest = -INFINITY, largest = 0;
+    int32_t n_taken = 0, want = rule->K / rule->page;
+    want = want < 1 ? 1 : want > n ? n : want;
+    bool first = rule->takes_first && want > 1;
+    for (int32_t i = 0; i < n; i++) {
+        n_taken += taken[i];
+        largest = fmax(largest, fabs(score[i]));
+        if (i == n - 1 || (first && i == 0))
+            continue;
+        weakest = taken[i] ? fmin(weakest, score[i]) : weakest;
+        strongest = taken[i] ? strongest : fmax(strongest, score[i]);
+    }
+    return n_taken == want && taken[n - 1] && (!first || taken[0]) &&
+           strongest - weakest <= tolerance * largest;
+}
+
+enum ra_status ra_engine_check_pages(struct ra_beat *b, const struct ra_page_rule *rule,
+                                     struct ra_error *err)
+{
+    int32_t L = b->step.self + 1, n = ra_pages_count(L, rule->page);
+    double tolerance = fmax(1e-5, 2 * (ra_kernel_err_bound(b->track->max_abs_logit) - 1e-5));
+    double *score = malloc((size_t)n * sizeof *score);
+    enum ra_status st = RA_OK;
+    if (!score)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
+    for (int h = 0; st == RA_OK && h < b->shape->model->Hkv; h++) {
+        const struct ra_positions *chosen = &b->chosen[h];
+        uint8_t *taken = b->track->mark;
+        b->track->selections += b->track->tile == 0;
+        for (int32_t i = 0; i < chosen->n; i++)
+            if (chosen->pos[i] >= 0 && chosen->pos[i] < L)
+                taken[chosen->pos[i] / rule->page] = 1;
+        st = form_pages(b, rule, h, score, err);
+        if (st == RA_OK && !pages_agree(rule, score, n, taken, tolerance))
+            st = ra_fail(err, RA_EDIVERGED,
+                         "layer %d, step %d, KV head %d: the %s backend's choice of %d positions "
+                         "in pages differs from the reference's beyond near ties",
+                         b->lane->id, b->step.t, h, b->config->backend->name, chosen->n);
+        memset(taken, 0, (size_t)n);
+    }
+    free(score);
     return st;
 }

@@ -90,8 +90,9 @@ static enum ra_status pass_over(struct ra_beat *b, const struct ra_plan *plan, s
     if (plan->rebuilds)
         return before ? RA_OK : choose(b, plan, recomputes, err);
     /* However many are kept: what has room for one more has it for all. */
-    return b->ops->insert_evict(b->dev, b->lane_number, b->shape->P + b->shape->run_steps, NULL,
-                                err);
+    for (int h = 0; h < b->shape->model->Hkv; h++)
+        b->most[h] = b->shape->P + b->shape->run_steps;
+    return b->ops->insert_evict(b->dev, b->lane_number, b->most, NULL, err);
 }
 
 enum ra_status ra_beat_begin_branch(struct ra_beat *b, const struct ra_plan *plan,

@@ -13,6 +13,7 @@
 #include "sim/engine.h"
 #include "sim/engine_shape.h"
 #include "sim/engine_spool.h"
+#include "sim/scores.h"
 
 /* Sums of one token type; see ra_types_json for what becomes of them. */
 enum { RA_MAX_TYPES = 256 };
@@ -66,11 +67,12 @@ struct ra_track {
     bool is_wide;               /* the schedule has had sets per query head */
     struct ra_retained *before; /* [Hkv] retained before a rebuild */
     int32_t *before_storage;
-    uint8_t *mark;      /* [P + run_steps] */
-    double *aggregated; /* [P + run_steps] */
-    uint64_t *scratch;  /* [P + run_steps] */
-    double *attended;   /* [Hq][Dv] output over A */
-    int32_t *record;    /* a spool record being built */
+    uint8_t *mark;            /* [P + run_steps] */
+    double *aggregated;       /* [P + run_steps] */
+    uint64_t *scratch;        /* [P + run_steps] */
+    double *attended;         /* [Hq][Dv] output over A */
+    struct ra_scorer *scorer; /* forms the scores that the schedule asks for in phase 1 */
+    int32_t *record;          /* a spool record being built */
     size_t record_capacity;
     enum ra_agg agg; /* of the schedule's selection, for recall */
 
@@ -108,7 +110,14 @@ void ra_track_attend(struct ra_track *track, const struct ra_step *step, const s
 /* Spool the attended sets: n_sets, then each one's size (negative: everything), then positions. */
 RA_MUST_CHECK enum ra_status ra_track_spool_sets(struct ra_track *track, const struct ra_step *step,
                                                  const struct ra_plan *plan, struct ra_error *err);
-/* Spool the retained sets' eviction orders: n of each KV head, then positions. */
+/* Does phase 2 need what the step retains, which no backend finds by itself? */
+bool ra_track_spools_order(const struct ra_track *track, const struct ra_step *step,
+                           const struct ra_plan *plan);
+/* Spool which position of each KV head the step evicted by a cut, -1 where none. */
+RA_MUST_CHECK enum ra_status ra_track_spool_cut(struct ra_track *track, const struct ra_step *step,
+                                                struct ra_error *err);
+/* Spool the retained sets' eviction orders: n of each KV head, whether there are scores, then
+ * positions, then scores as f64. */
 RA_MUST_CHECK enum ra_status ra_track_spool_order(struct ra_track *track,
                                                   const struct ra_step *step, struct ra_error *err);
 /* Close the layer-step: refresh, writes, selection bytes, fingerprint, totals, the row. */

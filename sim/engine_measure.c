@@ -86,14 +86,14 @@ static void form_reference(void *context, size_t index, int worker)
 
 /* What a schedule sees of one step of the tile. */
 struct moment {
-    const struct phase *ph;
+    struct phase *ph;
     struct ra_step step;
     struct ra_scores scores;
     const double *out; /* [Hq][Dv] over everything */
     const float *q;    /* [Hq][D] */
 };
 
-static struct moment moment_at(const struct phase *ph, int s)
+static struct moment moment_at(struct phase *ph, int s)
 {
     const struct ra_model *m = ph->shape->model;
     int32_t t = ph->first + s - 1;
@@ -102,11 +102,48 @@ static struct moment moment_at(const struct phase *ph, int s)
         .step = {.t = t,
                  .self = ph->shape->P + t,
                  .layer = ph->lane->full,
-                 .layer_id = ph->lane->id,
-                 .acc = t < 0 ? ph->acc : NULL},
+                 .layer_id = ph->lane->id},
         .scores = {.prob = ph->prob + (size_t)s * step_probs(ph), .L = ph->shape->P + t + 1},
         .out = ph->out + (size_t)s * (size_t)m->Hq * (size_t)m->Dv,
         .q = ph->q + (size_t)(ph->first + s) * (size_t)m->Hq * (size_t)m->D};
+}
+
+/* The last n prompt queries of a head, widened. */
+static enum ra_status read_tail(void *context, int head, int32_t n, float *q, struct ra_error *err)
+{
+    const struct phase *ph = context;
+    const struct ra_model *m = ph->shape->model;
+    size_t size = (size_t)n * (size_t)m->D;
+    int32_t W = ph->shape->seq->W;
+    RA_BUG_ON(n > W);
+    char *stored = malloc(size * ra_dtype_bytes(m->dtype));
+    if (!stored)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for the prompt's last %d queries", n);
+    struct ra_trace_slice slice = {ph->config->seq, ph->lane->index, RA_TRACE_Q, head, W - n, n};
+    enum ra_status st = ra_shape_read(ph->shape, ph->config->trace, slice, stored, err);
+    if (st == RA_OK)
+        ra_widen(m->dtype, stored, size, q);
+    free(stored);
+    return st;
+}
+
+/* Form the scores that the plan asks for, and let the schedule learn from them. */
+static enum ra_status learn(struct ra_track *track, const struct moment *at, struct ra_plan *plan,
+                            struct ra_error *err)
+{
+    struct phase *ph = at->ph;
+    struct ra_scores scores;
+    struct ra_scores_input input = {.step = &at->step,
+                                    .prob = at->scores.prob,
+                                    .q = at->q,
+                                    .k = ph->k,
+                                    .k_stride = (size_t)(head_rows(ph, false, 1) - ph->k),
+                                    .acc = at->step.t < 0 ? ph->acc : NULL,
+                                    .attended = track->sets,
+                                    .tail = read_tail,
+                                    .context = ph};
+    RA_TRY(ra_scorer_form(track->scorer, plan, &input, &scores, err));
+    return ra_policy_learn(track->policy, &at->step, &scores, plan, err);
 }
 
 /* A' = A without self is all of the set but its last. */
@@ -249,7 +286,7 @@ static enum ra_status walk_step(struct ra_track *track, const struct moment *at,
     if (plan.rule)
         track->agg = plan.rule->agg;
     if (plan.scores == RA_SCORES_BEFORE)
-        RA_TRY(ra_policy_learn(track->policy, step, &at->scores, &plan, err));
+        RA_TRY(learn(track, at, &plan, err));
     RA_TRY(ra_track_widen(track, &plan, err));
     if (step->t >= 0) {
         ra_track_attend(track, step, &plan, &row);
@@ -258,10 +295,12 @@ static enum ra_status walk_step(struct ra_track *track, const struct moment *at,
         RA_TRY(spool_attended(track, step, &plan, err));
     }
     if (plan.scores == RA_SCORES_AFTER)
-        RA_TRY(ra_policy_learn(track->policy, step, &at->scores, &plan, err));
-    if (plan.rule)
+        RA_TRY(learn(track, at, &plan, err));
+    if (ra_track_spools_order(track, step, &plan))
         RA_TRY(ra_track_spool_order(track, step, err));
     ra_policy_advance(track->policy, step);
+    if (plan.cut && step->t >= 0)
+        RA_TRY(ra_track_spool_cut(track, step, err));
     return ra_track_close_step(track, at->ph->lane, step, &plan, &row, err);
 }
 

@@ -53,9 +53,19 @@ enum ra_status ra_member_fail(const struct ra_members *members, int number, enum
 RA_MUST_CHECK enum ra_status ra_members_measure(const struct ra_members *members,
                                                 struct ra_pool *pool, struct ra_error *err);
 
-/* What the backend must hold for one schedule. windows [n_lanes * tiles] are filled. */
+/* What of a backend's configuration is per layer: [n_lanes * tiles] each. */
+struct ra_backend_layers {
+    int32_t *windows;
+    struct ra_page_rule *pages;
+};
+RA_MUST_CHECK enum ra_status ra_backend_layers_open(struct ra_backend_layers *layers, size_t n,
+                                                    struct ra_error *err);
+void ra_backend_layers_close(struct ra_backend_layers *layers);
+
+/* What the backend must hold for one schedule. `layers` are filled, and lent to what is returned.
+ */
 struct ra_backend_config ra_engine_backend_config(const struct ra_members *members, int policy,
-                                                  int32_t *windows);
+                                                  struct ra_backend_layers *layers);
 
 /* Phase 2 of one schedule. results [sequences][n_policies] of all. */
 RA_MUST_CHECK enum ra_status ra_engine_time(const struct ra_members *members, int policy,

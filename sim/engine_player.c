@@ -20,14 +20,14 @@ static enum ra_status open_backend(struct ra_player *player, const struct ra_bac
 {
     struct ra_beat *b = &player->beat;
     size_t n_layers = (size_t)b->shape->n_lanes * (size_t)ra_engine_tiles(b->config);
-    player->windows = calloc(n_layers, sizeof *player->windows);
+    RA_TRY(ra_backend_layers_open(&player->layers, n_layers, err));
     player->hashes = calloc((size_t)b->members->n, sizeof *player->hashes);
     player->times = calloc((size_t)b->shape->run_steps + 1, sizeof *player->times);
-    if (!player->windows || !player->hashes || !player->times)
+    if (!player->hashes || !player->times)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %d steps",
                        b->shape->run_steps);
     struct ra_backend_config backend =
-        ra_engine_backend_config(b->members, b->policy, player->windows);
+        ra_engine_backend_config(b->members, b->policy, &player->layers);
     backend.watch = watch ? watch : ra_range_enabled() ? &ranges : NULL;
     backend.no_graph |= no_graph;
     player->is_one_by_one = no_graph;
@@ -66,7 +66,7 @@ void ra_player_close(struct ra_player *player)
     ra_recorder_close(&player->recorder);
     free(player->times);
     free(player->hashes);
-    free(player->windows);
+    ra_backend_layers_close(&player->layers);
 }
 
 enum ra_status ra_player_call(struct ra_player *player, int number, int of, struct ra_error *err)

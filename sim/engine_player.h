@@ -10,10 +10,10 @@
 
 struct ra_player {
     struct ra_beat beat;
-    struct ra_recorder recorder;   /* of the run at hand */
-    struct ra_step_time *times;    /* [1 + run_steps] of what was played */
-    char (*hashes)[RA_SHA256_HEX]; /* [members] of what each run must give */
-    int32_t *windows;              /* lent to the backend */
+    struct ra_recorder recorder;     /* of the run at hand */
+    struct ra_step_time *times;      /* [1 + run_steps] of what was played */
+    char (*hashes)[RA_SHA256_HEX];   /* [members] of what each run must give */
+    struct ra_backend_layers layers; /* lent to the backend */
     size_t backend_bytes;
     bool is_one_by_one; /* steps are launched so, whatever the configuration says */
 };

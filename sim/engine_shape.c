@@ -153,6 +153,10 @@ static enum ra_status check_needs(const struct ra_shape *shape,
         if ((needs & RA_NEEDS_TRUTH) && !config->quality)
             return ra_fail(err, RA_EUSAGE,
                            "%s: chooses by exact scores, which --no-quality leaves out", name);
+        if ((needs & RA_NEEDS_REFERENCE) && !config->quality)
+            return ra_fail(err, RA_EUSAGE,
+                           "%s: its choice is the reference's, which --no-quality leaves out",
+                           name);
     }
     if (!config->quality && config->export_paths)
         return ra_fail(err, RA_EUSAGE, "--export: needs the quality that --no-quality leaves out");

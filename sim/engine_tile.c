@@ -18,6 +18,7 @@ enum ra_status ra_track_restart(struct ra_track *track, int n_tiles, struct ra_e
     struct ra_policy_env env = {.model = shape->model,
                                 .P = shape->P,
                                 .N = shape->run_steps,
+                                .W = shape->seq->W,
                                 .n_layers = shape->n_full,
                                 .layer_ids = shape->full_ids,
                                 .queries = shape->query_means ? &shape->queries : NULL,

@@ -14,8 +14,9 @@
 static int32_t largest_k(const struct ra_policy_spec *spec, const struct ra_shape *shape)
 {
     /* C_r may hold every position when K exceeds the candidates. */
-    int32_t k = ra_policy_spec_k_max(spec, shape->P), rows = shape->P + shape->run_steps;
-    return k < 0 ? 0 : k < rows - 1 ? k + 1 : rows;
+    int32_t rows = shape->P + shape->run_steps;
+    int32_t k = ra_policy_spec_most(spec, shape->P, shape->run_steps);
+    return k < 0 || k >= rows - 1 ? rows : k + 1;
 }
 
 /* Rows of the longest member, and the most that one retains. */
@@ -31,8 +32,34 @@ static void find_largest(const struct ra_members *members, const struct ra_polic
     }
 }
 
+enum ra_status ra_backend_layers_open(struct ra_backend_layers *layers, size_t n,
+                                      struct ra_error *err)
+{
+    layers->windows = calloc(n, sizeof *layers->windows);
+    layers->pages = calloc(n, sizeof *layers->pages);
+    if (!layers->windows || !layers->pages)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %zu layers", n);
+    return RA_OK;
+}
+
+void ra_backend_layers_close(struct ra_backend_layers *layers)
+{
+    free(layers->windows);
+    free(layers->pages);
+    *layers = (struct ra_backend_layers){0};
+}
+
+static void fill_layer(struct ra_backend_layers *layers, int number, const struct ra_lane *lane,
+                       const struct ra_policy_spec *spec, int32_t P)
+{
+    layers->windows[number] = lane->window;
+    layers->pages[number] = (struct ra_page_rule){0};
+    if (!lane->window)
+        ra_policy_spec_pages(spec, lane->id, P, &layers->pages[number]);
+}
+
 struct ra_backend_config ra_engine_backend_config(const struct ra_members *members, int policy,
-                                                  int32_t *windows)
+                                                  struct ra_backend_layers *layers)
 {
     const struct ra_replay_config *config = &members->list[0].config;
     const struct ra_shape *shape = &members->list[0].shape;
@@ -40,16 +67,20 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_members *membe
     enum ra_caches caches = ra_policy_spec_caches(spec);
     int n_layers = shape->n_lanes * ra_engine_tiles(config);
     int32_t rows, retained;
+    bool chooses = ra_policy_spec_ops(spec)->install != NULL;
     find_largest(members, spec, &rows, &retained);
     for (int l = 0; l < n_layers; l++)
-        windows[l] = shape->lanes[l % shape->n_lanes].window;
+        fill_layer(layers, l, &shape->lanes[l % shape->n_lanes], spec, shape->P);
     return (struct ra_backend_config){.model = shape->model,
                                       .n_layers = n_layers,
-                                      .window = windows,
+                                      .window = layers->windows,
+                                      .pages = layers->pages,
                                       .max_rows = rows,
                                       .n_steps = shape->run_steps + 1,
-                                      .max_retained = caches == RA_CACHES_FULL ? 0 : retained,
+                                      .max_retained =
+                                          caches == RA_CACHES_FULL && !chooses ? 0 : retained,
                                       .cache = caches == RA_CACHES_REDUCED ? RA_CACHE_COMPACT
+                                               : caches == RA_CACHES_FULL  ? RA_CACHE_GATHER
                                                                            : config->cache,
                                       .page = config->page,
                                       .batch = config->batch,

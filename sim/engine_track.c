@@ -10,6 +10,7 @@
 
 #include "sim/engine_internal.h"
 #include "sim/kvset.h"
+#include "sim/pages.h"
 
 static const int64_t WORD = 4;
 
@@ -76,6 +77,9 @@ enum ra_status ra_track_open(struct ra_track *track, const struct ra_replay_conf
     RA_TRY(ra_spool_open(&track->spool, ra_shape_slots(shape), err));
     if (ra_track_exports(track))
         RA_TRY(ra_spool_open(&track->output, ra_shape_slots(shape), err));
+    if (config->quality)
+        RA_TRY(ra_scorer_open(&track->scorer, shape->model, shape->P, shape->P + shape->run_steps,
+                              err));
     return ra_track_restart(track, 1, err);
 }
 
@@ -107,6 +111,7 @@ void ra_track_close(struct ra_track *track)
     free(track->attended);
     free(track->record);
     free(track->types);
+    ra_scorer_close(track->scorer);
 }
 
 enum ra_status ra_track_widen(struct ra_track *track, const struct ra_plan *plan,
@@ -261,18 +266,54 @@ static void add_counts(struct ra_counts *sum, const struct ra_layer_step_row *ro
     sum->selection_bytes += row->selection_bytes;
 }
 
-/* Scores cost logits and ranking keys, and a pass over K where they are not a by-product. */
+/* Bytes of what is kept of each of n pages of all KV heads. */
+static int64_t digest_bytes(const struct ra_model *m, const struct ra_page_rule *rule, int64_t n)
+{
+    int64_t vectors = rule->digest == RA_PAGE_BOUNDS ? 2 : 1;
+    return m->Hkv * n * vectors * m->D * (int64_t)ra_dtype_bytes(m->dtype);
+}
+
+/* Digests are formed with the prompt, and the newest page's with each row. */
+static int64_t digest_upkeep(const struct ra_track *track, const struct ra_step *step,
+                             const struct ra_page_rule *rule)
+{
+    if (step->t < 0)
+        return digest_bytes(track->shape->model, rule, ra_pages_count(track->shape->P, rule->page));
+    return 2 * digest_bytes(track->shape->model, rule, 1);
+}
+
+/* Scores cost logits and ranking keys, written and read, and a pass over what they are scores of
+ * where they are no by-product. Returns the bytes of keys. */
 static int64_t scoring_read(const struct ra_track *track, const struct ra_step *step,
                             const struct ra_plan *plan, struct ra_layer_step_row *row)
 {
     const struct ra_model *m = track->shape->model;
-    int64_t L = step->self + 1;
+    int64_t L = step->self + 1, heads = m->Hq + m->Hkv;
+    int64_t keys = m->Hkv * L * m->D * (int64_t)ra_dtype_bytes(m->dtype);
+    if (plan->pages)
+        row->selection_bytes += digest_upkeep(track, step, plan->pages);
     if (plan->scores == RA_SCORES_NONE || plan->scores_are_free)
         return 0;
-    row->selection_bytes += 2 * WORD * L * (m->Hq + m->Hkv);
-    if (plan->scores == RA_SCORES_AFTER && track->config->scores == RA_SCORES_FUSED)
+    switch (plan->of) {
+    case RA_SCORES_OF_ALL:
+        row->selection_bytes += 2 * WORD * L * heads;
+        return plan->scores == RA_SCORES_AFTER && track->config->scores == RA_SCORES_FUSED ? 0
+                                                                                           : keys;
+    case RA_SCORES_OF_ATTENDED: /* weights of the group, and the score of each entry */
+        row->selection_bytes += 2 * WORD * row->keys_read * (m->G + 1);
         return 0;
-    return m->Hkv * L * m->D * (int64_t)ra_dtype_bytes(m->dtype);
+    case RA_SCORES_OF_PROMPT: /* the prefill's own sums */
+        row->selection_bytes += 2 * WORD * L * heads;
+        return 0;
+    case RA_SCORES_OF_WINDOW:
+        row->selection_bytes += 2 * WORD * L * heads;
+        return keys;
+    case RA_SCORES_OF_PAGES:
+        L = ra_pages_count(step->self + 1, plan->pages->page);
+        row->selection_bytes += digest_bytes(m, plan->pages, L) + 2 * WORD * L * heads;
+        return 0;
+    }
+    return 0;
 }
 
 static int64_t written_rows(const struct ra_track *track, const struct ra_step *step,
@@ -354,8 +395,8 @@ enum ra_status ra_track_close_step(struct ra_track *track, const struct ra_lane 
                                    struct ra_layer_step_row *row, struct ra_error *err)
 {
     /* A full step refreshes C_r even where the rule is to keep the newest (streaming). */
-    bool refreshed =
-        plan->rebuilds || (track->caches == RA_CACHES_BOTH && (plan->is_full || step->t < 0));
+    bool refreshed = (plan->rebuilds && track->caches == RA_CACHES_BOTH) ||
+                     (track->caches == RA_CACHES_BOTH && (plan->is_full || step->t < 0));
     if (refreshed)
         rebuilt(track, step, row,
                 ra_shape_counts(track->shape, step->t)

@@ -95,7 +95,8 @@ enum ra_status ra_policy_learn(struct ra_policy *policy, const struct ra_step *s
                                struct ra_error *err)
 {
     RA_BUG_ON(policy->layer != step->layer || policy->next_t[step->layer] != step->t);
-    RA_BUG_ON(plan->scores == RA_SCORES_NONE || scores->L != step->self + 1);
+    RA_BUG_ON(plan->scores == RA_SCORES_NONE);
+    RA_BUG_ON(plan->of != RA_SCORES_OF_PAGES && scores->L != step->self + 1);
     return policy->ops->learn(policy->self, step, scores, plan, err);
 }
 

@@ -23,9 +23,11 @@ extern "C" {
 
 /* What a policy needs; matched with what the trace offers before step 0. */
 enum ra_needs {
-    RA_NEEDS_QUERIES = 1, /* ra_policy_env.queries */
-    RA_NEEDS_TRUTH = 2,   /* exact scores before each step: exists offline only */
-    RA_NEEDS_ACC = 4      /* ra_step.acc at the prefill */
+    RA_NEEDS_QUERIES = 1,   /* ra_policy_env.queries */
+    RA_NEEDS_TRUTH = 2,     /* exact scores before each step: exists offline only */
+    RA_NEEDS_ACC = 4,       /* RA_SCORES_OF_PROMPT */
+    RA_NEEDS_TAIL = 8,      /* queries of the prompt's end, ra_policy_env.W of them */
+    RA_NEEDS_REFERENCE = 16 /* choices that no backend makes by itself */
 };
 
 /* Which caches a policy keeps; decides what a new token costs to write. */
@@ -39,6 +41,7 @@ enum ra_caches {
 struct ra_policy_env {
     const struct ra_model *model;
     int32_t P, N;
+    int32_t W;                        /* last prompt queries that are recorded */
     int n_layers;                     /* full-attention layers the policy will see */
     const int *layer_ids;             /* [n_layers] ascending model layer numbers */
     const struct ra_queries *queries; /* NULL unless needs() has RA_NEEDS_QUERIES */
@@ -58,6 +61,10 @@ struct ra_policy_ops {
     /* RA_NEEDS_* bits for these parameters. Optional: none. */
     unsigned (*needs)(const void *params);
     enum ra_caches (*caches)(const void *params);
+    /* How pages of keys are chosen, where they are. Optional: no keys are kept in pages. */
+    void (*pages)(const void *params, int32_t P, struct ra_page_rule *rule);
+    /* The most positions that C_r or a set can hold after a step. Optional: k. */
+    int32_t (*most)(const void *params, int32_t P, int32_t N);
 
     /* params: [env->n_layers] structs, one per layer (they differ only through "key@layers"),
      * borrowed until close. After a failure, close is called with what *self is then; it was
@@ -70,8 +77,8 @@ struct ra_policy_ops {
     /* Take the scores that plan asked for; may set plan->sets. Optional. */
     enum ra_status (*learn)(void *self, const struct ra_step *step, const struct ra_scores *scores,
                             struct ra_plan *plan, struct ra_error *err);
-    /* In place of learn, when a backend made the selection of one KV head: take over its eviction
-     * order. Optional; needed where plan.rule is set. */
+    /* In place of learn, when what one KV head keeps was chosen elsewhere: take over its eviction
+     * order. Optional; needed by policies with a cache that learn. */
     void (*install)(void *self, const struct ra_step *step, int kv_head,
                     const struct ra_positions *evict_order);
     /* The step is over: insert self, evict. Optional. */
@@ -109,6 +116,13 @@ int32_t ra_policy_spec_k(const struct ra_policy_spec *spec, int32_t P);
 
 /* The largest "k" of any layer; -1: it has no k. */
 int32_t ra_policy_spec_k_max(const struct ra_policy_spec *spec, int32_t P);
+
+/* The most positions that C_r or a set of any layer can hold in N steps; -1: there are none. */
+int32_t ra_policy_spec_most(const struct ra_policy_spec *spec, int32_t P, int32_t N);
+
+/* How a layer's pages of keys are chosen; false, and *rule as it was, where they are not. */
+bool ra_policy_spec_pages(const struct ra_policy_spec *spec, int layer_id, int32_t P,
+                          struct ra_page_rule *rule);
 
 /* An open policy; calls the row's hooks and checks the engine's promises in debug builds. */
 struct ra_policy;

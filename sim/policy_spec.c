@@ -378,3 +378,34 @@ int32_t ra_policy_spec_k_max(const struct ra_policy_spec *spec, int32_t P)
     }
     return most;
 }
+
+int32_t ra_policy_spec_most(const struct ra_policy_spec *spec, int32_t P, int32_t N)
+{
+    const struct ra_policy_ops *ops = spec->ops;
+    if (!ops->most)
+        return ra_policy_spec_k_max(spec, P);
+    int32_t most = ops->most(spec->params, P, N);
+    void *params = calloc(1, ops->params_size + 1);
+    if (!params)
+        return -1;
+    for (int i = 0; i < spec->n_overrides; i++) {
+        ra_policy_spec_resolve(spec, spec->overrides[i].first, params);
+        int32_t own = ops->most(params, P, N);
+        most = own > most ? own : most;
+    }
+    free(params);
+    return most;
+}
+
+bool ra_policy_spec_pages(const struct ra_policy_spec *spec, int layer_id, int32_t P,
+                          struct ra_page_rule *rule)
+{
+    const struct ra_policy_ops *ops = spec->ops;
+    void *params = ops->pages ? calloc(1, ops->params_size + 1) : NULL;
+    if (!params)
+        return false;
+    ra_policy_spec_resolve(spec, layer_id, params);
+    ops->pages(params, P, rule);
+    free(params);
+    return true;
+}

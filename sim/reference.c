@@ -242,6 +242,27 @@ void ra_reference_attend(const struct ra_reference *call)
         *call->max_abs = max_abs;
 }
 
+void ra_reference_weigh_set(const struct ra_model *model, const void *k, const float *q,
+                            const struct ra_positions *set, double *out)
+{
+    double row[MAX_D], top = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < set->n; i++) {
+        double *logit = &out[set->pos[i]];
+        load_rows(model->dtype, k, set->pos[i], 1, model->D, row);
+        *logit = 0;
+        for (int d = 0; d < model->D; d++)
+            *logit += (double)q[d] * row[d];
+        *logit *= model->attn_scale;
+        top = fmax(top, *logit);
+    }
+    for (int32_t i = 0; i < set->n; i++) {
+        ra_exp_below(&out[set->pos[i]], 1, top);
+        sum += out[set->pos[i]];
+    }
+    for (int32_t i = 0; i < set->n; i++)
+        out[set->pos[i]] /= sum;
+}
+
 /* Sum of exp(logit - largest) over the set, weights times value rows: for sets so far below the
  * maximum of the whole softmax that their probabilities are zero in f64. */
 static void attend_far_set(const struct ra_reference_set *call, const float *q, double *out)

@@ -66,6 +66,11 @@ struct ra_reference_set {
 };
 void ra_reference_attend_set(const struct ra_reference_set *call);
 
+/* The softmax of one query q [D] over a set, from its logits: weights at out[position]; other
+ * elements are left as they are. k [rows][D] as stored. */
+void ra_reference_weigh_set(const struct ra_model *model, const void *k, const float *q,
+                            const struct ra_positions *set, double *out);
+
 #ifdef __cplusplus
 }
 #endif

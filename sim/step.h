@@ -26,18 +26,16 @@ struct ra_positions {
 
 /* One (layer, step) as a policy sees it. */
 struct ra_step {
-    int32_t t;        /* decode step, or -1 for the prefill */
-    int32_t self;     /* position being processed: P + t */
-    int layer;        /* index among the full-attention layers of this run, from 0 */
-    int layer_id;     /* that layer's number in the model */
-    const float *acc; /* [Hq][P] probability each prompt position received over the prompt's
-                         queries; t = -1 only, NULL when the trace has none */
+    int32_t t;    /* decode step, or -1 for the prefill */
+    int32_t self; /* position being processed: P + t */
+    int layer;    /* index among the full-attention layers of this run, from 0 */
+    int layer_id; /* that layer's number in the model */
 };
 
-/* Probabilities and logits of the full softmax over 0..self, f64. */
+/* Scores that a plan asked for, f64; see enum ra_scores_of. */
 struct ra_scores {
     const double *prob; /* [Hq][L], row stride L */
-    int32_t L;          /* keys: self + 1 */
+    int32_t L;          /* keys: self + 1; of pages: their number */
 };
 
 enum ra_agg { RA_AGG_MAX, RA_AGG_MEAN, RA_AGG_FIRST, RA_AGG_SUM };
@@ -54,6 +52,32 @@ struct ra_select_rule {
     enum ra_evict evict;     /* which scores order the evictions */
 };
 
+/* What is kept of a page of keys, so that pages can be told apart without reading their keys. */
+enum ra_page_digest {
+    RA_PAGE_BOUNDS, /* least and largest of each dimension; the score is a bound of q.k: the sum
+                     * over dimensions of max(q * least, q * largest) */
+    RA_PAGE_MEAN    /* mean key; the score is the softmax over pages of attn_scale * q.mean */
+};
+
+/* How pages are chosen, per KV head: max(1, floor(K / page)) of them, the newest, which holds self
+ * and may be cut short, always among them. Page p holds positions p * page .. p * page + page - 1.
+ * Sources: Quest, arXiv:2406.10774; TriForce, arXiv:2404.11912. */
+struct ra_page_rule {
+    int32_t K, page;
+    enum ra_page_digest digest;
+    enum ra_agg agg;  /* over the query heads of a group */
+    bool takes_first; /* page 0 too, where there is room for two */
+};
+
+/* How C_r is cut once self has entered it, per KV head: what `recent` highest positions leave goes
+ * by its score, least first (ties: higher position first), while more than K remain. Sources: H2O,
+ * arXiv:2306.14048; TOVA, arXiv:2401.06104. */
+struct ra_cut_rule {
+    int32_t K, recent;
+    enum ra_agg agg; /* over the query heads of a group */
+    bool adds_up;    /* a score is the sum over all steps; else the last step's */
+};
+
 /* What a layer attends to at this step. */
 enum ra_attend {
     RA_ATTEND_ALL,   /* 0..self */
@@ -61,11 +85,23 @@ enum ra_attend {
     RA_ATTEND_SETS   /* plan->sets and self */
 };
 
-/* When a policy needs the full scores of this step. */
+/* When a policy needs scores of this step. */
 enum ra_scores_when {
     RA_SCORES_NONE,
-    RA_SCORES_AFTER, /* of a full step; learned from after attending */
+    RA_SCORES_AFTER, /* learned from after attending */
     RA_SCORES_BEFORE /* learned from before attending: the answer changes what is attended */
+};
+
+/* What the scores are of. */
+enum ra_scores_of {
+    RA_SCORES_OF_ALL,      /* softmax of this step's query over 0..self */
+    RA_SCORES_OF_ATTENDED, /* over what this step attends to, 0 elsewhere: the attention's own
+                            * weights, so no key is read for them; after attending only */
+    RA_SCORES_OF_PROMPT,   /* what each prompt position received, summed over all prompt queries; at
+                            * the prefill only, where the trace has it (RA_NEEDS_ACC) */
+    RA_SCORES_OF_WINDOW,   /* of each of the last plan.window prompt queries over what it sees,
+                            * summed over them; at the prefill only */
+    RA_SCORES_OF_PAGES     /* of each page, by plan.pages */
 };
 
 /* Filled by the policy for one (layer, step). */
@@ -73,6 +109,9 @@ struct ra_plan {
     bool is_full; /* a full step: all of C_f was looked at */
     enum ra_attend attend;
     enum ra_scores_when scores;
+    enum ra_scores_of of;
+    int32_t window;                   /* queries of RA_SCORES_OF_WINDOW, at most the trace's W */
+    const struct ra_page_rule *pages; /* of RA_SCORES_OF_PAGES */
     bool scores_are_free;    /* scores come from an oracle: no bytes are charged for them */
     bool rebuilds;           /* the retained set is chosen anew from this step's scores */
     bool checks_query;       /* the schedule compared query means at this step */
@@ -80,8 +119,10 @@ struct ra_plan {
     double sim;              /* the step is full unless it exceeds this; if compared */
     int32_t compared_step;   /* step whose query was compared with the reference */
     bool compares_unrotated; /* queries are compared as they were before RoPE */
-    const struct ra_select_rule *rule; /* how `rebuilds` chooses; NULL: by the policy alone */
-    bool per_query_head;               /* sets are per query head [Hq], else per KV head [Hkv] */
+    const struct ra_select_rule *rule; /* how positions are chosen from scores of all; NULL: by the
+                                        * policy alone. Without `rebuilds`: for other layers */
+    const struct ra_cut_rule *cut; /* self enters C_r, which is cut by scores of what is attended */
+    bool per_query_head;           /* sets are per query head [Hq], else per KV head [Hkv] */
     const struct ra_positions *sets; /* attend = SETS: without self; borrowed until the next call */
     /* What the step were, had the comparison of this layer's own query of this step come out the
      * other way. NULL: it did not depend on it. Borrowed until the next call. */
@@ -93,6 +134,7 @@ struct ra_retained {
     struct ra_positions set;   /* ascending */
     struct ra_positions evict; /* the same positions, first to be evicted first; pinned ones last */
     int32_t n_pinned;          /* the last n_pinned of `evict` are never evicted */
+    const double *score;       /* [n] accumulated, in the order of `set`; NULL: none is kept */
 };
 
 /* Mean over query heads of each layer's query, f64, for schedules that compare queries. */

@@ -94,6 +94,7 @@ static enum ra_status cpu_load(void *self, int layer, const struct ra_prompt_row
         memcpy(to_v, (const char *)rows->v + head * rows->v_stride, P * ra_cpu_v_bytes(cpu));
     }
     cpu->layers[layer].rows = rows->P;
+    ra_cpu_extend_pages(cpu, layer, 0);
     return RA_OK;
 }
 
@@ -112,6 +113,7 @@ static enum ra_status cpu_append(void *self, int layer, const void *k, const voi
         memcpy(state->v + row * v_bytes, (const char *)v + (size_t)head * v_bytes, v_bytes);
     }
     state->rows++;
+    ra_cpu_extend_pages(cpu, layer, state->rows - 1);
     for (int head = 0; state->retained && head < cpu->model.Hkv; head++)
         state->retained[head].self_pos = -1;
     if (cpu->scores_layer == layer)
@@ -168,7 +170,7 @@ static enum ra_status cpu_refresh(void *self, int layer, int64_t *moved, struct 
     return RA_OK;
 }
 
-static enum ra_status cpu_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
+static enum ra_status cpu_insert_evict(void *self, int layer, const int32_t *K, int32_t *evicted,
                                        struct ra_error *err)
 {
     (void)err;
@@ -176,7 +178,7 @@ static enum ra_status cpu_insert_evict(void *self, int layer, int32_t K, int32_t
     drop_scores(cpu, layer);
     for (int head = 0; head < cpu->model.Hkv; head++) {
         int32_t gone = ra_cpu_retained_insert(
-            retained_of(cpu, layer, head), cpu->layers[layer].rows - 1, K,
+            retained_of(cpu, layer, head), cpu->layers[layer].rows - 1, K[head],
             ra_cpu_rows_k(cpu, layer, head), ra_cpu_rows_v(cpu, layer, head));
         if (evicted)
             evicted[head] = gone;
@@ -283,5 +285,7 @@ const struct ra_backend_ops ra_backend_cpu = {
     .cosine = cpu_cosine,
     .set_reference = cpu_set_reference,
     .accumulate = ra_cpu_op_accumulate,
+    .cut = ra_cpu_op_cut,
+    .select_pages = ra_cpu_op_select_pages,
     .close = cpu_close,
 };

@@ -17,12 +17,23 @@
 extern "C" {
 #endif
 
+enum { RA_CPU_DIGESTS = 2 };
+
+/* A page among those that are ranked. */
+struct ra_cpu_page {
+    double score;
+    int32_t number;
+};
+
 struct ra_cpu_layer {
     int32_t rows;                     /* of C_f; the last is self */
     int32_t window;                   /* 0: full attention */
     char *k, *v;                      /* [Hkv][max_rows][D], [Dv], stored dtype */
     struct ra_cpu_retained *retained; /* [Hkv]; NULL when there is no C_r */
     int32_t *order;                   /* [Hkv][cap] the last selection */
+    struct ra_page_rule pages;        /* .page 0: keys are not kept in pages */
+    double *digest;                   /* [Hkv][pages][RA_CPU_DIGESTS][D] */
+    int32_t *page_order;              /* [Hkv][ra_cpu_page_most] the last choice among pages */
     double *reference;                /* [D] mean query */
     bool has_reference;
 };
@@ -47,9 +58,12 @@ struct ra_cpu {
     struct ra_cpu_keys *keys; /* [Hq] of the attention in progress; kept for `accumulate` */
     double *partial;          /* [Hq][max_splits][2 + Dv] */
     int32_t max_splits;
-    struct ra_cpu_select *select; /* [Hkv] */
-    int32_t *moved;               /* [Hkv] */
-    float *accumulated;           /* [Hkv][cap + 1] */
+    struct ra_cpu_select *select;   /* [Hkv] */
+    int32_t *moved;                 /* [Hkv] */
+    float *accumulated;             /* [Hkv][cap + 1] */
+    int32_t max_pages;              /* of any layer; 0: none */
+    double *page_scores;            /* [Hq][max_pages] */
+    struct ra_cpu_page *page_ranks; /* [Hkv][max_pages] */
 };
 
 /* Bytes of the block; SIZE_MAX when they cannot be counted. Threads are not in it. */
@@ -72,6 +86,19 @@ enum ra_status ra_cpu_op_select(void *self, int layer, const struct ra_select_ru
                                 struct ra_positions *order, struct ra_error *err);
 enum ra_status ra_cpu_op_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
                                     const float **scores, struct ra_error *err);
+
+enum ra_status ra_cpu_op_cut(void *self, int layer, const struct ra_cut_rule *rule,
+                             const int32_t *instead, int32_t *evicted, struct ra_error *err);
+enum ra_status ra_cpu_op_select_pages(void *self, int layer, const float *q,
+                                      const struct ra_page_rule *rule, struct ra_positions *order,
+                                      struct ra_error *err);
+
+/* Pages that so many rows fill, the last perhaps in part; the most positions that a choice has. */
+int32_t ra_cpu_page_count(int32_t rows, const struct ra_page_rule *rule);
+int32_t ra_cpu_page_most(int32_t rows, const struct ra_page_rule *rule);
+
+/* Take rows from `from` on into the digests of a layer's pages, if it has any. */
+void ra_cpu_extend_pages(const struct ra_cpu *cpu, int layer, int32_t from);
 
 /* First row of C_f of a KV head. */
 const char *ra_cpu_rows_k(const struct ra_cpu *cpu, int layer, int head);

@@ -47,6 +47,7 @@ static struct ra_cpu_retained lay_out_retained(const struct ra_cpu *cpu, struct 
         .next_evict = take(arena, cap, sizeof *cache.next_evict),
         .next_slot = take(arena, cap, sizeof *cache.next_slot),
         .next_score = take(arena, cap, sizeof *cache.next_score),
+        .given_score = take(arena, cap, sizeof *cache.given_score),
         .k_bytes = ra_cpu_k_bytes(cpu),
         .v_bytes = ra_cpu_v_bytes(cpu),
         .self_pos = -1,
@@ -77,6 +78,14 @@ static void lay_out_layer(const struct ra_cpu *cpu, int number, struct arena *ar
                 layer.retained[head] = cache;
         }
     }
+    if (cpu->config.pages && cpu->config.pages[number].page > 0) {
+        layer.pages = cpu->config.pages[number];
+        size_t pages = (size_t)ra_cpu_page_count(cpu->config.max_rows, &layer.pages);
+        size_t most = (size_t)ra_cpu_page_most(cpu->config.max_rows, &layer.pages);
+        layer.digest =
+            take(arena, Hkv * pages, RA_CPU_DIGESTS * (size_t)cpu->model.D * sizeof *layer.digest);
+        layer.page_order = take(arena, Hkv * most, sizeof *layer.page_order);
+    }
     if (cpu->layers)
         cpu->layers[number] = layer;
 }
@@ -95,6 +104,18 @@ static void lay_out_select(const struct ra_cpu *cpu, struct arena *arena)
         if (cpu->select)
             cpu->select[head] = select;
     }
+}
+
+static int32_t most_pages(const struct ra_backend_config *config)
+{
+    int32_t most = 0;
+    for (int layer = 0; config->pages && layer < config->n_layers; layer++) {
+        if (config->pages[layer].page == 0)
+            continue;
+        int32_t n = ra_cpu_page_count(config->max_rows, &config->pages[layer]);
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 /* Assign every piece; `cpu` itself is the first. Run once to count and once to place. */
@@ -116,6 +137,11 @@ static void lay_out(struct ra_cpu *cpu, struct arena *arena)
         cpu->moved = take(arena, Hkv, sizeof *cpu->moved);
         cpu->accumulated = take(arena, Hkv * ((size_t)cpu->cap + 1), sizeof *cpu->accumulated);
         lay_out_select(cpu, arena);
+    }
+    cpu->max_pages = most_pages(config);
+    if (cpu->max_pages > 0) {
+        cpu->page_scores = take(arena, Hq * (size_t)cpu->max_pages, sizeof *cpu->page_scores);
+        cpu->page_ranks = take(arena, Hkv * (size_t)cpu->max_pages, sizeof *cpu->page_ranks);
     }
     for (int layer = 0; layer < config->n_layers; layer++)
         lay_out_layer(cpu, layer, arena);

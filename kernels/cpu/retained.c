@@ -25,6 +25,9 @@ void ra_cpu_retained_adopt(struct ra_cpu_retained *cache, const struct ra_retain
         memcpy(cache->next_pos, retained->set.pos, (size_t)n * sizeof *cache->next_pos);
         memcpy(cache->next_evict, retained->evict.pos, (size_t)n * sizeof *cache->next_evict);
     }
+    cache->is_scored = retained->score != NULL;
+    if (n > 0 && retained->score)
+        memcpy(cache->given_score, retained->score, (size_t)n * sizeof *cache->given_score);
     cache->next_n = n;
     cache->next_pinned = retained->n_pinned;
     cache->adopted = true;
@@ -89,7 +92,9 @@ static void keep_survivors(struct ra_cpu_retained *cache)
             break;
         bool stays = old < cache->n && cache->pos[old] == cache->next_pos[i];
         cache->next_slot[i] = stays ? cache->slot[old] : -1;
-        cache->next_score[i] = stays ? cache->score[old] : first_score(cache, cache->next_pos[i]);
+        cache->next_score[i] = stays              ? cache->score[old]
+                               : cache->is_scored ? cache->given_score[i]
+                                                  : first_score(cache, cache->next_pos[i]);
         old += stays;
     }
 }
@@ -149,11 +154,9 @@ static int32_t find(const struct ra_cpu_retained *cache, int32_t p)
     return low;
 }
 
-static int32_t evict_front(struct ra_cpu_retained *cache)
+/* Take the entry out of everything but the queue. */
+static void remove_entry(struct ra_cpu_retained *cache, int32_t victim)
 {
-    int32_t victim = cache->queue[cache->queue_first];
-    cache->queue_first = (cache->queue_first + 1) % cache->cap;
-    cache->queue_n--;
     int32_t at = find(cache, victim);
     if (cache->k) {
         cache->slot_pos[cache->slot[at]] = -1;
@@ -164,7 +167,28 @@ static int32_t evict_front(struct ra_cpu_retained *cache)
     memmove(cache->slot + at, cache->slot + at + 1, after * sizeof *cache->slot);
     memmove(cache->score + at, cache->score + at + 1, after * sizeof *cache->score);
     cache->n--;
+}
+
+static int32_t evict_front(struct ra_cpu_retained *cache)
+{
+    int32_t victim = cache->queue[cache->queue_first];
+    cache->queue_first = (cache->queue_first + 1) % cache->cap;
+    cache->queue_n--;
+    remove_entry(cache, victim);
     return victim;
+}
+
+/* Where a cache is cut by scores its queue says nothing: the hole is closed, order or not. */
+static void leave_queue(struct ra_cpu_retained *cache, int32_t victim)
+{
+    for (int32_t i = 0; i < cache->queue_n; i++) {
+        int32_t *entry = &cache->queue[(cache->queue_first + i) % cache->cap];
+        if (*entry != victim)
+            continue;
+        *entry = cache->queue[(cache->queue_first + cache->queue_n - 1) % cache->cap];
+        cache->queue_n--;
+        return;
+    }
 }
 
 int32_t ra_cpu_retained_insert(struct ra_cpu_retained *cache, int32_t self, int32_t K,
@@ -185,4 +209,39 @@ int32_t ra_cpu_retained_insert(struct ra_cpu_retained *cache, int32_t self, int3
     cache->queue_n++;
     cache->self_pos = -1;
     return evicted;
+}
+
+/* Position of least score among all but the newest; self, the newest of all, is not an entry. */
+static int32_t weakest(const struct ra_cpu_retained *cache, int32_t self, int32_t recent)
+{
+    int32_t n = cache->n + 1 - recent, at = -1;
+    double least = 0;
+    for (int32_t i = 0; i < n; i++) {
+        double score = i < cache->n ? cache->score[i] : cache->self_score;
+        if (at >= 0 && score > least)
+            continue;
+        least = score;
+        at = i;
+    }
+    return at < 0 || at == cache->n ? self : cache->pos[at];
+}
+
+int32_t ra_cpu_retained_cut(struct ra_cpu_retained *cache, int32_t self,
+                            const struct ra_cut_rule *rule, int32_t instead, const char *full_k,
+                            const char *full_v)
+{
+    RA_BUG_ON(cache->self_pos != self);
+    bool is_over = cache->n + 1 > rule->K;
+    int32_t own = is_over ? weakest(cache, self, rule->recent) : -1;
+    int32_t victim = instead >= 0 ? instead : own;
+    if (victim == self) {
+        cache->self_pos = -1;
+        return own;
+    }
+    if (victim >= 0) {
+        remove_entry(cache, victim);
+        leave_queue(cache, victim);
+    }
+    ra_cpu_retained_insert(cache, self, cache->n + 1, full_k, full_v);
+    return own;
 }

@@ -30,6 +30,8 @@ struct ra_cpu_retained {
     size_t k_bytes, v_bytes;
 
     int32_t *next_pos, *next_evict; /* adopted, not yet installed */
+    double *given_score;            /* [next_n] adopted scores; of new entries */
+    bool is_scored;                 /* given_score is filled */
     int32_t next_n, next_pinned;
     bool adopted;
     int32_t *next_slot;
@@ -59,6 +61,15 @@ int32_t ra_cpu_retained_install(struct ra_cpu_retained *cache, const char *full_
  */
 int32_t ra_cpu_retained_insert(struct ra_cpu_retained *cache, int32_t self, int32_t K,
                                const char *full_k, const char *full_v);
+
+/*
+ * Add `self`, the newest position, whose score is known, and where that makes more than rule->K
+ * entries let one go: the one of least score below the rule->recent newest (ties: the highest
+ * position), or `instead` unless that is -1. Returns the rule's own choice, or -1.
+ */
+int32_t ra_cpu_retained_cut(struct ra_cpu_retained *cache, int32_t self,
+                            const struct ra_cut_rule *rule, int32_t instead, const char *full_k,
+                            const char *full_v);
 
 /* Is position p, the newest, an entry? */
 bool ra_cpu_retained_has_last(const struct ra_cpu_retained *cache, int32_t p);

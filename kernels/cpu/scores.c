@@ -96,3 +96,17 @@ enum ra_status ra_cpu_op_accumulate(void *self, int layer, enum ra_agg agg, bool
     }
     return RA_OK;
 }
+
+enum ra_status ra_cpu_op_cut(void *self, int layer, const struct ra_cut_rule *rule,
+                             const int32_t *instead, int32_t *evicted, struct ra_error *err)
+{
+    (void)err;
+    struct ra_cpu *cpu = self;
+    struct ra_cpu_layer *state = &cpu->layers[layer];
+    RA_BUG_ON(!state->retained || rule->K < 1 || rule->recent > rule->K);
+    for (int head = 0; head < cpu->model.Hkv; head++)
+        evicted[head] = ra_cpu_retained_cut(
+            &state->retained[head], state->rows - 1, rule, instead ? instead[head] : -1,
+            ra_cpu_rows_k(cpu, layer, head), ra_cpu_rows_v(cpu, layer, head));
+    return RA_OK;
+}

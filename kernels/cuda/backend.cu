@@ -479,6 +479,8 @@ const struct ra_backend_ops ra_backend_cuda = {
     ra_cuda_decide,
     ra_cuda_branch,
     ra_cuda_accumulate,
+    ra_cuda_cut,
+    ra_cuda_select_pages,
     ra_cuda_record_begin,
     ra_cuda_record_step,
     ra_cuda_play,

@@ -201,12 +201,17 @@ static enum ra_status fetch_evicted(struct ra_cuda *cuda, int32_t *evicted, stru
     return ra_cuda_same(cuda, cuda->counted.host, Hkv * sizeof(int32_t), "eviction", err);
 }
 
-enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
+enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *most, int32_t *evicted,
                                     struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
     int Hkv = cuda->model.Hkv;
+    int32_t K = most[0];
+    for (int head = 1; head < Hkv; head++)
+        if (most[head] != K)
+            return ra_fail(err, RA_ENODEV, "cuda: layer %d: KV heads keep different numbers",
+                           layer);
     RA_BUG_ON(!of->held || K < 1);
     for (int head = 0; head < Hkv; head++)
         if (of->held[head] > K && of->queued[head] > 0)
@@ -233,4 +238,19 @@ enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool k
 {
     (void)self, (void)layer, (void)agg, (void)keep, (void)scores;
     return ra_fail(err, RA_ENODEV, "cuda: scores of entries are not accumulated");
+}
+
+enum ra_status ra_cuda_cut(void *self, int layer, const struct ra_cut_rule *rule,
+                           const int32_t *instead, int32_t *evicted, struct ra_error *err)
+{
+    (void)self, (void)layer, (void)rule, (void)instead, (void)evicted;
+    return ra_fail(err, RA_ENODEV, "cuda: caches are not cut by scores");
+}
+
+enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,
+                                    const struct ra_page_rule *rule, struct ra_positions *order,
+                                    struct ra_error *err)
+{
+    (void)self, (void)layer, (void)q, (void)rule, (void)order;
+    return ra_fail(err, RA_ENODEV, "cuda: pages of keys are not scored");
 }

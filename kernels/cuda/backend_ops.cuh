@@ -20,7 +20,7 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
                               struct ra_positions *order, struct ra_error *err);
 void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained *retained);
 enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_error *err);
-enum ra_status ra_cuda_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
+enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *K, int32_t *evicted,
                                     struct ra_error *err);
 enum ra_status ra_cuda_cosine(void *self, int layer, const float *q, double *cosine,
                               struct ra_error *err);
@@ -36,5 +36,10 @@ enum ra_status ra_cuda_play(void *self, struct ra_step_time *times, const float 
 enum ra_status ra_cuda_count(void *self, struct ra_step_traffic *steps, struct ra_error *err);
 enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
                                   const float **scores, struct ra_error *err);
+enum ra_status ra_cuda_cut(void *self, int layer, const struct ra_cut_rule *rule,
+                           const int32_t *instead, int32_t *evicted, struct ra_error *err);
+enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,
+                                    const struct ra_page_rule *rule, struct ra_positions *order,
+                                    struct ra_error *err);
 
 #endif

@@ -106,7 +106,7 @@ static enum ra_status null_refresh(void *self, int layer, int64_t *moved, struct
     return RA_OK;
 }
 
-static enum ra_status null_insert_evict(void *self, int layer, int32_t K, int32_t *evicted,
+static enum ra_status null_insert_evict(void *self, int layer, const int32_t *K, int32_t *evicted,
                                         struct ra_error *err)
 {
     (void)layer, (void)K, (void)err;
@@ -143,6 +143,27 @@ static enum ra_status null_accumulate(void *self, int layer, enum ra_agg agg, bo
     return RA_OK;
 }
 
+static enum ra_status null_cut(void *self, int layer, const struct ra_cut_rule *rule,
+                               const int32_t *instead, int32_t *evicted, struct ra_error *err)
+{
+    (void)layer, (void)rule, (void)err;
+    const struct null *null = self;
+    for (int head = 0; head < null->Hkv; head++)
+        evicted[head] = instead ? instead[head] : -1;
+    return RA_OK;
+}
+
+static enum ra_status null_select_pages(void *self, int layer, const float *q,
+                                        const struct ra_page_rule *rule, struct ra_positions *order,
+                                        struct ra_error *err)
+{
+    (void)layer, (void)q, (void)rule, (void)err;
+    const struct null *null = self;
+    for (int head = 0; head < null->Hkv; head++)
+        order[head] = (struct ra_positions){0};
+    return RA_OK;
+}
+
 static void null_close(void *self)
 {
     free(self);
@@ -171,5 +192,7 @@ const struct ra_backend_ops ra_backend_null = {
     .cosine = null_cosine,
     .set_reference = null_query,
     .accumulate = null_accumulate,
+    .cut = null_cut,
+    .select_pages = null_select_pages,
     .close = null_close,
 };

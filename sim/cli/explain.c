@@ -17,9 +17,12 @@ struct teller {
     struct ra_scene *scene;
     struct ra_policy *policy;
     int32_t first, last;
-    double *prob;        /* [Hq][L] */
-    float *acc;          /* [Hq][P] or NULL */
-    bool *old, *is_read; /* [P + N] members of C_r before the step; of A */
+    double *prob; /* [Hq][L] */
+    float *acc;   /* [Hq][P] or NULL */
+    struct ra_scorer *scorer;
+    int32_t *storage;          /* [Hkv][P + N] */
+    struct ra_positions *sets; /* [Hkv] attended, self included */
+    bool *old, *is_read;       /* [P + N] members of C_r before the step; of A */
     json_t *steps;
     int32_t pending_from; /* first position that is not in C_f */
     bool has_both;
@@ -181,13 +184,46 @@ static void tell_step(struct teller *teller, const struct ra_step *step, const s
     json_decref(row);
 }
 
+/* What every KV head attends to, where scores are asked for of that. */
+static void list_attended(struct teller *teller, const struct ra_step *step,
+                          const struct ra_plan *plan)
+{
+    const struct ra_policy_env *env = &teller->scene->env;
+    for (int h = 0; h < env->model->Hkv; h++) {
+        struct ra_retained view;
+        int32_t *out = teller->storage + (size_t)h * (size_t)(env->P + env->N), n;
+        teller->sets[h] = (struct ra_positions){NULL, step->self + 1};
+        if (plan->attend == RA_ATTEND_ALL)
+            continue;
+        ra_policy_view(teller->policy, step->layer, h, &view);
+        const struct ra_positions *set =
+            plan->attend == RA_ATTEND_CACHE ? &view.set : &plan->sets[h];
+        n = set->n;
+        if (n)
+            memcpy(out, set->pos, (size_t)n * sizeof *out);
+        if (n == 0 || out[n - 1] != step->self)
+            out[n++] = step->self;
+        teller->sets[h] = (struct ra_positions){out, n};
+    }
+}
+
 static enum ra_status learn(struct teller *teller, const struct ra_step *step, struct ra_plan *plan,
                             enum ra_scores_when when, struct ra_error *err)
 {
+    struct ra_scene *scene = teller->scene;
+    struct ra_scores scores;
+    struct ra_scores_input input = {.step = step,
+                                    .prob = teller->prob,
+                                    .acc = step->t < 0 ? teller->acc : NULL,
+                                    .attended = teller->sets};
     if (plan->scores != when)
         return RA_OK;
-    struct ra_scores scores = {.prob = teller->prob, .L = step->self + 1};
-    teller->scene->score(teller->scene, step->t, teller->prob);
+    scene->score(scene, step->t, teller->prob);
+    if (plan->of == RA_SCORES_OF_ATTENDED)
+        list_attended(teller, step, plan);
+    if (scene->rows)
+        scene->rows(scene, step->t, &input);
+    RA_TRY(ra_scorer_form(teller->scorer, plan, &input, &scores, err));
     return ra_policy_learn(teller->policy, step, &scores, plan, err);
 }
 
@@ -248,8 +284,7 @@ static enum ra_status run_layer(struct teller *teller, int layer, json_t *story,
         struct ra_step step = {.t = t,
                                .self = scene->env.P + t,
                                .layer = layer,
-                               .layer_id = scene->env.layer_ids[layer],
-                               .acc = t < 0 ? teller->acc : NULL};
+                               .layer_id = scene->env.layer_ids[layer]};
         RA_TRY(take_step(teller, &step, is_shown, err));
         if (t < 0 && is_shown)
             json_object_set_new(story, "prefill", tell_prefill(teller));
@@ -294,13 +329,15 @@ static enum ra_status allocate(struct teller *teller, unsigned needs, struct ra_
     teller->old = calloc(rows, sizeof *teller->old);
     teller->is_read = calloc(rows, sizeof *teller->is_read);
     teller->steps = json_array();
+    teller->sets = calloc((size_t)scene->env.model->Hkv, sizeof *teller->sets);
+    teller->storage = malloc((size_t)scene->env.model->Hkv * rows * sizeof *teller->storage);
     bool wants_acc = (needs & RA_NEEDS_ACC) && scene->has_acc;
     if (wants_acc)
         teller->acc = malloc(Hq * (size_t)scene->env.P * sizeof *teller->acc);
-    if (!teller->prob || !teller->old || !teller->is_read || !teller->steps ||
-        (wants_acc && !teller->acc))
+    if (!teller->prob || !teller->old || !teller->is_read || !teller->steps || !teller->sets ||
+        !teller->storage || (wants_acc && !teller->acc))
         return ra_fail(err, RA_ENOMEM, "explain: no memory for the scores of %zu keys", rows);
-    return RA_OK;
+    return ra_scorer_open(&teller->scorer, scene->env.model, scene->env.P, (int32_t)rows, err);
 }
 
 enum ra_status ra_explain(struct ra_scene *scene, const struct ra_policy_spec *spec, int32_t first,
@@ -336,6 +373,9 @@ out:
     free(teller.acc);
     free(teller.old);
     free(teller.is_read);
+    free(teller.sets);
+    free(teller.storage);
+    ra_scorer_close(teller.scorer);
     if (status != RA_OK) {
         json_decref(*story);
         *story = NULL;

@@ -64,7 +64,8 @@ static json_t *describe_param(const struct ra_param *param)
 /* What the policy asks of a trace when its parameters have their defaults. */
 static json_t *describe_needs(const struct ra_policy_ops *ops)
 {
-    static const char *const names[] = {"queries", "exact scores of every step", "acc"};
+    static const char *const names[] = {"queries", "exact scores of every step", "acc",
+                                        "queries of the prompt's end"};
     json_t *needs = json_array();
     void *params = ops->params_size ? calloc(1, ops->params_size) : NULL;
     if (ops->params_size && !params) {

@@ -8,6 +8,7 @@
 #define RA_SIM_CLI_SCENE_H
 
 #include "sim/policy.h"
+#include "sim/scores.h"
 
 enum { RA_SCENE_NAME = 64 };
 
@@ -25,6 +26,9 @@ struct ra_scene {
     enum ra_status (*enter)(struct ra_scene *scene, int layer, struct ra_error *err);
     /* prob [Hq][L] of step t of the layer entered, L = P + t + 1. */
     void (*score)(struct ra_scene *scene, int32_t t, double *prob);
+    /* Queries and keys of step t of the layer entered, for scores of other things than all keys.
+     * NULL: there are none. */
+    void (*rows)(struct ra_scene *scene, int32_t t, struct ra_scores_input *input);
     /* acc [Hq][P] of the layer entered; only with has_acc. */
     enum ra_status (*acc)(struct ra_scene *scene, float *acc, struct ra_error *err);
     /* How people call a position: a word, a token number, or "" */

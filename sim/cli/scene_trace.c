@@ -21,6 +21,7 @@ struct taken {
     char *k;            /* [Hkv][P + N][D] stored */
     float *q;           /* [Hq][N + 1][D], row 0 the last prompt token's */
     float *step_q;      /* [G][D] */
+    float *all_q;       /* [Hq][D] of one step */
     int32_t *tokens;    /* [P + N + 1] or NULL */
     double *mean;
     struct ra_queries queries;
@@ -37,6 +38,7 @@ static void close_taken(struct ra_scene *scene)
     free(taken->k);
     free(taken->q);
     free(taken->step_q);
+    free(taken->all_q);
     free(taken->tokens);
     free(taken->mean);
     free(taken);
@@ -99,6 +101,39 @@ static void score(struct ra_scene *scene, int32_t t, double *prob)
                                     .first_head = h * model->G};
         ra_reference_attend(&call);
     }
+}
+
+/* The last n prompt queries of a head, which read_queries left out. */
+static enum ra_status tail(void *context, int head, int32_t n, float *q, struct ra_error *err)
+{
+    const struct ra_scene *scene = context;
+    const struct taken *taken = scene->self;
+    const struct ra_model *model = scene->env.model;
+    size_t size = (size_t)n * (size_t)model->D;
+    char *stored = malloc(size * ra_dtype_bytes(model->dtype));
+    if (!stored)
+        return ra_fail(err, RA_ENOMEM, "explain: no memory for the prompt's last %d queries", n);
+    struct ra_trace_slice slice = {0, taken->entered, RA_TRACE_Q, head, scene->env.W - n, n};
+    enum ra_status status = ra_trace_read(taken->trace, &slice, stored, err);
+    if (status == RA_OK)
+        ra_widen(model->dtype, stored, size, q);
+    free(stored);
+    return status;
+}
+
+static void rows(struct ra_scene *scene, int32_t t, struct ra_scores_input *input)
+{
+    const struct taken *taken = scene->self;
+    const struct ra_model *model = scene->env.model;
+    size_t D = (size_t)model->D, n = (size_t)scene->env.N + 1;
+    for (size_t h = 0; h < (size_t)model->Hq; h++)
+        memcpy(taken->all_q + h * D, taken->q + (h * n + (size_t)(t + 1)) * D,
+               D * sizeof *taken->all_q);
+    input->q = taken->all_q;
+    input->k = taken->k;
+    input->k_stride = (size_t)(scene->env.P + scene->env.N) * D * ra_dtype_bytes(model->dtype);
+    input->tail = tail;
+    input->context = scene;
 }
 
 static enum ra_status acc(struct ra_scene *scene, float *out, struct ra_error *err)
@@ -181,7 +216,8 @@ static enum ra_status allocate(struct ra_scene *scene, struct ra_error *err)
     taken->k = malloc((size_t)model->Hkv * rows * D * ra_dtype_bytes(model->dtype));
     taken->q = malloc((size_t)model->Hq * ((size_t)scene->env.N + 1) * D * sizeof *taken->q);
     taken->step_q = malloc((size_t)model->G * D * sizeof *taken->step_q);
-    if (!taken->k || !taken->q || !taken->step_q)
+    taken->all_q = malloc((size_t)model->Hq * D * sizeof *taken->all_q);
+    if (!taken->k || !taken->q || !taken->step_q || !taken->all_q)
         return ra_fail(err, RA_ENOMEM, "explain: no memory for one layer's keys");
     if (!taken->info->seqs[0].has_tokens)
         return RA_OK;
@@ -201,6 +237,7 @@ static enum ra_status prepare(struct ra_scene *scene, int layer_id, unsigned nee
     scene->env = (struct ra_policy_env){.model = &taken->info->model,
                                         .P = seq->P,
                                         .N = seq->N,
+                                        .W = seq->W,
                                         .n_layers = n,
                                         .layer_ids = taken->layer_ids};
     if (scene->kv_head >= taken->info->model.Hkv)
@@ -227,6 +264,7 @@ enum ra_status ra_scene_trace(struct ra_scene *scene, const char *trace_name, in
     scene->kv_head = kv_head;
     scene->enter = enter;
     scene->score = score;
+    scene->rows = rows;
     scene->acc = acc;
     scene->name = name;
     enum ra_status status = ra_trace_open(&taken->trace, trace_name, err);

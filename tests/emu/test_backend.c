@@ -247,7 +247,7 @@ static void random_run(enum ra_cache_mode cache, uint64_t seed)
                 longest = heads[h].n > longest ? heads[h].n : longest;
             int32_t K = longest + ra_case_below(&seed, 2);
             K = K < 1 ? 1 : K;
-            ra_assert_ok(c.ops->insert_evict(c.self, 0, K, evicted, &err));
+            ra_assert_ok(c.ops->insert_evict(c.self, 0, ra_case_each(K), evicted, &err));
             for (int h = 0; h < HKV; h++)
                 assert_int_equal(evicted[h], insert(&heads[h], rows - 1, K));
         }

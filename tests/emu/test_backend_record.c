@@ -93,7 +93,7 @@ static enum ra_status recycled_branch(struct run *run, int layer, bool is_taken,
     struct ra_case *c = &run->c;
     c->ops->branch(c->self, RA_BRANCH_RECYCLED, is_taken);
     RA_TRY(c->ops->attend_recycled(c->self, layer, c->q, false, c->out, err));
-    return c->ops->insert_evict(c->self, layer, K, NULL, err);
+    return c->ops->insert_evict(c->self, layer, ra_case_each(K), NULL, err);
 }
 
 /* Every third step, by the decision of a card that is told what to decide. */
@@ -141,7 +141,7 @@ static enum ra_status layer_step(struct run *run, int32_t t, int layer, int copy
         return RA_OK;
     if ((t + copy) % 6 == 2)
         return choose(run, layer, err);
-    return c->ops->insert_evict(c->self, layer, K, NULL, err);
+    return c->ops->insert_evict(c->self, layer, ra_case_each(K), NULL, err);
 }
 
 /* Of the prompt, copies that are apart have less and less. */

@@ -47,6 +47,14 @@ static size_t v_count(const struct ra_case *c)
     return (size_t)c->model.Hkv * (size_t)c->config.max_rows * (size_t)c->model.Dv;
 }
 
+const int32_t *ra_case_each(int32_t K)
+{
+    static int32_t each[64];
+    for (size_t head = 0; head < sizeof each / sizeof *each; head++)
+        each[head] = K;
+    return each;
+}
+
 void ra_case_init(struct ra_case *c, enum ra_dtype dtype, int Hkv, int G, int D, int Dv,
                   int32_t max_rows, uint64_t seed)
 {

@@ -29,6 +29,9 @@ struct ra_case {
 };
 
 /* Shape and rows; attn_scale = 1/sqrt(D). No backend yet. */
+/* The same K for every KV head; borrowed until the next call. */
+const int32_t *ra_case_each(int32_t K);
+
 void ra_case_init(struct ra_case *c, enum ra_dtype dtype, int Hkv, int G, int D, int Dv,
                   int32_t max_rows, uint64_t seed);
 void ra_case_fini(struct ra_case *c);

@@ -179,7 +179,7 @@ static enum ra_status copies_refresh(void *self, int layer, int64_t *moved, stru
     return st;
 }
 
-static enum ra_status copies_evict(void *self, int layer, int32_t K, int32_t *evicted,
+static enum ra_status copies_evict(void *self, int layer, const int32_t *K, int32_t *evicted,
                                    struct ra_error *err)
 {
     enum ra_status st = cpu->insert_evict(now(self), layer, K, evicted, err);

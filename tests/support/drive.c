@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "sim/pages.h"
 #include "sim/select.h"
 #include "tests/support/ra_test.h"
 
@@ -72,6 +73,7 @@ enum ra_status drive_open(struct drive *d, const char *spelling, struct ra_error
     d->env = (struct ra_policy_env){.model = &d->model,
                                     .P = d->P,
                                     .N = d->N,
+                                    .W = d->P,
                                     .n_layers = d->n_layers,
                                     .layer_ids = d->layer_ids,
                                     .queries = needs_queries ? &d->queries : NULL,
@@ -102,11 +104,30 @@ const double *drive_scores(struct drive *d, int layer, int32_t t)
     return d->prob;
 }
 
+/* Of what was attended to alone: the rest is 0. */
+static void leave_attended(struct drive *d, int32_t L)
+{
+    bool kept[DRIVE_ROWS];
+    for (int h = 0; h < d->model.Hq; h++) {
+        int set = d->plan.per_query_head ? h : h / d->model.G;
+        memset(kept, 0, sizeof kept);
+        for (int32_t i = 0; i < d->n_attended[set]; i++)
+            kept[d->attended[set][i]] = true;
+        for (int32_t j = 0; j < L; j++)
+            d->prob[h * L + j] *= kept[j];
+    }
+}
+
 static void learn(struct drive *d)
 {
     struct ra_error err;
     int32_t L = d->step.self + 1;
-    struct ra_scores scores = {.prob = drive_scores(d, d->step.layer, d->step.t), .L = L};
+    struct ra_scores scores = {.L = L};
+    if (d->plan.of == RA_SCORES_OF_PAGES) /* as of as many keys as there are pages */
+        scores.L = ra_pages_count(L, d->plan.pages->page);
+    scores.prob = drive_scores(d, d->step.layer, scores.L - 1 - d->P);
+    if (d->plan.of == RA_SCORES_OF_ATTENDED)
+        leave_attended(d, L);
     if (!d->by_install || !d->plan.rule) {
         ra_assert_ok(ra_policy_learn(d->policy, &d->step, &scores, &d->plan, &err));
         return;

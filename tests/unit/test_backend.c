@@ -120,7 +120,7 @@ static void every_operation(struct ra_case *c, int32_t row)
     ra_assert_ok(c->ops->attend_sets(c->self, 0, c->q, sets, 2, c->out, &err));
     ra_assert_ok(c->ops->attend_recycled(c->self, 0, c->q, true, c->out, &err));
     ra_assert_ok(c->ops->accumulate(c->self, 0, RA_AGG_SUM, true, scores, &err));
-    ra_assert_ok(c->ops->insert_evict(c->self, 0, 30, NULL, &err));
+    ra_assert_ok(c->ops->insert_evict(c->self, 0, ra_case_each(30), NULL, &err));
     ra_assert_ok(c->ops->score(c->self, 0, c->q, &err));
     ra_assert_ok(c->ops->set_reference(c->self, 0, c->q, &err));
     ra_assert_ok(c->ops->cosine(c->self, 0, c->q, &cosine, &err));
@@ -270,7 +270,7 @@ static void test_null_does_nothing(void **state)
     assert_int_equal(order[0].n + order[1].n, 0);
     ra_assert_ok(c.ops->refresh(c.self, 0, &moved, &err));
     assert_int_equal(moved, 0);
-    ra_assert_ok(c.ops->insert_evict(c.self, 0, 1, evicted, &err));
+    ra_assert_ok(c.ops->insert_evict(c.self, 0, ra_case_each(1), evicted, &err));
     assert_true(evicted[0] == -1 && evicted[1] == -1);
     ra_assert_ok(c.ops->cosine(c.self, 0, c.q, &cosine, &err));
     assert_true(isnan(cosine) != 0);

@@ -139,7 +139,7 @@ static void insert_evict(struct run *run)
         return;
     int32_t K = run->heads[0].n + ra_case_below(&run->seed, 3) - 1;
     K = K < 1 ? 1 : K;
-    ra_assert_ok(run->c.ops->insert_evict(run->c.self, 0, K, evicted, &err));
+    ra_assert_ok(run->c.ops->insert_evict(run->c.self, 0, ra_case_each(K), evicted, &err));
     for (int h = 0; h < HKV; h++) {
         struct model *m = &run->heads[h];
         assert_int_equal(evicted[h], insert(m, self, K));
@@ -277,7 +277,7 @@ static void test_budget_beyond_the_context(void **state)
         ra_case_append(&c, 0, row);
         ra_assert_ok(c.ops->attend_recycled(c.self, 0, c.q, false, c.out, &err));
         assert_true(ra_case_error(&c, &list, 1) <= 1e-6);
-        ra_assert_ok(c.ops->insert_evict(c.self, 0, 1000, &evicted, &err));
+        ra_assert_ok(c.ops->insert_evict(c.self, 0, ra_case_each(1000), &evicted, &err));
         assert_int_equal(evicted, -1);
     }
     ra_case_fini(&c);

@@ -183,7 +183,7 @@ static enum ra_status refresh_miscounts(void *self, int layer, int64_t *moved, s
     return st;
 }
 
-static enum ra_status evict_keeps(void *self, int layer, int32_t K, int32_t *evicted,
+static enum ra_status evict_keeps(void *self, int layer, const int32_t *K, int32_t *evicted,
                                   struct ra_error *err)
 {
     enum ra_status st = cpu->insert_evict(self, layer, K, evicted, err);

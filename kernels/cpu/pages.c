@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pages of keys told apart by what is kept of each. Digests are doubles, so they hold what was
+ * stored exactly, and sums of up to a page of keys nearly so; they grow with the rows.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+int32_t ra_cpu_page_count(int32_t rows, const struct ra_page_rule *rule)
+{
+    return rows / rule->page + (rows % rule->page != 0);
+}
+
+int32_t ra_cpu_page_most(int32_t rows, const struct ra_page_rule *rule)
+{
+    int32_t most = rule->K > rule->page ? rule->K : rule->page;
+    return most < rows ? most : rows;
+}
+
+/* Digest of a page: least then largest of each dimension, or sums. */
+static double *digest_of(const struct ra_cpu *cpu, const struct ra_cpu_layer *layer, int head,
+                         int32_t page)
+{
+    size_t pages = (size_t)ra_cpu_page_count(cpu->config.max_rows, &layer->pages);
+    size_t width = RA_CPU_DIGESTS * (size_t)cpu->model.D;
+    return layer->digest + ((size_t)head * pages + (size_t)page) * width;
+}
+
+static void take_key(const struct ra_page_rule *rule, const float *key, bool opens, int D,
+                     double *digest)
+{
+    double *least = digest, *most = digest + D;
+    bool sums = rule->digest == RA_PAGE_MEAN;
+    for (int d = 0; d < D; d++) {
+        double x = (double)key[d];
+        if (opens || (!sums && x < least[d]))
+            least[d] = x;
+        else if (sums)
+            least[d] += x;
+        most[d] = opens || x > most[d] ? x : most[d];
+    }
+}
+
+void ra_cpu_extend_pages(const struct ra_cpu *cpu, int number, int32_t from)
+{
+    const struct ra_cpu_layer *layer = &cpu->layers[number];
+    float key[RA_CPU_MAX_DIM];
+    if (layer->pages.page == 0)
+        return;
+    for (int head = 0; head < cpu->model.Hkv; head++)
+        for (int32_t row = from; row < layer->rows; row++) {
+            const char *stored =
+                ra_cpu_rows_k(cpu, number, head) + (size_t)row * ra_cpu_k_bytes(cpu);
+            ra_widen(cpu->model.dtype, stored, (size_t)cpu->model.D, key);
+            take_key(&layer->pages, key, row % layer->pages.page == 0, cpu->model.D,
+                     digest_of(cpu, layer, head, row / layer->pages.page));
+        }
+}
+
+struct call {
+    struct ra_cpu *cpu;
+    struct ra_cpu_layer *layer;
+    const float *q;
+    const struct ra_page_rule *rule;
+    struct ra_positions *order;
+};
+
+static double page_score(const struct call *call, const float *q, int head, int32_t page)
+{
+    int D = call->cpu->model.D;
+    const double *least = digest_of(call->cpu, call->layer, head, page), *most = least + D;
+    double score = 0;
+    if (call->rule->digest == RA_PAGE_BOUNDS) {
+        for (int d = 0; d < D; d++) {
+            double low = (double)q[d] * least[d], high = (double)q[d] * most[d];
+            score += low > high ? low : high;
+        }
+        return score;
+    }
+    int32_t left = call->layer->rows - page * call->rule->page;
+    int32_t n = left < call->rule->page ? left : call->rule->page;
+    for (int d = 0; d < D; d++)
+        score += (double)q[d] * least[d];
+    return call->cpu->model.attn_scale * score / n;
+}
+
+/* Best first; pages of equal score by number. */
+static int by_rank(const void *a, const void *b)
+{
+    const struct ra_cpu_page *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score < y->score ? 1 : -1;
+    return x->number < y->number ? -1 : 1;
+}
+
+static int32_t put_page(const struct call *call, int32_t number, int32_t *out)
+{
+    int32_t first = number * call->rule->page, left = call->layer->rows - first;
+    int32_t n = left < call->rule->page ? left : call->rule->page;
+    for (int32_t i = 0; i < n; i++)
+        out[i] = first + n - 1 - i;
+    return n;
+}
+
+/* Task: one KV head. */
+static void choose_head(void *context, size_t head, int worker)
+{
+    (void)worker;
+    const struct call *call = context;
+    struct ra_cpu *cpu = call->cpu;
+    const struct ra_page_rule *rule = call->rule;
+    int G = cpu->model.G;
+    int32_t n = ra_cpu_page_count(call->layer->rows, rule), want = rule->K / rule->page, used = 0;
+    double *scores = cpu->page_scores + head * (size_t)G * (size_t)cpu->max_pages;
+    struct ra_cpu_page *ranks = cpu->page_ranks + head * (size_t)cpu->max_pages;
+    int32_t most = ra_cpu_page_most(cpu->config.max_rows, &call->layer->pages);
+    int32_t *order = call->layer->page_order + head * (size_t)most;
+    for (int g = 0; g < G; g++) {
+        const float *q = call->q + (head * (size_t)G + (size_t)g) * (size_t)cpu->model.D;
+        double *row = scores + g * cpu->max_pages;
+        for (int32_t i = 0; i < n; i++)
+            row[i] = page_score(call, q, (int)head, i);
+        if (rule->digest == RA_PAGE_MEAN)
+            ra_cpu_softmax(row, n);
+    }
+    for (int32_t i = 0; i < n; i++)
+        ranks[i] = (struct ra_cpu_page){
+            ra_cpu_aggregate(scores + i, (size_t)cpu->max_pages, G, rule->agg), i};
+    want = want < 1 ? 1 : want > n ? n : want;
+    if (rule->takes_first && want > 1)
+        ranks[0].score = INFINITY;
+    if (n > 1)
+        qsort(ranks, (size_t)n - 1, sizeof *ranks, by_rank); /* the newest is chosen anyway */
+    for (int32_t i = want - 2; i >= 0; i--)
+        used += put_page(call, ranks[i].number, order + used);
+    used += put_page(call, n - 1, order + used);
+    call->order[head] = (struct ra_positions){.pos = order, .n = used};
+}
+
+enum ra_status ra_cpu_op_select_pages(void *self, int number, const float *q,
+                                      const struct ra_page_rule *rule, struct ra_positions *order,
+                                      struct ra_error *err)
+{
+    (void)err;
+    struct ra_cpu *cpu = self;
+    struct ra_cpu_layer *layer = &cpu->layers[number];
+    RA_BUG_ON(layer->pages.page != rule->page || layer->pages.digest != rule->digest);
+    struct call call = {.cpu = cpu, .layer = layer, .q = q, .rule = rule, .order = order};
+    ra_pool_run(cpu->pool, (size_t)cpu->model.Hkv, choose_head, &call);
+    return RA_OK;
+}
