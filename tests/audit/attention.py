@@ -71,7 +71,11 @@ class View:
         self.V = self.linear(trace.tensors[name + "v"], first)
         self.D, self.Dv = self.K.shape[2], self.V.shape[2]
         W = int(trace.meta["s%d.q_tail" % seq])
-        self.q = trace.tensors[name + "q"].astype(np.float64)[:, W - 1 :]  # [Hq, N+1, D]
+        stored = trace.tensors[name + "q"].astype(np.float64)  # [Hq, W+N, D]
+        self.tail = stored[:, :W]  # queries of the last W prompt positions
+        self.q = stored[:, W - 1 :]  # [Hq, N+1, D]
+        acc = trace.tensors.get(name + "acc")  # [Hq, P], or None: what the prompt's positions got
+        self.acc = None if acc is None else acc.astype(np.float64)
         self.meta = trace.meta
         position = np.arange(self.T)
         own = np.arange(self.P - 1, self.T)[:, None]

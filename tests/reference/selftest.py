@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The references against examples worked by hand: each comment is the working.
+
+Traces are made so that softmax gives round numbers: scale 1, one-hot queries, keys that hold
+logarithms of small weights. A query that is zero gives every position the same probability.
+"""
+
+import os
+import sys
+import tempfile
+
+import numpy as np
+
+import common  # noqa: F401  (finds tests/audit)
+import make_traces
+from attention import Trace
+
+EXAMPLES = []
+
+
+def example(function):
+    EXAMPLES.append(function)
+    return function
+
+
+def trace(folder, q, weights, P, acc=None, W=1, group=1, n_layers=1, layers=(0,), keys=None):
+    """Axis a of the keys holds log(weights[a]); q: per row, the axis the query picks, None: zero."""
+    k = np.log(np.array(weights, float)).T if keys is None else np.array(keys, float)
+    T, D = len(k), 8
+    K = np.zeros((1, T, D))
+    K[0, :, : k.shape[1]] = k
+    Q = np.zeros((group, W + T - P, D))
+    for head, rows in enumerate(q if group > 1 else [q]):
+        for row, axis in enumerate(rows):
+            if axis is not None:
+                Q[head, row, axis] = 1
+    meta = {
+        "format": "rattn-trace", "version": "1.0", "n_layers": str(n_layers),
+        "layers": ",".join(map(str, layers)), "n_q_heads": str(group), "n_kv_heads": "1",
+        "head_dim": str(D), "v_head_dim": str(D), "attn_scale": "1", "n_seq": "1",
+        "s0.prompt_len": str(P), "s0.decode_len": str(T - P), "s0.q_tail": str(W),
+    }  # fmt: skip
+    V = np.eye(T, D)[None]
+    tensors = {}
+    for l in layers:
+        tensors.update({"s0.l%d.%s" % (l, x): (a, "F32") for x, a in zip("qkv", (Q, K, V))})
+        if acc is not None:
+            tensors["s0.l%d.acc" % l] = (np.array(acc, float).reshape(group, P), "F32")
+    path = os.path.join(folder, "example.safetensors")
+    make_traces.write(path, meta, tensors)
+    return Trace(path)
+
+
+def sets(layers, layer=0, head=0):
+    return [step[head] for step in layers[layer].sets]
+
+
+def equal(what, expected, got):
+    if expected != got:
+        raise AssertionError("%s: expected %s, got %s" % (what, expected, got))
+
+
+# h2o: P=4, K=2, recent=0.5, so the newest one and the best of the rest.
+#   acc           .9 .4 .5 .2 of 0..3: 3 stays as newest, of 0 1 2 position 0 has most. Kept {0, 3}
+#   step 0, self 4: weights of 0, 3, 4 are 1 : 3 : 4, so 1/8 3/8 4/8 are added:
+#                 0: 1.025, 3: .575, 4: .5. Newest 4; of 0 and 3, 0 has more. Kept {0, 4}
+#   step 1, self 5: weights of 0, 4, 5 are 1 : 18 : 1, so .05 .9 .05:
+#                 0: 1.075, 4: 1.4, 5: .05. Newest 5; of 0 and 4, 4 has more. Kept {4, 5}
+#   step 2, self 6 attends to {4, 5}
+@example
+def h2o(folder):
+    import h2o
+
+    weights = [[1, 9, 9, 3, 4, 1, 1], [1, 9, 9, 9, 18, 1, 1], [1] * 7]
+    t = trace(folder, [None, 0, 1, 2], weights, 4, acc=[0.9, 0.4, 0.5, 0.2])
+    got = h2o.run(t, 0, {"k": "2"})
+    equal("h2o", [[0, 3], [0, 4], [4, 5]], sets(got))
+    out, mass, error = got[0].quality()
+    # step 0: kept and self have 1 + 3 + 4 of 1 + 9 + 9 + 3 + 4
+    assert abs(mass[0, 0] - 8 / 26) < 1e-6, mass[0, 0]
+    assert abs(out[0, 0, 3] - 3 / 8) < 1e-6, out[0, 0]
+
+
+def main():
+    for function in EXAMPLES:
+        with tempfile.TemporaryDirectory() as folder:
+            function(folder)
+    print("%d passed, 0 failed" % len(EXAMPLES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
