@@ -81,6 +81,21 @@ def h2o(folder):
     assert abs(out[0, 0, 3] - 3 / 8) < 1e-6, out[0, 0]
 
 
+# tova: P=4, K=2.
+#   prefill: weights of 0..3 are 5 : 2 : 5 : 1, kept {0, 2}
+#   step 0, self 4: weights of 0, 2, 4 are 2 : 3 : 1: self has least and goes. Kept {0, 2}
+#   step 1, self 5: weights of 0, 2, 5 are 1 : 2 : 2. Kept {2, 5}
+#   step 2, self 6: weights of 2, 5, 6 are 1 : 1 : 1, a tie, the lower ones stay. Kept {2, 5}
+#   step 3, self 7 attends to {2, 5}
+@example
+def tova(folder):
+    import tova
+
+    weights = [[5, 2, 5, 1, 9, 9, 9, 9], [2, 9, 3, 9, 1, 9, 9, 9], [1, 9, 2, 9, 9, 2, 9, 9], [1] * 8]
+    t = trace(folder, [0, 1, 2, 3, None], weights, 4)
+    equal("tova", [[0, 2], [0, 2], [2, 5], [2, 5]], sets(tova.run(t, 0, {"k": "2"})))
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
