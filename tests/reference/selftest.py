@@ -96,6 +96,31 @@ def tova(folder):
     equal("tova", [[0, 2], [0, 2], [2, 5], [2, 5]], sets(tova.run(t, 0, {"k": "2"})))
 
 
+# snapkv: P=6, window=2, k=4, so two of the prefix 0..3.
+#   position 4 sees weights 1 6 1 1 1 of 0..4: .1 .6 .1 .1 (and .1 for itself)
+#   position 5 sees weights 1 1 1 4 1 2 of 0..5: .1 .1 .1 .4
+#   votes .2 .7 .2 .5
+#   pool=1: best 1 and 3. Kept {1, 3, 4, 5}
+#   pool=3, max: .7 .7 .7 .5: a plateau, the lower ones first: 0 and 1. Kept {0, 1, 4, 5}
+#   pool=3, avg: .9/3 1.1/3 1.4/3 .7/3: best 2 and 1. Kept {1, 2, 4, 5}
+#   evict=none: the cache grows by 6, then by 7; fifo: 1 goes for 6, then 3 goes for 7
+@example
+def snapkv(folder):
+    import snapkv
+
+    weights = [[1, 6, 1, 1, 1, 9, 9, 9, 9], [1, 1, 1, 4, 1, 2, 9, 9, 9]]
+    t = trace(folder, [0, 1, None, None, None], weights, 6, W=2)
+    one = {"k": "4", "window": "2", "pool": "1"}
+    grown = [[1, 3, 4, 5], [1, 3, 4, 5, 6], [1, 3, 4, 5, 6, 7]]
+    equal("snapkv", grown, sets(snapkv.run(t, 0, one)))
+    fifo = [[1, 3, 4, 5], [3, 4, 5, 6], [4, 5, 6, 7]]
+    equal("snapkv fifo", fifo, sets(snapkv.run(t, 0, {**one, "evict": "fifo"})))
+    got = sets(snapkv.run(t, 0, {**one, "pool": "3"}))
+    equal("snapkv max", [0, 1, 4, 5], got[0])
+    got = sets(snapkv.run(t, 0, {**one, "pool": "3", "pooling": "avg"}))
+    equal("snapkv avg", [1, 2, 4, 5], got[0])
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
