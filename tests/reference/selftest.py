@@ -121,6 +121,28 @@ def snapkv(folder):
     equal("snapkv avg", [1, 2, 4, 5], got[0])
 
 
+# quest: pages of 2, k=4, so two pages, the newest and one other. P=5, keys of two channels:
+#   page 0: (1,0) (0,3)   page 1: (-2,1) (2,0)   page 2: (0,0) self...
+#   step 0, self 5, query (1,0): bounds: page 0 max(0,1)=1, page 1 max(-2,2)=2; newest page 2 = {4, 5}.
+#     Read pages 1, 2: {2, 3, 4} without self
+#   step 1, self 6, query (0,1): page 0: 3, page 1: 1, page 2: keys 4, 5 are (0,0) (0,5): 5;
+#     newest page 3 = {6}. Read pages 2, 3: {4, 5}
+#   step 2, self 7, query 0: all bounds 0, the lowest page wins. Read pages 0, 3: {0, 1, 6}
+#   k=3: floor(3/2) = 1 page, the newest: {4}, {}, {6}
+@example
+def quest(folder):
+    import quest
+
+    keys = [[1, 0], [0, 3], [-2, 1], [2, 0], [0, 0], [0, 5], [0, 0], [0, 0]]
+    t = trace(folder, [None, 0, 1, None], None, 5, keys=keys)
+    equal("quest", [[2, 3, 4], [4, 5], [0, 1, 6]], sets(quest.run(t, 0, {"k": "4", "page": "2"})))
+    equal("quest", [[4], [], [6]], sets(quest.run(t, 0, {"k": "3", "page": "2"})))
+    # The public code: three pages at least, and the newest has to earn its place.
+    got = quest.run(t, 0, {"k": "4", "page": "2", "least": "3", "newest": "0"})
+    equal("quest", [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]], sets(got))
+    equal("quest dense", [1, 1, 1], quest.run(t, 0, {"k": "4", "page": "2", "dense": "1"})[0].is_full)
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
