@@ -143,6 +143,19 @@ def quest(folder):
     equal("quest dense", [1, 1, 1], quest.run(t, 0, {"k": "4", "page": "2", "dense": "1"})[0].is_full)
 
 
+# unlimiformer: two query heads on one KV head, k=2.
+#   step 0, self 4: head 0 sees products 1 3 2 3 of 0..3: 1 and 3. Head 1 sees 5 0 0 5: 0 and 3
+#   step 1, self 5: head 0 looks along axis 1: 5 0 0 5 1: 0 and 3. Head 1 has a zero query: 0 and 1
+@example
+def unlimiformer(folder):
+    import unlimiformer
+
+    keys = [[1, 5], [3, 0], [2, 0], [3, 5], [0, 1], [9, 9]]
+    t = trace(folder, [[None, 0, 1], [None, 1, None]], None, 4, group=2, keys=keys)
+    got = unlimiformer.run(t, 0, {"k": "2"})
+    equal("unlimiformer", [[[1, 3], [0, 3]], [[0, 3], [0, 1]]], got[0].sets)
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
