@@ -156,6 +156,23 @@ def unlimiformer(folder):
     equal("unlimiformer", [[[1, 3], [0, 3]], [[0, 3], [0, 1]]], got[0].sets)
 
 
+# longformer: window=3 with self, dilation=2: self-2 and self-4.
+#   P=5: self 5: {1, 3}; self 6: {2, 4}; globals=2 adds 0 and 1; globals=0/5 adds 0, and 5 once it
+#   lies before self. window=1 is self alone.
+@example
+def longformer(folder):
+    import longformer
+
+    t = trace(folder, [None] * 3, [[1] * 7], 5)
+    o = {"window": "3", "dilation": "2"}
+    equal("longformer", [[1, 3], [2, 4]], sets(longformer.run(t, 0, o)))
+    equal("globals", [[0, 1, 3], [0, 1, 2, 4]], sets(longformer.run(t, 0, {**o, "globals": "2"})))
+    equal("globals", [[0, 1, 3], [0, 2, 4, 5]], sets(longformer.run(t, 0, {**o, "globals": "0/5"})))
+    equal("window=1", [[], []], sets(longformer.run(t, 0, {"window": "1"})))
+    got = longformer.run(t, 0, {**o, "globals": "0/5", "symmetric": "1"})
+    equal("symmetric", [1, 0], got[0].is_full)
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
