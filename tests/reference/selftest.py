@@ -173,6 +173,26 @@ def longformer(folder):
     equal("symmetric", [1, 0], got[0].is_full)
 
 
+# sparse-transformer, stride 3. P=7.
+#   strided, self 7: 4 5 6 (self-3 on), and 1 4 (7-j a multiple of 3): {1, 4, 5, 6}
+#            self 8: 5 6 7, and 2 5: {2, 5, 6, 7}
+#   fixed, c=1: blocks 012 345 678, each ends in 2, 5, 8.
+#            self 7: own block 6; ends 2 5: {2, 5, 6}. self 8: 6 7, 2 5: {2, 5, 6, 7}
+#   fixed, c=2: ends 1 2, 4 5, 7 8. self 7: 6, 1 2 4 5. self 8: 6 7, 1 2 4 5
+@example
+def sparse_transformer(folder):
+    import sparse_transformer
+
+    t = trace(folder, [None] * 3, [[1] * 9], 7)
+    run = sparse_transformer.run
+    equal("strided", [[1, 4, 5, 6], [2, 5, 6, 7]], sets(run(t, 0, {"stride": "3"})))
+    o = {"pattern": "fixed", "stride": "3"}
+    equal("fixed", [[2, 5, 6], [2, 5, 6, 7]], sets(run(t, 0, o)))
+    expected = [[1, 2, 4, 5, 6], [1, 2, 4, 5, 6, 7]]
+    equal("fixed", expected, sets(run(t, 0, {**o, "c": "2"})))
+    equal("in turn", [[4, 5, 6], [5, 6, 7]], sets(run(t, 0, {"stride": "3", "combine": "turn"})))
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
