@@ -46,7 +46,7 @@ def softmax(logits):
 
 
 def attention(view, row, head, positions):
-    """Softmax of a query head over `positions`. Row 0: the last prompt token's query; t+1: step t."""
+    """Softmax of a query head over `positions`. Row 0: the last prompt token's; t+1: step t's."""
     keys = view.K[head // view.G][positions]
     return softmax(view.scale * (keys @ view.q[head, row]))
 
@@ -72,7 +72,7 @@ def group_attention(view, row, kv, positions, agg):
 
 
 def pool(score, width, kind):
-    """Same length. max: nothing beyond the ends counts; avg: zeros beyond them do, in the divisor."""
+    """Same length. max: beyond the ends nothing counts; avg: zeros do, in the divisor too."""
     half, n, result = width // 2, len(score), []
     for j in range(n):
         near = [score[i] for i in range(j - half, j + half + 1) if 0 <= i < n]

@@ -24,7 +24,7 @@ def example(function):
 
 
 def trace(folder, q, weights, P, acc=None, W=1, group=1, n_layers=1, layers=(0,), keys=None):
-    """Axis a of the keys holds log(weights[a]); q: per row, the axis the query picks, None: zero."""
+    """Axis a of the keys holds log(weights[a]); q: the axis each row picks, None for zero."""
     k = np.log(np.array(weights, float)).T if keys is None else np.array(keys, float)
     T, D = len(k), 8
     K = np.zeros((1, T, D))
@@ -91,7 +91,8 @@ def h2o(folder):
 def tova(folder):
     import tova
 
-    weights = [[5, 2, 5, 1, 9, 9, 9, 9], [2, 9, 3, 9, 1, 9, 9, 9], [1, 9, 2, 9, 9, 2, 9, 9], [1] * 8]
+    weights = [[5, 2, 5, 1, 9, 9, 9, 9], [2, 9, 3, 9, 1, 9, 9, 9], [1, 9, 2, 9, 9, 2, 9, 9]]
+    weights.append([1] * 8)
     t = trace(folder, [0, 1, 2, 3, None], weights, 4)
     equal("tova", [[0, 2], [0, 2], [2, 5], [2, 5]], sets(tova.run(t, 0, {"k": "2"})))
 
@@ -123,8 +124,8 @@ def snapkv(folder):
 
 # quest: pages of 2, k=4, so two pages, the newest and one other. P=5, keys of two channels:
 #   page 0: (1,0) (0,3)   page 1: (-2,1) (2,0)   page 2: (0,0) self...
-#   step 0, self 5, query (1,0): bounds: page 0 max(0,1)=1, page 1 max(-2,2)=2; newest page 2 = {4, 5}.
-#     Read pages 1, 2: {2, 3, 4} without self
+#   step 0, self 5, query (1,0): bounds: page 0 max(0,1)=1, page 1 max(-2,2)=2; newest page 2 is
+#     {4, 5}. Read pages 1, 2: {2, 3, 4} without self
 #   step 1, self 6, query (0,1): page 0: 3, page 1: 1, page 2: keys 4, 5 are (0,0) (0,5): 5;
 #     newest page 3 = {6}. Read pages 2, 3: {4, 5}
 #   step 2, self 7, query 0: all bounds 0, the lowest page wins. Read pages 0, 3: {0, 1, 6}
@@ -140,7 +141,8 @@ def quest(folder):
     # The public code: three pages at least, and the newest has to earn its place.
     got = quest.run(t, 0, {"k": "4", "page": "2", "least": "3", "newest": "0"})
     equal("quest", [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]], sets(got))
-    equal("quest dense", [1, 1, 1], quest.run(t, 0, {"k": "4", "page": "2", "dense": "1"})[0].is_full)
+    got = quest.run(t, 0, {"k": "4", "page": "2", "dense": "1"})
+    equal("quest dense", [1, 1, 1], got[0].is_full)
 
 
 # unlimiformer: two query heads on one KV head, k=2.
@@ -191,6 +193,34 @@ def sparse_transformer(folder):
     expected = [[1, 2, 4, 5, 6], [1, 2, 4, 5, 6, 7]]
     equal("fixed", expected, sets(run(t, 0, {**o, "c": "2"})))
     equal("in turn", [[4, 5, 6], [5, 6, 7]], sets(run(t, 0, {"stride": "3", "combine": "turn"})))
+
+
+# pyramidkv, rooms by hand. k=22, window=2: b = 20; L = 4, beta = 20; P = 100:
+#   min = 1, max = 39, step = floor(38/3) = 12: 39 27 15 3. linear: 39 26.3 13.7 1 -> 39 26 13 1
+#   P = 32: prefix 30 < 39, so max = 30, min = 10, step = floor(20/3) = 6: 30 24 18 12
+#     (the code: P < 2b = 40, so 20 everywhere)
+#   P = 22: the prefix of 20 fits. L = 1: 20
+# and on the trace of snapkv: k=4, window=2, b=2, L=2, beta=2: min = 1, max = 3, step 2: 3 and 1.
+#   votes .2 .7 .2 .5: layer 0 keeps 1 3 0 (0 and 2 tie), layer 1 keeps 1. fifo: caps 5 and 3.
+@example
+def pyramidkv(folder):
+    import pyramidkv
+
+    def rooms(L, P, **other):
+        o = {**pyramidkv.DEFAULTS, **other}
+        return [pyramidkv.room(l, L, P, 22, 2, o) for l in range(L)]
+
+    equal("long", [39, 27, 15, 3], rooms(4, 100))
+    equal("linear", [39, 26, 13, 1], rooms(4, 100, shape="linear"))
+    equal("short", [30, 24, 18, 12], rooms(4, 32))
+    equal("uniform", [20] * 4, rooms(4, 32, short="uniform"))
+    equal("fits", [20] * 4, rooms(4, 22))
+    equal("one layer", [20], rooms(1, 100))
+    weights = [[1, 6, 1, 1, 1, 9, 9, 9], [1, 1, 1, 4, 1, 2, 9, 9]]
+    t = trace(folder, [0, 1, None, None], weights, 6, W=2, n_layers=2, layers=(0, 1))
+    got = pyramidkv.run(t, 0, {"k": "4", "window": "2", "pool": "1", "beta": "2", "evict": "fifo"})
+    equal("pyramidkv", [[0, 1, 3, 4, 5], [1, 3, 4, 5, 6]], sets(got, 0))
+    equal("pyramidkv", [[1, 4, 5], [4, 5, 6]], sets(got, 1))
 
 
 def main():

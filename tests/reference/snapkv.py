@@ -11,9 +11,9 @@ Order of operations: sum over queries, per query head; one score of the group (a
 Paper and public code (snapkv_utils.py): the code pools by average with kernel 5 and evicts nothing
 while decoding, so the cache grows (evict=none); the paper of this project's main policy evicts to
 hold K (evict=fifo: the lowest position goes). Average pooling counts zeros beyond both ends, in the
-divisor too, as torch does. The code repeats the keys of a shared head and votes per query head; here
-agg makes one vote of a group's. The code leaves a prompt shorter than k alone: so it is here, as
-then everything fits.
+divisor too, as torch does. The code repeats the keys of a shared head and votes per query head;
+here agg makes one vote of a group's. The code leaves a prompt shorter than k alone: so it is here,
+as then everything fits.
 """
 
 from common import aggregate, best, budget, full_layers, group, pool, softmax, with_defaults

@@ -20,7 +20,8 @@ DEFAULTS = {"k": None, "agg": "mean", "heads": "group"}
 
 def scores(view, row, kv, positions, o):
     heads = range(view.Hq) if o["heads"] == "layer" else group(view, kv)
-    return dict(zip(positions, aggregate([attention(view, row, h, positions) for h in heads], o["agg"])))
+    rows = [attention(view, row, h, positions) for h in heads]
+    return dict(zip(positions, aggregate(rows, o["agg"])))
 
 
 def run(trace, seq, options, layers=None):
