@@ -223,6 +223,34 @@ def pyramidkv(folder):
     equal("pyramidkv", [[1, 4, 5], [4, 5, 6]], sets(got, 1))
 
 
+# adakv: two heads, prefix of 6, b = 3, so 6 places.
+#   head 0: 9 8 7 6 5 1    head 1: 4 2 2 1 1 1
+#   alpha=0: 9 8 7 6 5 of head 0, 4 of head 1: five and one
+#   guard, alpha=.67: floor(2.01) = 2 safe in each: 0 1 and 0 1 (2 and 2 tie); the other two places
+#     go to 7 6: {0 1 2 3}, {0 1}
+#   mix, alpha=.5: won 5 and 1, floor(1.5) = 1: round(2.5 + 1) = 4 (half to even), round(1.5) = 2
+#   equal scores: all 1: lower head first, then lower position: six of head 0, none of head 1
+@example
+def adakv(folder):
+    import adakv
+
+    scores, one = [[9, 8, 7, 6, 5, 1], [4, 2, 2, 1, 1, 1]], [[1] * 6] * 2
+
+    def split(votes, **other):
+        return [sorted(x) for x in adakv.split(votes, 3, {**adakv.DEFAULTS, **other})]
+
+    equal("free", [[0, 1, 2, 3, 4], [0]], split(scores, alpha="0"))
+    equal("free", [[0, 1, 2, 3, 4], [0]], split(scores, alpha="0", safeguard="mix"))
+    equal("guard", [[0, 1, 2, 3], [0, 1]], split(scores, alpha="0.67"))
+    equal("mix", [[0, 1, 2, 3], [0, 1]], split(scores, alpha="0.5", safeguard="mix"))
+    equal("ties", [[0, 1, 2, 3, 4, 5], []], split(one, alpha="0"))
+    # With one head it is snapkv.
+    weights = [[1, 6, 1, 1, 1, 9, 9, 9], [1, 1, 1, 4, 1, 2, 9, 9]]
+    t = trace(folder, [0, 1, None, None], weights, 6, W=2)
+    got = adakv.run(t, 0, {"k": "4", "window": "2", "pool": "1", "evict": "fifo"})
+    equal("adakv", [[1, 3, 4, 5], [3, 4, 5, 6]], sets(got))
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
