@@ -251,6 +251,36 @@ def adakv(folder):
     equal("adakv", [[1, 3, 4, 5], [3, 4, 5, 6]], sets(got))
 
 
+# triforce: chunks of 2, k=4 (two chunks), gamma=2: steps 2, 5, ... verify. P=5: chunks 01 23 4.
+#   prefill, query along axis 0: means of log weights (1 1) (4 9) (1): chunk 1 best after the newest.
+#     ranked: chunk 2 = {4}, chunk 1 = {2, 3}; evict-first 3 2 4
+#   step 0, self 5: {2, 3, 4}; 5 joins: 3 2 4 5, four fit
+#   step 1, self 6: {2, 3, 4, 5}; 6 joins, 3 goes: 2 4 5 6
+#   step 2, self 7 verifies: chunks 01 23 45 67, zero query: all tie, newest 67 and lowest 01:
+#     evict-first 1 0 7 6
+#   step 3, self 8: {0, 1, 6, 7}; 8 joins, 1 goes. first=1 at prefill: chunk 0 instead of chunk 1:
+#     step 0: {0, 1, 4}
+#   streaming, sinks=1: step 0: 0 and the 3 newest: {0, 2, 3, 4}
+@example
+def triforce(folder):
+    import triforce
+
+    t = trace(folder, [0, None, None, None, None], [[1, 1, 4, 9, 1, 9, 9, 9, 9]], 5)
+    o = {"k": "4", "chunk": "2", "gamma": "2"}
+    got = triforce.run(t, 0, o)
+    equal("triforce", [[2, 3, 4], [2, 3, 4, 5], None, [0, 1, 6, 7]], sets(got))
+    equal("is_full", [0, 0, 1, 0], got[0].is_full)
+    equal("order", [[3, 2, 4, 5], [2, 4, 5, 6], [1, 0, 7, 6], [0, 7, 6, 8]],
+          [order[0] for order in got[0].order])  # fmt: skip
+    equal("first", [0, 1, 4], sets(triforce.run(t, 0, {**o, "first": "1"}))[0])
+    got = sets(triforce.run(t, 0, {**o, "draft": "streaming", "sinks": "1"}))
+    equal("streaming", [[0, 2, 3, 4], [0, 3, 4, 5], None, [0, 5, 6, 7]], got)
+    # over=prompt: chunk 1 first, then 0, as 0 and 2 tie: 1 0 3 2; 5 joins and 1 goes, 6 joins and 0
+    # goes. Step 2: chunks 0 and 1 tie with 2: 3 2 1 0, then 5 6 7 join and 3 2 1 go.
+    got = triforce.run(t, 0, {**o, "over": "prompt"})
+    equal("over=prompt", [[0, 1, 2, 3], [0, 2, 3, 5], None, [0, 5, 6, 7]], sets(got))
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
