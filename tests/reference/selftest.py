@@ -281,6 +281,27 @@ def triforce(folder):
     equal("over=prompt", [[0, 1, 2, 3], [0, 2, 3, 5], None, [0, 5, 6, 7]], sets(got))
 
 
+# tidal: model of 6 layers, recorded 1 2 3 5, select=2/mid: 2 and 3. k=2, P=4.
+#   every layer has the same queries and keys here: layer 1 is below the first selecting layer, 2 and
+#   3 select: full. Layer 5 follows 3. Step 0, self 4, weights 1 3 2 3 and 9 for self: {1, 3}.
+#   step 1, self 5, zero query: {0, 1}. correct=2: step 1 is full everywhere.
+#   select=4: no selecting layer is recorded: everything is full.
+@example
+def tidal(folder):
+    import tidal
+
+    q, weights = [None, 0, None], [[1, 3, 2, 3, 9, 1]]
+    t = trace(folder, q, weights, 4, n_layers=6, layers=(1, 2, 3, 5))
+    got = tidal.run(t, 0, {"k": "2"})
+    equal("tidal", [[1, 1]] * 3 + [[0, 0]], [layer.is_full for layer in got])
+    equal("tidal", [[1, 3], [0, 1]], sets(got, 3))
+    got = tidal.run(t, 0, {"k": "2", "correct": "2"})
+    equal("correct", [[1, 3], None], sets(got, 3))
+    got = tidal.run(t, 0, {"k": "2", "select": "4"})
+    equal("none recorded", [[1, 1]] * 4, [layer.is_full for layer in got])
+    equal("mid", [2, 3], tidal.selecting("2/mid", 7))
+
+
 def main():
     for function in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
