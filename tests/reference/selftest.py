@@ -5,15 +5,10 @@ Traces are made so that softmax gives round numbers: scale 1, one-hot queries, k
 logarithms of small weights. A query that is zero gives every position the same probability.
 """
 
-import os
 import sys
 import tempfile
 
-import numpy as np
-
-import common  # noqa: F401  (finds tests/audit)
-import make_traces
-from attention import Trace
+from worked import equal, sets, trace
 
 EXAMPLES = []
 
@@ -21,43 +16,6 @@ EXAMPLES = []
 def example(function):
     EXAMPLES.append(function)
     return function
-
-
-def trace(folder, q, weights, P, acc=None, W=1, group=1, n_layers=1, layers=(0,), keys=None):
-    """Axis a of the keys holds log(weights[a]); q: the axis each row picks, None for zero."""
-    k = np.log(np.array(weights, float)).T if keys is None else np.array(keys, float)
-    T, D = len(k), 8
-    K = np.zeros((1, T, D))
-    K[0, :, : k.shape[1]] = k
-    Q = np.zeros((group, W + T - P, D))
-    for head, rows in enumerate(q if group > 1 else [q]):
-        for row, axis in enumerate(rows):
-            if axis is not None:
-                Q[head, row, axis] = 1
-    meta = {
-        "format": "rattn-trace", "version": "1.0", "n_layers": str(n_layers),
-        "layers": ",".join(map(str, layers)), "n_q_heads": str(group), "n_kv_heads": "1",
-        "head_dim": str(D), "v_head_dim": str(D), "attn_scale": "1", "n_seq": "1",
-        "s0.prompt_len": str(P), "s0.decode_len": str(T - P), "s0.q_tail": str(W),
-    }  # fmt: skip
-    V = np.eye(T, D)[None]
-    tensors = {}
-    for l in layers:
-        tensors.update({"s0.l%d.%s" % (l, x): (a, "F32") for x, a in zip("qkv", (Q, K, V))})
-        if acc is not None:
-            tensors["s0.l%d.acc" % l] = (np.array(acc, float).reshape(group, P), "F32")
-    path = os.path.join(folder, "example.safetensors")
-    make_traces.write(path, meta, tensors)
-    return Trace(path)
-
-
-def sets(layers, layer=0, head=0):
-    return [step[head] for step in layers[layer].sets]
-
-
-def equal(what, expected, got):
-    if expected != got:
-        raise AssertionError("%s: expected %s, got %s" % (what, expected, got))
 
 
 # h2o: P=4, K=2, recent=0.5, so the newest one and the best of the rest.
@@ -252,7 +210,7 @@ def adakv(folder):
 
 
 # triforce: chunks of 2, k=4 (two chunks), gamma=2: steps 2, 5, ... verify. P=5: chunks 01 23 4.
-#   prefill, query along axis 0: means of log weights (1 1) (4 9) (1): chunk 1 best after the newest.
+#   prefill, query along axis 0: means of log weights (1 1) (4 9) (1): chunk 1 best but the newest.
 #     ranked: chunk 2 = {4}, chunk 1 = {2, 3}; evict-first 3 2 4
 #   step 0, self 5: {2, 3, 4}; 5 joins: 3 2 4 5, four fit
 #   step 1, self 6: {2, 3, 4, 5}; 6 joins, 3 goes: 2 4 5 6
@@ -282,8 +240,8 @@ def triforce(folder):
 
 
 # tidal: model of 6 layers, recorded 1 2 3 5, select=2/mid: 2 and 3. k=2, P=4.
-#   every layer has the same queries and keys here: layer 1 is below the first selecting layer, 2 and
-#   3 select: full. Layer 5 follows 3. Step 0, self 4, weights 1 3 2 3 and 9 for self: {1, 3}.
+#   every layer has the same queries and keys here: layer 1 is below the first selecting layer, 2
+#   and 3 select: full. Layer 5 follows 3. Step 0, self 4, weights 1 3 2 3 and 9 for self: {1, 3}.
 #   step 1, self 5, zero query: {0, 1}. correct=2: step 1 is full everywhere.
 #   select=4: no selecting layer is recorded: everything is full.
 @example
