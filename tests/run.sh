@@ -135,7 +135,12 @@ for suite in "$@"; do
         done
         ;;
     emu) run_counted emu tests/emu/run.sh ;;
-    audit) for t in tests/audit/audit_*.py; do run_counted "$t" $python "$t"; done ;;
+    audit)
+        for t in tests/audit/audit_*.py tests/reference/{selftest,compare}.py; do
+            run_counted "$t" $python "$t"
+        done
+        run_counted tests/vectors $python tests/reference/vectors.py --check
+        ;;
     *) run_check "$suite" ;;
     esac
 done
