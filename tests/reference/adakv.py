@@ -11,20 +11,24 @@ the rest of the places goes to the best of what remains of all heads. The sum is
 safeguard=mix (the authors' code, snapkv_utils.py): count what each head wins in a free competition,
 then a head gets round(won*(1 - alpha) + floor(alpha*(k - window))), half to even, of its own best.
 Rounding can make the sum miss Hkv*(k - window) by a few, on either side.
-alpha=0 is the free competition in both.
+alpha=0 is the free competition in both. The paper's algorithm 2 writes alpha*won + (1 - alpha)*B/h,
+with alpha as the weight of the competition; the code's alpha, as here, is the weight of the floor,
+so the paper's 0.2 would be alpha=0.8 of safeguard=mix, without its rounding.
 
 evict=fifo: the cap of a head is its number + window. If the whole prefix fits (P <= k), every head
 has k - window and keeps the prefix; the code does not compress such a prompt either.
 
 The authors' code averages the votes over the window where SnapKV sums them, which changes no rank,
-and takes the mean over a group's query heads where the contract has agg=max.
+and takes the mean over a group's query heads where the contract has agg=max. The paper's algorithm
+2 pools each query's probabilities before it averages them, its code afterwards (proposed: early=1
+for the paper; early=0 here, as in SnapKV).
 """
 
 from common import best, full_layers, part, with_defaults
 from snapkv import DEFAULTS as SNAPKV
 from snapkv import check, decode, votes
 
-DEFAULTS = {**SNAPKV, "alpha": "0.2", "safeguard": "guard"}
+DEFAULTS = {**SNAPKV, "alpha": "0.2", "safeguard": "guard", "early": "0"}
 
 
 def split(scores, b, o):

@@ -25,7 +25,8 @@ from audit_replay import PROGRAM, check, counts, equal, near
 
 NAMES = ("streaming", "oracle", "h2o", "tova", "snapkv", "quest", "unlimiformer", "longformer",
          "sparse-transformer", "pyramidkv", "adakv", "triforce", "tidal")  # fmt: skip
-PROPOSED = {"heads", "least", "newest", "symmetric", "combine", "shape", "short", "over"}
+PROPOSED = {"heads", "least", "newest", "symmetric", "combine", "shape", "short", "over", "early",
+            "counts"}  # fmt: skip
 OMITTED = ("agg", "recent", "pool", "pooling", "evict", "alpha", "safeguard", "beta", "dense",
            "page", "dilation", "globals", "pattern", "c", "first", "draft", "correct")  # fmt: skip
 NEAR = 1e-9  # scores closer than this may be ordered either way by f64 alone

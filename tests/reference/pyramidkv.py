@@ -17,6 +17,9 @@ Paper and public code (pyramidkv_utils.py):
 - the paper's sequence is of real numbers: proposed shape=linear, which rounds each layer's number
   down and so ends at min exactly; the contract's shape=steps rounds the step, so the last layers
   have up to L - 2 more than min.
+- the paper's numbers are of whole layers, window included, so that the prefix gets the layer's
+  number less the window, and the last layer, with k/beta, may keep no prefix at all (proposed
+  counts=all); the code, and the contract (counts=prefix), lay the sequence over the prefix alone.
 - prompts of k to 2b positions: the code gives every layer b (proposed short=uniform); by the
   formula, which the contract follows (short=pyramid), such prompts have a pyramid of small slope.
 """
@@ -25,22 +28,24 @@ from common import best, budget, full_layers, with_defaults
 from snapkv import DEFAULTS as SNAPKV
 from snapkv import check, decode, votes
 
-DEFAULTS = {**SNAPKV, "beta": "20", "shape": "steps", "short": "pyramid"}
+DEFAULTS = {**SNAPKV, "beta": "20", "shape": "steps", "short": "pyramid", "counts": "prefix"}
 
 
 def room(l, L, P, k, w, o):
     """Prefix positions of layer l."""
-    b = k - w
-    if L == 1 or P - w <= b or (o["short"] == "uniform" and P < 2 * b):
-        return b
+    if L == 1 or P <= k or (o["short"] == "uniform" and P < 2 * (k - w)):
+        return k - w
+    inside = w if o["counts"] == "all" else 0  # the window's share of what the sequence gives
+    b, most = k - w + inside, P - w + inside
     low = b // int(o["beta"])
     high = 2 * b - low
-    if high > P - w:
-        high = P - w
-        low = 2 * b - high
+    if high > most:
+        high, low = most, 2 * b - most
     if o["shape"] == "linear":
-        return max(1, high - -(-(high - low) * l // (L - 1)))
-    return max(1, high - l * ((high - low) // (L - 1)))
+        n = high - -(-(high - low) * l // (L - 1))  # rounded down
+    else:
+        n = high - l * ((high - low) // (L - 1))
+    return max(0, n - inside) if inside else max(1, n)
 
 
 def run(trace, seq, options, layers=None):

@@ -158,6 +158,7 @@ def sparse_transformer(folder):
 #   P = 32: prefix 30 < 39, so max = 30, min = 10, step = floor(20/3) = 6: 30 24 18 12
 #     (the code: P < 2b = 40, so 20 everywhere)
 #   P = 22: the prefix of 20 fits. L = 1: 20
+#   counts=all: k itself: min = 1, max = 43, step 14: 43 29 15 1, less the window: 41 27 13 and none
 # and on the trace of snapkv: k=4, window=2, b=2, L=2, beta=2: min = 1, max = 3, step 2: 3 and 1.
 #   votes .2 .7 .2 .5: layer 0 keeps 1 3 0 (0 and 2 tie), layer 1 keeps 1. fifo: caps 5 and 3.
 @example
@@ -173,6 +174,7 @@ def pyramidkv(folder):
     equal("short", [30, 24, 18, 12], rooms(4, 32))
     equal("uniform", [20] * 4, rooms(4, 32, short="uniform"))
     equal("fits", [20] * 4, rooms(4, 22))
+    equal("counts", [41, 27, 13, 0], rooms(4, 100, counts="all"))
     equal("one layer", [20], rooms(1, 100))
     weights = [[1, 6, 1, 1, 1, 9, 9, 9], [1, 1, 1, 4, 1, 2, 9, 9]]
     t = trace(folder, [0, 1, None, None], weights, 6, W=2, n_layers=2, layers=(0, 1))
@@ -202,11 +204,14 @@ def adakv(folder):
     equal("guard", [[0, 1, 2, 3], [0, 1]], split(scores, alpha="0.67"))
     equal("mix", [[0, 1, 2, 3], [0, 1]], split(scores, alpha="0.5", safeguard="mix"))
     equal("ties", [[0, 1, 2, 3, 4, 5], []], split(one, alpha="0"))
-    # With one head it is snapkv.
+    # With one head it is snapkv. early=1, pool=3: position 4's votes .1 .6 .1 .1 become
+    # .6 .6 .6 .1, position 5's .1 .1 .1 .4 become .1 .1 .4 .4; sums .7 .7 1 .5: best 2 and 0.
     weights = [[1, 6, 1, 1, 1, 9, 9, 9], [1, 1, 1, 4, 1, 2, 9, 9]]
     t = trace(folder, [0, 1, None, None], weights, 6, W=2)
     got = adakv.run(t, 0, {"k": "4", "window": "2", "pool": "1", "evict": "fifo"})
     equal("adakv", [[1, 3, 4, 5], [3, 4, 5, 6]], sets(got))
+    got = adakv.run(t, 0, {"k": "4", "window": "2", "pool": "3", "early": "1"})
+    equal("early", [0, 2, 4, 5], sets(got)[0])
 
 
 # triforce: chunks of 2, k=4 (two chunks), gamma=2: steps 2, 5, ... verify. P=5: chunks 01 23 4.

@@ -24,17 +24,21 @@ DEFAULTS = {
 
 
 def votes(view, kv, o):
-    """Pooled score of each position of the prefix."""
+    """Pooled score of each position of the prefix. early: an option of adakv, pools per query."""
+    early = o.get("early") == "1"
     w, P, W = int(o["window"]), view.P, view.tail.shape[1]
     heads = []
     for h in group(view, kv):
         received = [0.0] * (P - w)
         for position in range(P - w, P):
             query = view.tail[h, position - (P - W)]
-            p = softmax(view.scale * (view.K[kv, : position + 1] @ query))
+            p = list(softmax(view.scale * (view.K[kv, : position + 1] @ query)))[: P - w]
+            if early:
+                p = pool(p, int(o["pool"]), o["pooling"])
             received = [a + b for a, b in zip(received, p)]
         heads.append(received)
-    return pool(list(aggregate(heads, o["agg"])), int(o["pool"]), o["pooling"])
+    score = list(aggregate(heads, o["agg"]))
+    return score if early else pool(score, int(o["pool"]), o["pooling"])
 
 
 def check(view, o):
