@@ -159,8 +159,9 @@ struct ra_backend_ops {
 
     /* Score pages of C_f, self's included, for q by what is kept of each page, and choose by
      * `rule`, one kind for a layer. order [Hkv] as from `select`: all positions of chosen pages,
-     * first to be evicted first, the lowest-ranked page first, its highest position first; borrowed
-     * until the next call for this layer. */
+     * first to be evicted first: the lowest-ranked page first, in it the highest position first;
+     * pages that are always chosen rank best, the newest above page 0. Borrowed until the next call
+     * for this layer. */
     enum ra_status (*select_pages)(void *self, int layer, const float *q,
                                    const struct ra_page_rule *rule, struct ra_positions *order,
                                    struct ra_error *err);

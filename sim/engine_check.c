@@ -173,7 +173,7 @@ static enum ra_status form_pages(struct ra_beat *b, const struct ra_page_rule *r
 {
     const struct ra_shape *shape = b->shape;
     const struct ra_model *m = shape->model;
-    int32_t L = b->step.self + 1, n = ra_pages_count(L, rule->page);
+    int32_t L = ra_pages_rows(rule, b->step.self + 1), n = ra_pages_count(L, rule->page);
     size_t head = (size_t)(kv * m->G) * (size_t)m->D;
     struct ra_pages *pages = NULL;
     char *k = malloc((size_t)L * (size_t)m->D * ra_dtype_bytes(m->dtype));
@@ -203,25 +203,24 @@ static bool pages_agree(const struct ra_page_rule *rule, const double *score, in
                         const uint8_t *taken, double tolerance)
 {
     double weakest = INFINITY, strongest = -INFINITY, largest = 0;
-    int32_t n_taken = 0, want = rule->K / rule->page;
-    want = want < 1 ? 1 : want > n ? n : want;
-    bool first = rule->takes_first && want > 1;
+    int32_t n_taken = 0, want = ra_pages_wanted(rule, n);
+    bool newest = rule->takes_newest, first = rule->takes_first && want > newest;
     for (int32_t i = 0; i < n; i++) {
         n_taken += taken[i];
         largest = fmax(largest, fabs(score[i]));
-        if (i == n - 1 || (first && i == 0))
+        if ((newest && i == n - 1) || (first && i == 0))
             continue;
         weakest = taken[i] ? fmin(weakest, score[i]) : weakest;
         strongest = taken[i] ? strongest : fmax(strongest, score[i]);
     }
-    return n_taken == want && taken[n - 1] && (!first || taken[0]) &&
+    return n_taken == want && (!newest || taken[n - 1]) && (!first || taken[0]) &&
            strongest - weakest <= tolerance * largest;
 }
 
 enum ra_status ra_engine_check_pages(struct ra_beat *b, const struct ra_page_rule *rule,
                                      struct ra_error *err)
 {
-    int32_t L = b->step.self + 1, n = ra_pages_count(L, rule->page);
+    int32_t L = ra_pages_rows(rule, b->step.self + 1), n = ra_pages_count(L, rule->page);
     double tolerance = fmax(1e-5, 2 * (ra_kernel_err_bound(b->track->max_abs_logit) - 1e-5));
     double *score = malloc((size_t)n * sizeof *score);
     enum ra_status st = RA_OK;

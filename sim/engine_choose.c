@@ -99,7 +99,17 @@ static double cut_score(const struct ra_beat *b, const struct ra_cut_rule *rule,
     const struct ra_positions *old = &b->track->before[h].set;
     int32_t at = pos == b->step.self ? old->n : ra_kvset_find(old->pos, old->n, pos);
     bool is_entry = at < old->n ? old->pos[at] == pos : pos == b->step.self;
-    return is_entry && at <= old->n - rule->recent ? (double)b->entry_scores[h][at] : NAN;
+    if (!is_entry || at > old->n - rule->recent)
+        return NAN;
+    if (!rule->of_layer)
+        return (double)b->entry_scores[h][at];
+    int Hkv = b->shape->model->Hkv;
+    double all = (double)b->entry_scores[0][at];
+    for (int i = 1; i < Hkv && rule->agg != RA_AGG_FIRST; i++) {
+        double one = (double)b->entry_scores[i][at];
+        all = rule->agg == RA_AGG_MAX ? fmax(all, one) : all + one;
+    }
+    return rule->agg == RA_AGG_MEAN ? all / Hkv : all;
 }
 
 /* The backend's accumulated scores may order two entries otherwise only where they nearly tie. */

@@ -279,6 +279,8 @@ static int64_t digest_upkeep(const struct ra_track *track, const struct ra_step 
 {
     if (step->t < 0)
         return digest_bytes(track->shape->model, rule, ra_pages_count(track->shape->P, rule->page));
+    if (rule->rows > 0 && step->self >= rule->rows)
+        return 0;
     return 2 * digest_bytes(track->shape->model, rule, 1);
 }
 
@@ -309,7 +311,7 @@ static int64_t scoring_read(const struct ra_track *track, const struct ra_step *
         row->selection_bytes += 2 * WORD * L * heads;
         return keys;
     case RA_SCORES_OF_PAGES:
-        L = ra_pages_count(step->self + 1, plan->pages->page);
+        L = ra_pages_count(ra_pages_rows(plan->pages, step->self + 1), plan->pages->page);
         row->selection_bytes += digest_bytes(m, plan->pages, L) + 2 * WORD * L * heads;
         return 0;
     }

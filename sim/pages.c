@@ -144,6 +144,18 @@ static int32_t put_page(const struct ra_page_rule *rule, int32_t number, int32_t
     return n;
 }
 
+int32_t ra_pages_rows(const struct ra_page_rule *rule, int32_t L)
+{
+    return rule->rows > 0 && rule->rows < L ? rule->rows : L;
+}
+
+int32_t ra_pages_wanted(const struct ra_page_rule *rule, int32_t n)
+{
+    int32_t want = rule->K / rule->page;
+    want = want < rule->least ? rule->least : want;
+    return want < n ? want : n;
+}
+
 /* The lowest-ranked page that is not marked with NaN, which it then is: score least, page highest.
  */
 static int32_t take_lowest(double *score, int32_t n)
@@ -159,23 +171,23 @@ static int32_t take_lowest(double *score, int32_t n)
 int32_t ra_pages_choose(const struct ra_page_rule *rule, const double *scores, int G, int32_t L,
                         int32_t *order, double *scratch)
 {
-    int32_t n = ra_pages_count(L, rule->page), newest = n - 1;
-    int32_t want = rule->K / rule->page, used = 0;
-    want = want < 1 ? 1 : want > n ? n : want;
-    bool first = rule->takes_first && want > 1;
-    double *score = scratch, *free_score = scratch + n;
-    uint64_t *sorter = (uint64_t *)(void *)free_score;
+    int32_t n = ra_pages_count(L, rule->page), want = ra_pages_wanted(rule, n), used = 0;
+    bool newest = rule->takes_newest, first = rule->takes_first && want > newest;
+    double *score = scratch, *chosen = scratch + n;
     ra_aggregate(scores, (size_t)n, G, n, rule->agg, score);
     /* Free places go to the best of the pages that are not chosen anyway. */
-    int32_t from = first ? 1 : 0, places = want - 1 - first;
-    int32_t taken = places > 0 ? ra_top(score + from, newest - from, places, order, sorter) : 0;
+    first = first && n > newest;
+    int32_t from = first, end = n - newest, places = want - newest - first;
+    int32_t taken =
+        places > 0 ? ra_top(score + from, end - from, places, order, (uint64_t *)(void *)chosen)
+                   : 0;
     for (int32_t i = 0; i < n; i++)
-        free_score[i] = NAN;
+        chosen[i] = NAN;
     for (int32_t i = 0; i < taken; i++)
-        free_score[order[i] + from] = score[order[i] + from];
+        chosen[order[i] + from] = score[order[i] + from];
     for (int32_t i = 0; i < taken; i++)
-        used += put_page(rule, take_lowest(free_score, n), L, order + used);
+        used += put_page(rule, take_lowest(chosen, n), L, order + used);
     if (first)
         used += put_page(rule, 0, L, order + used);
-    return used + put_page(rule, newest, L, order + used);
+    return newest ? used + put_page(rule, n - 1, L, order + used) : used;
 }

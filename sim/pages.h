@@ -35,6 +35,10 @@ void ra_pages_extend(struct ra_pages *pages, int kv, const void *k, int32_t L);
 /* Pages that L keys fill, the last perhaps in part. */
 int32_t ra_pages_count(int32_t L, int32_t page);
 
+/* Keys that lie in pages by `rule`, of L; and pages to choose among `n` of them. */
+int32_t ra_pages_rows(const struct ra_page_rule *rule, int32_t L);
+int32_t ra_pages_wanted(const struct ra_page_rule *rule, int32_t n);
+
 /*
  * Score all pages of KV head `kv` for its group's queries q [G][D] f32.
  *
@@ -46,10 +50,10 @@ void ra_pages_score(const struct ra_pages *pages, int kv, const float *q, double
  * Choose for one KV head.
  *
  *   scores   [G][n], row stride n = ra_pages_count(L, rule->page)
- *   L        keys, self included
- *   order    [L] filled: every position of the chosen pages, self included, in the order in which
- *            they would be evicted: the lowest-ranked page first, within a page the highest
- *            position first. Pages that are always chosen rank best, the newest above page 0.
+ *   L        keys that lie in pages
+ *   order    [L] filled: every position of the chosen pages in the order in which they would be
+ *            evicted: the lowest-ranked page first, within a page the highest position first.
+ *            Pages that are always chosen rank best, the newest above page 0.
  *   scratch  [2 * n] f64
  *
  * Ranks by (score descending, page ascending). Returns the number of positions.

@@ -126,7 +126,7 @@ static enum ra_status score_pages(struct ra_scorer *s, const struct ra_scores_in
                                   const struct ra_page_rule *rule, int32_t *n, struct ra_error *err)
 {
     const struct ra_model *m = s->model;
-    int32_t L = input->step->self + 1;
+    int32_t L = ra_pages_rows(rule, input->step->self + 1);
     if (!ra_pages_are(s->pages, rule->page, rule->digest)) {
         ra_pages_close(s->pages);
         s->pages = NULL;

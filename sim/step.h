@@ -59,14 +59,17 @@ enum ra_page_digest {
     RA_PAGE_MEAN    /* mean key; the score is the softmax over pages of attn_scale * q.mean */
 };
 
-/* How pages are chosen, per KV head: max(1, floor(K / page)) of them, the newest, which holds self
- * and may be cut short, always among them. Page p holds positions p * page .. p * page + page - 1.
+/* How pages are chosen, per KV head: max(least, floor(K / page)) of them. Page p holds positions
+ * p * page .. p * page + page - 1; the newest may be cut short.
  * Sources: Quest, arXiv:2406.10774; TriForce, arXiv:2404.11912. */
 struct ra_page_rule {
     int32_t K, page;
+    int32_t least; /* >= 1 */
+    int32_t rows;  /* only the first `rows` keys lie in pages; 0: all, self's included */
     enum ra_page_digest digest;
-    enum ra_agg agg;  /* over the query heads of a group */
-    bool takes_first; /* page 0 too, where there is room for two */
+    enum ra_agg agg;   /* over the query heads of a group */
+    bool takes_newest; /* the newest page is among them, whatever its score */
+    bool takes_first;  /* so is page 0, where there is room for two */
 };
 
 /* How C_r is cut once self has entered it, per KV head: what `recent` highest positions leave goes
@@ -76,6 +79,7 @@ struct ra_cut_rule {
     int32_t K, recent;
     enum ra_agg agg; /* over the query heads of a group */
     bool adds_up;    /* a score is the sum over all steps; else the last step's */
+    bool of_layer;   /* KV heads keep the same positions, by agg over all query heads */
 };
 
 /* What a layer attends to at this step. */

@@ -16,8 +16,8 @@ int32_t ra_cpu_page_count(int32_t rows, const struct ra_page_rule *rule)
 
 int32_t ra_cpu_page_most(int32_t rows, const struct ra_page_rule *rule)
 {
-    int32_t most = rule->K > rule->page ? rule->K : rule->page;
-    return most < rows ? most : rows;
+    int64_t least = (int64_t)rule->least * rule->page, most = rule->K > least ? rule->K : least;
+    return most < rows ? (int32_t)most : rows;
 }
 
 /* Digest of a page: least then largest of each dimension, or sums. */
@@ -44,6 +44,13 @@ static void take_key(const struct ra_page_rule *rule, const float *key, bool ope
     }
 }
 
+/* Keys that lie in pages. */
+static int32_t paged_rows(const struct ra_cpu_layer *layer)
+{
+    int32_t most = layer->pages.rows;
+    return most > 0 && most < layer->rows ? most : layer->rows;
+}
+
 void ra_cpu_extend_pages(const struct ra_cpu *cpu, int number, int32_t from)
 {
     const struct ra_cpu_layer *layer = &cpu->layers[number];
@@ -51,7 +58,7 @@ void ra_cpu_extend_pages(const struct ra_cpu *cpu, int number, int32_t from)
     if (layer->pages.page == 0)
         return;
     for (int head = 0; head < cpu->model.Hkv; head++)
-        for (int32_t row = from; row < layer->rows; row++) {
+        for (int32_t row = from; row < paged_rows(layer); row++) {
             const char *stored =
                 ra_cpu_rows_k(cpu, number, head) + (size_t)row * ra_cpu_k_bytes(cpu);
             ra_widen(cpu->model.dtype, stored, (size_t)cpu->model.D, key);
@@ -80,7 +87,7 @@ static double page_score(const struct call *call, const float *q, int head, int3
         }
         return score;
     }
-    int32_t left = call->layer->rows - page * call->rule->page;
+    int32_t left = paged_rows(call->layer) - page * call->rule->page;
     int32_t n = left < call->rule->page ? left : call->rule->page;
     for (int d = 0; d < D; d++)
         score += (double)q[d] * least[d];
@@ -98,7 +105,7 @@ static int by_rank(const void *a, const void *b)
 
 static int32_t put_page(const struct call *call, int32_t number, int32_t *out)
 {
-    int32_t first = number * call->rule->page, left = call->layer->rows - first;
+    int32_t first = number * call->rule->page, left = paged_rows(call->layer) - first;
     int32_t n = left < call->rule->page ? left : call->rule->page;
     for (int32_t i = 0; i < n; i++)
         out[i] = first + n - 1 - i;
@@ -113,7 +120,8 @@ static void choose_head(void *context, size_t head, int worker)
     struct ra_cpu *cpu = call->cpu;
     const struct ra_page_rule *rule = call->rule;
     int G = cpu->model.G;
-    int32_t n = ra_cpu_page_count(call->layer->rows, rule), want = rule->K / rule->page, used = 0;
+    int32_t n = ra_cpu_page_count(paged_rows(call->layer), rule), used = 0;
+    int32_t want = rule->K / rule->page;
     double *scores = cpu->page_scores + head * (size_t)G * (size_t)cpu->max_pages;
     struct ra_cpu_page *ranks = cpu->page_ranks + head * (size_t)cpu->max_pages;
     int32_t most = ra_cpu_page_most(cpu->config.max_rows, &call->layer->pages);
@@ -129,14 +137,16 @@ static void choose_head(void *context, size_t head, int worker)
     for (int32_t i = 0; i < n; i++)
         ranks[i] = (struct ra_cpu_page){
             ra_cpu_aggregate(scores + i, (size_t)cpu->max_pages, G, rule->agg), i};
-    want = want < 1 ? 1 : want > n ? n : want;
-    if (rule->takes_first && want > 1)
+    want = want < rule->least ? rule->least : want;
+    want = want > n ? n : want;
+    int32_t others = n - rule->takes_newest; /* the newest is chosen anyway */
+    if (rule->takes_first && want > rule->takes_newest)
         ranks[0].score = INFINITY;
-    if (n > 1)
-        qsort(ranks, (size_t)n - 1, sizeof *ranks, by_rank); /* the newest is chosen anyway */
-    for (int32_t i = want - 2; i >= 0; i--)
+    qsort(ranks, (size_t)others, sizeof *ranks, by_rank);
+    for (int32_t i = want - rule->takes_newest - 1; i >= 0; i--)
         used += put_page(call, ranks[i].number, order + used);
-    used += put_page(call, n - 1, order + used);
+    if (rule->takes_newest)
+        used += put_page(call, n - 1, order + used);
     call->order[head] = (struct ra_positions){.pos = order, .n = used};
 }
 

@@ -97,6 +97,22 @@ enum ra_status ra_cpu_op_accumulate(void *self, int layer, enum ra_agg agg, bool
     return RA_OK;
 }
 
+/* KV heads that keep the same positions get the same scores: agg over those of all heads. */
+static void share_scores(struct ra_cpu_retained *heads, int Hkv, enum ra_agg agg)
+{
+    for (int32_t i = 0; i <= heads[0].n; i++) {
+        double *first = i < heads[0].n ? &heads[0].score[i] : &heads[0].self_score;
+        for (int h = 1; h < Hkv && agg != RA_AGG_FIRST; h++) {
+            double other = i < heads[h].n ? heads[h].score[i] : heads[h].self_score;
+            *first = agg == RA_AGG_MAX ? (other > *first ? other : *first) : *first + other;
+        }
+        if (agg == RA_AGG_MEAN)
+            *first /= Hkv;
+        for (int h = 1; h < Hkv; h++)
+            *(i < heads[h].n ? &heads[h].score[i] : &heads[h].self_score) = *first;
+    }
+}
+
 enum ra_status ra_cpu_op_cut(void *self, int layer, const struct ra_cut_rule *rule,
                              const int32_t *instead, int32_t *evicted, struct ra_error *err)
 {
@@ -104,6 +120,9 @@ enum ra_status ra_cpu_op_cut(void *self, int layer, const struct ra_cut_rule *ru
     struct ra_cpu *cpu = self;
     struct ra_cpu_layer *state = &cpu->layers[layer];
     RA_BUG_ON(!state->retained || rule->K < 1 || rule->recent > rule->K);
+    RA_BUG_ON(rule->of_layer && rule->adds_up);
+    if (rule->of_layer)
+        share_scores(state->retained, cpu->model.Hkv, rule->agg);
     for (int head = 0; head < cpu->model.Hkv; head++)
         evicted[head] = ra_cpu_retained_cut(
             &state->retained[head], state->rows - 1, rule, instead ? instead[head] : -1,

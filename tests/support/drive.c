@@ -124,7 +124,7 @@ static void learn(struct drive *d)
     int32_t L = d->step.self + 1;
     struct ra_scores scores = {.L = L};
     if (d->plan.of == RA_SCORES_OF_PAGES) /* as of as many keys as there are pages */
-        scores.L = ra_pages_count(L, d->plan.pages->page);
+        scores.L = ra_pages_count(ra_pages_rows(d->plan.pages, L), d->plan.pages->page);
     scores.prob = drive_scores(d, d->step.layer, scores.L - 1 - d->P);
     if (d->plan.of == RA_SCORES_OF_ATTENDED)
         leave_attended(d, L);
