@@ -147,7 +147,10 @@ static bool parse_list(const struct ra_param *param, struct ra_span text, struct
     while (more) {
         int32_t n = list->n;
         more = ra_span_cut(&text, '/', &entry);
-        if (n == RA_LIST_MAX || !parse_count(param, entry, &list->values[n]) ||
+        bool is_word = param->choices && ra_span_is(entry, param->choices);
+        if (n < RA_LIST_MAX && is_word)
+            list->values[n] = RA_LIST_WORD;
+        if (n == RA_LIST_MAX || (!is_word && !parse_count(param, entry, &list->values[n])) ||
             (n > 0 && list->values[n] <= list->values[n - 1]))
             return false;
         list->n++;
@@ -190,6 +193,8 @@ static void describe(struct ra_writer *out, const struct ra_param *param)
     case RA_PARAM_LIST:
         describe_range(out, param, "ascending whole numbers");
         ra_write(out, " joined with '/', at most %d of them", RA_LIST_MAX);
+        if (param->choices)
+            ra_write(out, ", or %s last", param->choices);
         break;
     }
     if (may_be_none(param))
@@ -313,8 +318,13 @@ int ra_param_format(const struct ra_param *param, const void *params, char *out,
     case RA_PARAM_LIST:
         if (list->n == 0)
             ra_write(&writer, "none");
-        for (int32_t i = 0; i < list->n; i++)
-            ra_write(&writer, "%s%d", i ? "/" : "", list->values[i]);
+        for (int32_t i = 0; i < list->n; i++) {
+            ra_write(&writer, "%s", i ? "/" : "");
+            if (param->choices && list->values[i] == RA_LIST_WORD)
+                ra_write(&writer, "%s", param->choices);
+            else
+                ra_write(&writer, "%d", list->values[i]);
+        }
         break;
     }
     return (int)writer.used;

@@ -20,10 +20,11 @@ enum ra_param_type {
     RA_PARAM_REAL,     /* double; "none" gives NaN where none is the default */
     RA_PARAM_CHOICE,   /* int32_t: index into `choices` */
     RA_PARAM_FRACTION, /* struct ra_fraction: "256" or "1/8" */
-    RA_PARAM_LIST      /* struct ra_int_list, ascending: "0/5/9"; "none" gives n = 0 */
+    RA_PARAM_LIST      /* struct ra_int_list, ascending: "0/5/9"; "none" gives n = 0; where
+                        * `choices` is a word, the last may be that word: RA_LIST_WORD */
 };
 
-enum { RA_INT_NONE = -1 };
+enum { RA_INT_NONE = -1, RA_LIST_WORD = INT32_MAX };
 
 /* A count, or a share a/b of the prompt. den = 0: `num` tokens. */
 struct ra_fraction {
@@ -45,7 +46,7 @@ struct ra_param {
     size_t offset;        /* in the struct that the table fills */
     double min, max;      /* inclusive; of a plain count for fractions, of each entry for lists */
     const char *fallback; /* default, as it would be spelled; NULL: must be given */
-    const char *choices;  /* "max|mean|first|sum" */
+    const char *choices;  /* "max|mean|first|sum"; of lists: a word, or NULL */
     const char *help;     /* one line */
     int is_global;        /* nonzero: the same for all layers, "key@layers" is refused */
 };

@@ -51,9 +51,9 @@ static json_t *describe_param(const struct ra_param *param)
 {
     json_t *row = json_pack("{s:s, s:s, s:s?}", "name", param->name, "type", type_name(param->type),
                             "default", param->fallback);
-    if (param->type == RA_PARAM_CHOICE)
+    if (param->choices)
         json_object_set_new(row, "choices", json_string(param->choices));
-    else {
+    if (param->type != RA_PARAM_CHOICE) {
         json_object_set_new(row, "min", json_real(param->min));
         json_object_set_new(row, "max", json_real(param->max));
     }

@@ -109,7 +109,8 @@ static void test_descriptions(void **state)
     assert_true(ops->caches && ops->open && ops->plan && ops->close);
     for (const struct ra_param *row = ops->params; row && row->name; row++) {
         assert_true(row->help && *row->help && ra_params_find(ops->params, row->name) == row);
-        assert_true((row->type == RA_PARAM_CHOICE) == (row->choices != NULL));
+        assert_true(row->type == RA_PARAM_LIST ||
+                    (row->type == RA_PARAM_CHOICE) == (row->choices != NULL));
     }
     ops->close(NULL);
 }
