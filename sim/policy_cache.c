@@ -23,6 +23,24 @@ void ra_policy_cache_close(struct ra_policy_cache *cache)
     memset(cache, 0, sizeof *cache);
 }
 
+enum ra_status ra_policy_caches_open(struct ra_policy_cache **caches, int n, int32_t capacity,
+                                     struct ra_error *err)
+{
+    *caches = calloc((size_t)n, sizeof **caches);
+    if (!*caches)
+        return ra_fail(err, RA_ENOMEM, "no memory for the caches of %d KV heads", n);
+    for (int i = 0; i < n; i++)
+        RA_TRY(ra_policy_cache_open(&(*caches)[i], capacity, err));
+    return RA_OK;
+}
+
+void ra_policy_caches_close(struct ra_policy_cache *caches, int n)
+{
+    for (int i = 0; caches && i < n; i++)
+        ra_policy_cache_close(&caches[i]);
+    free(caches);
+}
+
 void ra_policy_cache_replace(struct ra_policy_cache *cache, const int32_t *order, int32_t n,
                              int32_t n_pinned)
 {

@@ -24,6 +24,11 @@ RA_MUST_CHECK enum ra_status ra_policy_cache_open(struct ra_policy_cache *cache,
                                                   struct ra_error *err);
 void ra_policy_cache_close(struct ra_policy_cache *cache);
 
+/* One for each of n KV heads. */
+RA_MUST_CHECK enum ra_status ra_policy_caches_open(struct ra_policy_cache **caches, int n,
+                                                   int32_t capacity, struct ra_error *err);
+void ra_policy_caches_close(struct ra_policy_cache *caches, int n); /* accepts NULL */
+
 /* Become the n positions of `order`, the last n_pinned of which are never evicted. */
 void ra_policy_cache_replace(struct ra_policy_cache *cache, const int32_t *order, int32_t n,
                              int32_t n_pinned);

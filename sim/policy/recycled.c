@@ -106,9 +106,7 @@ static void close_recycled(void *self)
         return;
     for (int i = 0; i < r->env.n_layers; i++) {
         struct layer *layer = &r->layers[i];
-        for (int h = 0; layer->heads && h < r->env.model->Hkv; h++)
-            ra_policy_cache_close(&layer->heads[h]);
-        free(layer->heads);
+        ra_policy_caches_close(layer->heads, r->env.model->Hkv);
         ra_choices_close(layer->choices);
     }
     ra_schedule_close(r->schedule);
@@ -129,12 +127,7 @@ static enum ra_status open_layer(struct recycled *r, int index, const struct rec
                                           .evict = (enum ra_evict)p->evict};
     layer->most = K < rows ? K : rows;
     layer->chooser = index;
-    layer->heads = calloc((size_t)r->env.model->Hkv, sizeof *layer->heads);
-    if (!layer->heads)
-        return ra_fail(err, RA_ENOMEM, "recycled: no memory for layer %d", index);
-    for (int h = 0; h < r->env.model->Hkv; h++)
-        RA_TRY(ra_policy_cache_open(&layer->heads[h], layer->most + 1, err));
-    return RA_OK;
+    return ra_policy_caches_open(&layer->heads, r->env.model->Hkv, layer->most + 1, err);
 }
 
 static enum ra_status share(struct recycled *r, const struct ra_int_list *list,
