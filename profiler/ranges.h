@@ -23,6 +23,9 @@ RA_MUST_CHECK enum ra_status ra_ranges_open(struct ra_ranges **ranges, const cha
                                             const char *const *cupti_names, size_t n_metrics,
                                             size_t max_ranges, struct ra_error *err);
 
+/* How CUPTI was asked for ranges and passes, in its own words: "UserRange", "UserReplay". */
+void ra_ranges_modes(const struct ra_ranges *ranges, const char **range, const char **replay);
+
 /* Counting begins; after it ranges may be pushed and popped, in the order of the device's work. */
 RA_MUST_CHECK enum ra_status ra_ranges_start(struct ra_ranges *ranges, struct ra_error *err);
 

@@ -69,6 +69,16 @@ enum ra_status ra_store_pass_device(struct ra_store *store, int64_t pass_id, int
     return update(&row, pass_id, err);
 }
 
+enum ra_status ra_store_pass_ranges(struct ra_store *store, int64_t pass_id, const char *range_mode,
+                                    const char *replay_mode, struct ra_error *err)
+{
+    struct ra_row row;
+    RA_TRY(ra_row_begin(store, RA_SQL_PASS_RANGES, &row, err));
+    ra_row_text(&row, range_mode);
+    ra_row_text(&row, replay_mode);
+    return update(&row, pass_id, err);
+}
+
 static void put_clock(struct ra_row *row, uint64_t ns)
 {
     if (ns == 0)

@@ -30,6 +30,12 @@ RA_MUST_CHECK enum ra_status ra_store_device(struct ra_store *store,
 RA_MUST_CHECK enum ra_status ra_store_pass_device(struct ra_store *store, int64_t pass_id,
                                                   int64_t device_id, struct ra_error *err);
 
+/* How a pass that counts in ranges had them: "UserRange"; and how often what is in one ran:
+ * "UserReplay". */
+RA_MUST_CHECK enum ra_status ra_store_pass_ranges(struct ra_store *store, int64_t pass_id,
+                                                  const char *range_mode, const char *replay_mode,
+                                                  struct ra_error *err);
+
 /* Three clocks read together; a clock that was not read is 0. */
 struct ra_clock_triple {
     uint64_t realtime_ns, monotonic_ns, cupti_ns;

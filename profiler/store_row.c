@@ -56,6 +56,7 @@ static const char *const sql[RA_SQL_COUNT] = {
                           " event_us, output_hash, launch_hash) VALUES(?,?,?,?,?,?,?)",
     [RA_SQL_PASS_LAUNCHES] = "UPDATE pass SET launch_mode = ?, launch_hash = ? WHERE id = ?",
     [RA_SQL_PASS_METRICS] = "UPDATE pass SET metric_set = ? WHERE id = ?",
+    [RA_SQL_PASS_RANGES] = "UPDATE pass SET range_mode = ?, replay_mode = ? WHERE id = ?",
     [RA_SQL_METRIC_FIND] = "SELECT id FROM metric_def WHERE name = ? AND chip = ?",
     [RA_SQL_METRIC_ADD] = "INSERT INTO metric_def(name, chip, cupti_name, hw_unit, unit, additive)"
                           " VALUES(?,?,?,?,?,?)",

@@ -233,6 +233,13 @@ static enum ra_status count_steps(struct ra_player *player, struct counting *c,
     return tell_losses(c, stored, n, n_dropped, err);
 }
 
+static enum ra_status store_modes(const struct counting *c, int64_t pass_id, struct ra_error *err)
+{
+    const char *range, *replay;
+    ra_ranges_modes(c->ranges, &range, &replay);
+    return ra_store_pass_ranges(c->config->store, pass_id, range, replay, err);
+}
+
 static enum ra_status set_pass(struct ra_player *player, struct counting *c, const struct set *set,
                                const struct ra_observed *o, int ordinal, struct ra_error *err)
 {
@@ -248,6 +255,8 @@ static enum ra_status set_pass(struct ra_player *player, struct counting *c, con
         st = ra_store_pass_device(c->config->store, o->stored->ids[0], o->device_id, err);
     if (st == RA_OK)
         st = ra_ranges_open(&c->ranges, c->config->chip, names, set->n, room, err);
+    if (st == RA_OK)
+        st = store_modes(c, o->stored->ids[0], err);
     if (st == RA_OK)
         st = count_steps(player, c, set, o, &whole, err);
     ra_ranges_close(c->ranges);

@@ -20,7 +20,9 @@ struct ra_ranges {
     struct ra_counter_plan *plan;
     uint8_t *availability, *data;
     size_t data_bytes, max_ranges, n_pushed;
-    int64_t *numbers; /* [max_ranges] */
+    int64_t *numbers;               /* [max_ranges] */
+    CUpti_ProfilerRange range_mode; /* as CUPTI was asked for */
+    CUpti_ProfilerReplayMode replay_mode;
 };
 
 #define PARAMS(name)                                                                               \
@@ -113,8 +115,8 @@ static enum ra_status configure(struct ra_ranges *r, struct ra_error *err)
     params.pConfig = r->plan->config;
     params.counterDataImageSize = r->data_bytes;
     params.pCounterDataImage = r->data;
-    params.range = CUPTI_UserRange;
-    params.replayMode = CUPTI_UserReplay;
+    params.range = r->range_mode = CUPTI_UserRange;
+    params.replayMode = r->replay_mode = CUPTI_UserReplay;
     params.maxRangesPerPass = r->max_ranges;
     params.numNestingLevels = params.minNestingLevel = params.targetNestingLevel = 1;
     return done(r, r->cupti->cuptiRangeProfilerSetConfig(&params), "cuptiRangeProfilerSetConfig",
@@ -152,6 +154,14 @@ enum ra_status ra_ranges_open(struct ra_ranges **ranges, const char *chip,
     else
         *ranges = r;
     return st;
+}
+
+void ra_ranges_modes(const struct ra_ranges *r, const char **range, const char **replay)
+{
+    *range = r->range_mode == CUPTI_UserRange ? "UserRange" : "AutoRange";
+    *replay = r->replay_mode == CUPTI_UserReplay     ? "UserReplay"
+              : r->replay_mode == CUPTI_KernelReplay ? "KernelReplay"
+                                                     : "ApplicationReplay";
 }
 
 enum ra_status ra_ranges_start(struct ra_ranges *r, struct ra_error *err)
@@ -269,6 +279,12 @@ enum ra_status ra_ranges_open(struct ra_ranges **ranges, const char *chip,
     (void)max_ranges;
     *ranges = NULL;
     return not_built(err);
+}
+
+void ra_ranges_modes(const struct ra_ranges *r, const char **range, const char **replay)
+{
+    (void)r;
+    *range = *replay = NULL;
 }
 
 enum ra_status ra_ranges_start(struct ra_ranges *r, struct ra_error *err)

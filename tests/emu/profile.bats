@@ -147,6 +147,12 @@ read_of() { # RUN METRIC_SET
     profile all "${schedules[@]}" >/dev/null
     [ "$(sql "select group_concat(mode || ':' || coalesce(metric_set, '') || ':' || state, ' ') from (select * from pass where run_id = 2 order by ordinal)")" = \
         "bare::complete counter:emu-count:complete timing::complete counter:emu-count:core:complete counter:emu-count:hit:complete counter:emu-count:miss:complete" ]
+    # in ranges of ours and with nothing replayed; who counts in no ranges has neither
+    [ "$(sql "select distinct mode, coalesce(metric_set, '') like 'emu-count:%', range_mode, replay_mode from pass order by 1, 2")" = \
+        "bare|0||
+counter|0||
+counter|1|UserRange|UserReplay
+timing|0||" ]
     [ "$(read_of 2 emu-count | wc -l)" = 7 ]
     for set in core hit miss; do
         [ "$(read_of 2 emu-count:$set)" = "$(read_of 2 emu-count)" ]

@@ -173,6 +173,7 @@ static void a_pass_has_a_device_clocks_and_counts(void **state)
     ra_assert_ok(ra_store_pass_clocks(store, pass_id, &begin, NULL, &err));
     ra_assert_ok(ra_store_pass_clocks(store, pass_id, NULL, &end, &err));
     ra_assert_ok(ra_store_pass_counts(store, pass_id, &counts, &err));
+    ra_assert_ok(ra_store_pass_ranges(store, pass_id, "AutoRange", "KernelReplay", &err));
     ra_assert_fails(ra_store_pass_counts(store, 99, &counts, &err), RA_ESTORE,
                     "there is no pass 99");
     ra_assert_ok(ra_store_pass_end(store, pass_id, RA_RUN_INCOMPLETE, &err));
@@ -184,7 +185,8 @@ static void a_pass_has_a_device_clocks_and_counts(void **state)
                   "SELECT state = 'incomplete' AND (t0_realtime_ns, t0_monotonic_ns, t0_cupti_ns,"
                   " t1_realtime_ns, t1_monotonic_ns, t1_cupti_ns) = (101, 102, 103, 201, 202, 203)"
                   " AND (launches_expected, kernels_recorded, records_dropped, ranges_dropped) ="
-                  " (301, 302, 303, 305) AND kernels_zero_time IS NULL FROM pass WHERE id = 1"),
+                  " (301, 302, 303, 305) AND kernels_zero_time IS NULL AND (range_mode,"
+                  " replay_mode) = ('AutoRange', 'KernelReplay') FROM pass WHERE id = 1"),
         1);
     assert_int_equal(store_ask(fixture->path, "SELECT t1_monotonic_ns >= t0_monotonic_ns AND"
                                               " t1_cupti_ns IS NULL FROM pass WHERE id = 2"),
