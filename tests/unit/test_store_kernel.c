@@ -296,13 +296,21 @@ static void a_disk_too_full_for_indexes(void **state)
                      1);
 }
 
-enum { batch = 1000, rows_per_pass = 12 * batch };
+enum { batch = 5000, short_pass = 3 * batch, long_pass = 1000000 };
+
+/* When a writer of passes of `rows` is killed: `us` after it had so many batches in the store, or
+ * after it came to the end of a pass. */
+struct moment {
+    int rows, n_batches;
+    bool at_end;
+    long us;
+};
 
 /*
- * Passes until killed, in batches; an 'x' for each commit that time made in the midst of one, an
- * 'e' before each end of a pass.
+ * Passes until killed, in batches; a 'b' for each that is in the store, an 'x' for each commit that
+ * time made in the midst of one, an 'e' before each end of a pass.
  */
-static void write_for_ever(const char *path, int told)
+static void write_for_ever(const char *path, int told, int rows)
 {
     struct ra_store *store = store_append(path);
     struct ra_error err;
@@ -311,12 +319,12 @@ static void write_for_ever(const char *path, int told)
         int64_t pass_id = begin_pass(store, run_id, ordinal);
         if (ra_store_expect_rows(store, INT64_MAX, &err))
             _exit(1);
-        for (int i = 0; i < rows_per_pass; i++) {
+        for (int i = 0; i < rows; i++) {
             struct ra_kernel_row row = kernel_row(pass_id, (uint64_t)i);
-            bool ends = i % batch == batch - 1;
+            bool ends = i % batch == batch - 1 && i + 1 < rows;
             if (ra_store_kernel(store, &row, &err) ||
                 (!store->in_batch && !ends && write(told, "x", 1) != 1) ||
-                (ends && i + 1 < rows_per_pass && ra_store_flush(store, &err)))
+                (ends && (ra_store_flush(store, &err) || write(told, "b", 1) != 1)))
                 _exit(1);
         }
         if (write(told, "e", 1) != 1 || ra_store_pass_end(store, pass_id, RA_RUN_COMPLETE, &err))
@@ -324,20 +332,23 @@ static void write_for_ever(const char *path, int told)
     }
 }
 
-/* Kill such a child `us` after it began, or after it came to the end of a pass. *was_late: time
- * made a commit of its own. */
-static void kill_a_writer(const char *path, bool at_end, long us, bool *was_late)
+/* *was_late: time made a commit of its own. */
+static void kill_a_writer(const char *path, const struct moment *moment, bool *was_late)
 {
-    int told[2], status = 0;
+    int told[2], status = 0, n_batches = 0;
     char byte = 0;
     assert_int_equal(pipe(told), 0);
     pid_t child = fork();
     if (child == 0)
-        write_for_ever(path, told[1]);
+        write_for_ever(path, told[1], moment->rows);
     close(told[1]);
-    for (*was_late = false; at_end && byte != 'e'; *was_late |= byte == 'x')
+    *was_late = false;
+    while (n_batches < moment->n_batches || (moment->at_end && byte != 'e')) {
         assert_int_equal(read(told[0], &byte, 1), 1);
-    nanosleep(&(struct timespec){.tv_nsec = us * 1000L}, NULL);
+        n_batches += byte == 'b';
+        *was_late |= byte == 'x';
+    }
+    nanosleep(&(struct timespec){.tv_nsec = moment->us * 1000L}, NULL);
     kill(child, SIGKILL);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status));
@@ -346,13 +357,13 @@ static void kill_a_writer(const char *path, bool at_end, long us, bool *was_late
     close(told[0]);
 }
 
-static void check_whole(const char *path, bool was_late)
+static void check_whole(const char *path, int rows, bool was_late)
 {
     char sql[200];
     snprintf(sql, sizeof sql,
              "SELECT count(*) FROM pass p WHERE state = 'complete' AND %d != (SELECT count(*)"
              " FROM kernel WHERE pass_id = p.id)",
-             (int)rows_per_pass);
+             rows);
     assert_int_equal(store_ask(path, sql), 0);
     assert_int_equal(store_ask(path, n_indexes), 4);
     assert_int_equal(store_ask(path, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"),
@@ -372,30 +383,63 @@ static void check_whole(const char *path, bool was_late)
         assert_int_equal(store_ask(path, sql), 0);
 }
 
-static void a_writer_killed_among_kernels_leaves_whole_batches(void **state)
+struct leavings {
+    int64_t rows, complete, cut;
+};
+
+static void kill_and_check(const char *path, const struct moment *moment, bool to_read,
+                           struct leavings *sum)
+{
+    bool was_late;
+    kill_a_writer(path, moment, &was_late);
+    /* A reader becomes a writer for as long as that takes. */
+    store_done(to_read ? store_read(path) : store_append(path));
+    check_whole(path, moment->rows, was_late);
+    int64_t rows = store_ask(path, "SELECT count(*) FROM kernel");
+    assert_true(rows >= (int64_t)moment->n_batches * batch);
+    sum->rows += rows;
+    sum->complete += store_ask(path, "SELECT count(*) FROM pass WHERE state = 'complete'");
+    sum->cut += store_ask(path, "SELECT count(*) FROM pass p WHERE state = 'aborted' AND EXISTS"
+                                " (SELECT 1 FROM kernel WHERE pass_id = p.id)");
+    remove(path);
+}
+
+/* Killed at random moments on its way to a million rows, of which early ones cost less: each kill
+ * has its own share of the way, that of the last being the longest. */
+static void a_writer_of_a_million_kernels_killed_leaves_whole_batches(void **state)
 {
     enum { n_kills = 20 };
     struct store_fixture *fixture = *state;
+    struct leavings sum = {0};
     unsigned seed = 7;
-    int64_t n_cut = 0, n_rows = 0, n_complete = 0;
     for (int i = 0; i < n_kills; i++) {
-        bool at_end = i % 2, was_late;
-        long us = at_end ? rand_r(&seed) % 15000 : 20000 + rand_r(&seed) % 200000;
-        kill_a_writer(fixture->path, at_end, us, &was_late);
-        /* A reader becomes a writer for as long as that takes. */
-        store_done(i % 4 < 2 ? store_read(fixture->path) : store_append(fixture->path));
-        check_whole(fixture->path, was_late);
-        n_cut +=
-            store_ask(fixture->path, "SELECT count(*) FROM (SELECT DISTINCT pass_id FROM kernel"
-                                     " JOIN pass p ON p.id = pass_id WHERE state = 'aborted')");
-        n_complete +=
-            store_ask(fixture->path, "SELECT count(*) FROM pass WHERE state = 'complete'");
-        n_rows += store_ask(fixture->path, "SELECT count(*) FROM kernel");
-        remove(fixture->path);
+        double way = (i + (double)rand_r(&seed) / ((double)RAND_MAX + 1)) / n_kills;
+        struct moment moment = {.rows = long_pass,
+                                .n_batches = (int)(way * way * way * long_pass / batch),
+                                .us = rand_r(&seed) % 20000};
+        kill_and_check(fixture->path, &moment, i % 4 < 2, &sum);
+    }
+    print_message("killed %d times: %lld rows, %lld passes cut\n", n_kills, (long long)sum.rows,
+                  (long long)sum.cut);
+    assert_int_equal(sum.complete, 0);
+    assert_true(sum.cut > n_kills / 2);
+}
+
+/* Among short passes, so that it is often about to end one. */
+static void a_writer_killed_where_a_pass_ends_leaves_whole_batches(void **state)
+{
+    enum { n_kills = 10 };
+    struct store_fixture *fixture = *state;
+    struct leavings sum = {0};
+    unsigned seed = 7;
+    for (int i = 0; i < n_kills; i++) {
+        struct moment moment = {
+            .rows = short_pass, .at_end = true, .us = rand_r(&seed) % (i % 2 ? 40000 : 20000)};
+        kill_and_check(fixture->path, &moment, i % 4 < 2, &sum);
     }
     print_message("killed %d times: %lld rows, %lld passes complete, %lld cut\n", n_kills,
-                  (long long)n_rows, (long long)n_complete, (long long)n_cut);
-    assert_true(n_cut > 0);
+                  (long long)sum.rows, (long long)sum.complete, (long long)sum.cut);
+    assert_true(sum.cut > 0);
 }
 
 int main(void)
@@ -409,7 +453,8 @@ int main(void)
         TEST(indexes_wait_for_the_end_of_a_pass),
         TEST(few_rows_do_not_cost_the_indexes_of_many),
         TEST(a_disk_too_full_for_indexes),
-        TEST(a_writer_killed_among_kernels_leaves_whole_batches),
+        TEST(a_writer_of_a_million_kernels_killed_leaves_whole_batches),
+        TEST(a_writer_killed_where_a_pass_ends_leaves_whole_batches),
     };
     return cmocka_run_group_tests_name("store_kernel", tests, NULL, NULL);
 }
