@@ -30,12 +30,6 @@ struct ra_prompt_rows {
     int32_t P;
 };
 
-/* One step of a recording that was played. */
-struct ra_step_time {
-    uint64_t begin_ns, end_ns; /* the host launched it, CLOCK_MONOTONIC */
-    uint64_t event_ns;         /* taken by the device */
-};
-
 /* What the kernels of one recorded step asked global memory for. */
 struct ra_step_traffic {
     uint64_t load_bytes, store_bytes;
@@ -208,7 +202,7 @@ RA_MUST_CHECK enum ra_status ra_backend_load(const char *name, const struct ra_b
 
 /* What a library and the program must agree on: it has a uint64_t ra_backend_abi of this value. */
 #define RA_BACKEND_ABI                                                                             \
-    ((uint64_t)sizeof(struct ra_backend_ops) << 32 |                                               \
+    ((uint64_t)sizeof(struct ra_step_time) << 48 | (uint64_t)sizeof(struct ra_backend_ops) << 32 | \
      (uint64_t)sizeof(struct ra_backend_config) << 16 | (uint64_t)sizeof(struct ra_model))
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a backend that records steps tells of its launches. */
+/* What a backend that records steps tells of its launches, and of the time that they took. */
 #ifndef RA_KERNELS_BACKEND_WATCH_H
 #define RA_KERNELS_BACKEND_WATCH_H
 
@@ -24,6 +24,16 @@ struct ra_backend_watch {
     /* While steps are recorded as graphs: a kernel became this node of step t's; NULL where that
      * cannot be known. */
     void (*node)(void *context, int32_t t, int layer, const char *op, void *node);
+};
+
+/* One step of a recording that was played. */
+struct ra_step_time {
+    uint64_t begin_ns, end_ns; /* the host launched it, CLOCK_MONOTONIC */
+    uint64_t event_ns;         /* taken by the device */
+    /* A step of one launch: the device may have waited in it for the host, which launched it, or
+     * the step after, too late. What is launched in pieces goes at the host's pace by its nature.
+     */
+    bool is_late;
 };
 
 /* Kernels that one recorded step launches, and a hash of their order: of each the operation, grid,

@@ -3,19 +3,20 @@
 -- Needs decode steps.
 -- kv_mb: KV read and written by all layers in a step. time_ms: all attention ops of a step, median
 -- over the complete repeats, or the device's time of the whole step; time_low_ms and time_high_ms: the
--- fastest and slowest of them. A run without a method has no time. More than 256 steps (16 where there
--- are more than six series) are drawn as means of 2, 4, 8, ... steps, which strides mostly divide; step
--- is the first of them, and the rest at the end is left out.
+-- fastest and slowest of them. A run without a method has no time, nor has a late step, in which the
+-- device waited for the host. More than 256 steps (16 where there are more than six series) are drawn as
+-- means of 2, 4, 8, ... steps, which strides mostly divide; step is the first of them, and the rest at
+-- the end is left out.
 WITH RECURSIVE chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
 bytes AS (SELECT run_id, step, sum(kv_read_bytes + kv_write_bytes) / 1e6 AS kv_mb
           FROM layer_step JOIN chosen USING (run_id) WHERE step >= 0 GROUP BY run_id, step),
 op AS (SELECT s.run_id, s.step, e.pass_id,
-         sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
+         sum(iif(s.kind = 'step', e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) / 1e6 AS ms
        FROM scope s JOIN chosen USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
        JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
        WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
-       GROUP BY s.run_id, s.step, e.pass_id),
+       GROUP BY s.run_id, s.step, e.pass_id HAVING ms IS NOT NULL),
 ranked AS (SELECT *, row_number() OVER w AS rank, count(*) OVER (PARTITION BY run_id, step) AS many
            FROM op WINDOW w AS (PARTITION BY run_id, step ORDER BY ms)),
 time AS (SELECT run_id, step, max(CASE WHEN rank = (many + 1) / 2 THEN ms END) AS time_ms,
@@ -38,11 +39,12 @@ free AS (SELECT * FROM chosen
 bytes AS (SELECT n, series, sum(kv_read_bytes + kv_write_bytes) * 1.0 / count(DISTINCT step) AS b
           FROM layer_step JOIN free USING (run_id) WHERE step >= 0 GROUP BY n),
 total AS (SELECT n, series, e.pass_id,
-            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) * 1.0 AS ns
+            sum(iif(s.kind = 'step', e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) * 1.0
+            / count(DISTINCT s.step) FILTER (WHERE s.kind = 'op' OR e.event_us IS NOT NULL) AS ns
           FROM scope s JOIN free USING (run_id) JOIN scope_exec e ON e.scope_id = s.id
           JOIN pass p ON p.id = e.pass_id JOIN run r ON r.id = s.run_id AND r.method IS NOT NULL
           WHERE s.kind IN ('op', 'step') AND s.step >= 0 AND p.state = 'complete' AND p.mode = 'bare'
-          GROUP BY n, e.pass_id),
+          GROUP BY n, e.pass_id HAVING ns IS NOT NULL),
 span AS (SELECT n, series, min(ns) AS low, max(ns) AS high, avg(ns) AS mean, count(*) AS many
          FROM total GROUP BY n),
 least AS (SELECT * FROM bytes ORDER BY b, n LIMIT 1),
@@ -58,8 +60,7 @@ whole AS (SELECT min(r.method) AS method, max(r.result_json ->> 'cache_resident'
           FROM run r JOIN chosen ON chosen.run_id = r.id)
 SELECT CASE WHEN (SELECT count(*) FROM bytes) = 1 THEN
          printf('%s moves %.4g MB of KV per step', least.series, least.b / 1e6)
-           || coalesce(printf(' and takes %.3g ms', slow.mean / 1e6
-              / (SELECT count(DISTINCT step) FROM layer_step JOIN free USING (run_id) WHERE step >= 0)), '')
+           || coalesce(printf(' and takes %.3g ms', slow.mean / 1e6), '')
        ELSE CASE WHEN least.b > 0.99 * most.b THEN 'No difference in KV bytes per step'
          ELSE printf('%s moves %.3g %% of the KV bytes of %s', least.series,
                      100 * least.b / most.b, most.series) END

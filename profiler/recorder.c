@@ -21,7 +21,8 @@ enum ra_status ra_recorder_open(struct ra_recorder *recorder, int32_t first_step
     recorder->capacity = n_ops_expected + 1;
     recorder->ops = calloc(recorder->capacity, sizeof *recorder->ops);
     recorder->step_ns = calloc((size_t)n_steps + 1, sizeof *recorder->step_ns);
-    if (!recorder->ops || !recorder->step_ns) {
+    recorder->step_late = calloc((size_t)n_steps + 1, sizeof *recorder->step_late);
+    if (!recorder->ops || !recorder->step_ns || !recorder->step_late) {
         ra_recorder_close(recorder);
         return ra_fail(err, RA_ENOMEM, "recorder: no memory for %zu timed operations",
                        n_ops_expected);
@@ -34,15 +35,19 @@ void ra_recorder_clear(struct ra_recorder *recorder)
     recorder->n_ops = 0;
     recorder->prefill_ns = 0;
     memset(recorder->op_ns, 0, sizeof recorder->op_ns);
+    recorder->n_late = 0;
     memset(recorder->step_ns, 0, (size_t)recorder->n_steps * sizeof *recorder->step_ns);
+    memset(recorder->step_late, 0, (size_t)recorder->n_steps * sizeof *recorder->step_late);
 }
 
 void ra_recorder_close(struct ra_recorder *recorder)
 {
     free(recorder->ops);
     free(recorder->step_ns);
+    free(recorder->step_late);
     recorder->ops = NULL;
     recorder->step_ns = NULL;
+    recorder->step_late = NULL;
 }
 
 uint64_t ra_recorder_begin(void)
@@ -58,6 +63,9 @@ static enum ra_status keep(struct ra_recorder *recorder, const struct ra_op_time
         return RA_OK;
     if (time->step < 0) {
         recorder->prefill_ns += ns;
+    } else if (time->is_late) {
+        recorder->step_late[time->step - recorder->first_step] = true;
+        recorder->n_late++;
     } else {
         if (time->op < RA_OP_COUNT)
             recorder->op_ns[time->op] += ns;
@@ -85,13 +93,15 @@ enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint64_t begin_ns, 
 }
 
 enum ra_status ra_recorder_step(struct ra_recorder *recorder, int32_t step, uint64_t begin_ns,
-                                uint64_t end_ns, uint64_t event_ns, struct ra_error *err)
+                                uint64_t end_ns, uint64_t event_ns, bool is_late,
+                                struct ra_error *err)
 {
     struct ra_op_time time = {.step = step,
                               .layer = -1,
                               .op = RA_OP_WHOLE_STEP,
                               .start_ns = begin_ns,
                               .end_ns = end_ns,
-                              .event_ns = event_ns};
+                              .event_ns = event_ns,
+                              .is_late = is_late};
     return keep(recorder, &time, err);
 }

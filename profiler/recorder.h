@@ -7,6 +7,7 @@
 #ifndef RA_PROFILER_RECORDER_H
 #define RA_PROFILER_RECORDER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,14 +38,16 @@ struct ra_op_time {
     enum ra_op op;
     uint64_t start_ns, end_ns; /* of the host */
     uint64_t event_ns;         /* of the device, where it is its time that counts; else 0 */
+    bool is_late;              /* the host was late with it, so that its time is none */
 };
 
 struct ra_recorder {
     struct ra_op_time *ops; /* in the order they ran */
     size_t n_ops, capacity;
     uint64_t op_ns[RA_OP_COUNT]; /* sums over counted steps */
-    uint64_t *step_ns;           /* [n_steps] sums of a step's brackets */
-    int32_t first_step, n_steps;
+    uint64_t *step_ns;           /* [n_steps] sums of a step's brackets; 0: late */
+    bool *step_late;             /* [n_steps] */
+    int32_t first_step, n_steps, n_late;
     uint64_t prefill_ns;
 };
 
@@ -64,10 +67,10 @@ RA_MUST_CHECK enum ra_status ra_recorder_end(struct ra_recorder *recorder, uint6
                                              struct ra_error *err);
 
 /* A whole step whose time is a device's, in place of brackets round its operations; the host's
- * stamps are of its launch. */
+ * stamps are of its launch. A late one has no time. */
 RA_MUST_CHECK enum ra_status ra_recorder_step(struct ra_recorder *recorder, int32_t step,
                                               uint64_t begin_ns, uint64_t end_ns, uint64_t event_ns,
-                                              struct ra_error *err);
+                                              bool is_late, struct ra_error *err);
 
 #ifdef __cplusplus
 }

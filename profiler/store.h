@@ -135,7 +135,8 @@ RA_MUST_CHECK enum ra_status ra_store_scope_new(struct ra_store *store,
 struct ra_scope_exec_row {
     int64_t pass_id, scope_id;
     uint64_t start_ns, end_ns; /* of the host */
-    uint64_t event_ns;         /* taken by the device, from its events; 0: not known */
+    uint64_t event_ns;         /* taken by the device, from its events; 0: not known, as where the
+                                * device waited for the host */
     const char *output_hash;   /* of what a step gave; NULL: not known */
     uint64_t launch_hash;      /* of what a step launched; 0: not known */
 };

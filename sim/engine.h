@@ -117,6 +117,8 @@ struct ra_replay_result {
     json_t *by_type; /* NULL unless asked for; ra_replay_release drops it */
     bool is_timed;
     bool is_cache_resident; /* KV of the run fits the last-level cache */
+    int32_t late_steps; /* the device waited for the host in them: no time counts them, and totals
+                         * are of the others; NaN where none is left */
     double attention_ns, step_mean_ns, step_p50_ns, step_p99_ns, full_step_mean_ns,
         recycled_step_mean_ns, prefill_ns;
     double ops_ns[RA_OP_COUNT];

@@ -74,7 +74,7 @@ static enum ra_status fill_one(const struct ra_stored_pass *pass, int number, in
                                     .scope_id = scope_id,
                                     .start_ns = op->start_ns,
                                     .end_ns = op->end_ns,
-                                    .event_ns = op->event_ns};
+                                    .event_ns = op->is_late ? 0 : op->event_ns};
     if (facts && op->op == RA_OP_WHOLE_STEP) {
         uint64_t output = facts->outputs[op->step + 1];
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)output);

@@ -31,6 +31,7 @@ static enum ra_status open_backend(struct ra_player *player, const struct ra_bac
     backend.watch = watch ? watch : ra_range_enabled() ? &ranges : NULL;
     backend.no_graph |= no_graph;
     player->is_one_by_one = no_graph;
+    player->is_watched = watch != NULL;
     player->backend_bytes = b->ops->memory(&backend);
     return b->ops->open(&b->dev, &backend, err);
 }
@@ -101,7 +102,9 @@ enum ra_status ra_player_play(struct ra_player *player, bool is_first, struct ra
     ra_recorder_clear(b->recorder);
     for (int32_t t = -1; t < b->shape->run_steps; t++) {
         const struct ra_step_time *time = &player->times[t + 1];
-        RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns, err));
+        bool is_late = time->is_late && !player->is_watched;
+        RA_TRY(ra_recorder_step(b->recorder, t, time->begin_ns, time->end_ns, time->event_ns,
+                                is_late, err));
     }
     return ra_beat_check_played(b, out, is_first, err);
 }

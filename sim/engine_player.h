@@ -16,6 +16,8 @@ struct ra_player {
     struct ra_backend_layers layers; /* lent to the backend */
     size_t backend_bytes;
     bool is_one_by_one; /* steps are launched so, whatever the configuration says */
+    bool is_watched;    /* which keeps the host: its times are kept, late or not, and are of no use
+                         * but to tell what watching costs */
 };
 
 /* watch is borrowed until close; NULL: ranges alone, if a tool listens. no_graph: steps launched

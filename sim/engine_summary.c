@@ -146,6 +146,14 @@ static const struct ra_replay_result *baseline(const struct ra_replay_config *co
     return NULL;
 }
 
+/* Of a step on average: which steps have a time may differ. Exactly that of the totals where all
+ * have one. */
+static json_t *speedup(const struct ra_replay_result *full, const struct ra_replay_result *r)
+{
+    double timed = r->steps - r->late_steps, of_full = full->steps - full->late_steps;
+    return ratio(full->attention_ns * (timed / of_full), r->attention_ns);
+}
+
 static void put_times(json_t *object, const struct ra_replay_config *config,
                       const struct ra_replay_result *r, const struct ra_replay_result *full)
 {
@@ -162,8 +170,7 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
         json_object_set_new(ops, ra_op_name(op), number(r->ops_ns[op] + missing));
     json_object_set_new(object, "ops_ns", ops);
     bool compared = full && r->is_timed && full->is_timed;
-    json_object_set_new(object, "speedup_attention",
-                        compared ? ratio(full->attention_ns, r->attention_ns) : json_null());
+    json_object_set_new(object, "speedup_attention", compared ? speedup(full, r) : json_null());
     json_object_set_new(object, "speedup_step", json_pack("{s:n,s:n}", "value", "rest"));
     json_object_set_new(object, "step_ratio",
                         compared ? ratio(r->recycled_step_mean_ns, full->step_mean_ns)
@@ -173,6 +180,8 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
                                               : json_null());
     json_object_set_new(object, "tail_ratio",
                         r->is_timed ? ratio(r->step_p99_ns, r->step_mean_ns) : json_null());
+    json_object_set_new(object, "late_steps",
+                        r->is_timed ? json_integer(r->late_steps) : json_null());
     json_object_set_new(object, "repeats", json_integer(r->repeats));
     json_object_set_new(object, "launch_mode", json_string(ra_replay_launch_mode(config)));
     json_object_set_new(object, "batch", json_integer(config->batch > 1 ? config->batch : 1));

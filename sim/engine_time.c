@@ -4,6 +4,7 @@
  * chosen for every time figure.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,26 +95,19 @@ struct ra_backend_config ra_engine_backend_config(const struct ra_members *membe
                                       .n_threads = config->n_threads};
 }
 
-/* Steps whose full-attention lanes were all full, or all recycled; mean of their times. */
+/* Steps whose full-attention lanes were all full, or all recycled; mean of their times. Late ones
+ * have none, here as below. */
 static double class_mean(const struct ra_shape *shape, const struct ra_recorder *recorder,
                          const int *full_lanes, int want)
 {
     double sum = 0;
     int n = 0;
     for (int32_t s = 0; s < shape->n_steps; s++)
-        if (full_lanes[s] == want) {
+        if (full_lanes[s] == want && !recorder->step_late[s]) {
             sum += (double)recorder->step_ns[s];
             n++;
         }
     return n ? sum / n : NAN;
-}
-
-static double total_ns(const struct ra_recorder *recorder)
-{
-    double total = 0;
-    for (int32_t s = 0; s < recorder->n_steps; s++)
-        total += (double)recorder->step_ns[s];
-    return total;
 }
 
 /* What repeats leave: their figures, of which one repeat's are kept. */
@@ -135,15 +129,20 @@ static enum ra_status fill_times(const struct ra_beat *b, struct ra_replay_resul
 {
     const struct ra_shape *shape = b->shape;
     const struct ra_recorder *recorder = b->recorder;
-    size_t n = (size_t)shape->n_steps;
+    size_t n = 0;
     bool whole = recorder->n_ops > 0 && recorder->ops[0].op == RA_OP_WHOLE_STEP;
-    double *steps = malloc((n + 1) * sizeof *steps);
+    double *steps = malloc(((size_t)shape->n_steps + 1) * sizeof *steps), total = 0;
     if (!steps)
-        return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %zu steps", n);
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for the times of %d steps",
+                       shape->n_steps);
     RA_BUG_ON(!recorder->step_ns);
-    for (size_t s = 0; s < n; s++)
-        steps[s] = (double)recorder->step_ns[s];
-    result->attention_ns = total_ns(recorder);
+    for (int32_t s = 0; s < shape->n_steps; s++)
+        if (!recorder->step_late[s]) {
+            steps[n++] = (double)recorder->step_ns[s];
+            total += (double)recorder->step_ns[s];
+        }
+    result->late_steps = recorder->n_late;
+    result->attention_ns = n ? total : NAN;
     result->step_mean_ns = ra_mean(steps, n);
     ra_sort(steps, n);
     result->step_p50_ns = ra_percentile(steps, n, 50);
@@ -190,17 +189,22 @@ static enum ra_status play_pass(struct passes *passes, int number, struct ra_err
     return ra_stored_pass_end(&passes->stored, st, true, err);
 }
 
+/* The lower median by the mean of a step, for late steps of one pass may be others than those of
+ * another: of the n passes that have a time the one that exactly (n - 1) / 2 of them precede. The
+ * first where none has. */
 static int median_pass(const struct passes *passes, int repeats)
 {
-    /* The lower median: the pass that exactly (repeats - 1) / 2 others precede. */
+    int n = 0;
+    for (int i = 0; i < repeats; i++)
+        n += !isnan(passes->figures[i].step_mean_ns);
     for (int i = 0; i < repeats; i++) {
         int before = 0;
-        double own = passes->figures[i].attention_ns;
+        double own = passes->figures[i].step_mean_ns;
         for (int j = 0; j < repeats; j++) {
-            double other = passes->figures[j].attention_ns;
+            double other = passes->figures[j].step_mean_ns;
             before += other < own || (other == own && j < i);
         }
-        if (before == (repeats - 1) / 2)
+        if (!isnan(own) && before == (n - 1) / 2)
             return i;
     }
     return 0;
@@ -208,6 +212,7 @@ static int median_pass(const struct passes *passes, int repeats)
 
 static void copy_times(const struct ra_replay_result *from, struct ra_replay_result *to)
 {
+    to->late_steps = from->late_steps;
     to->attention_ns = from->attention_ns;
     to->step_mean_ns = from->step_mean_ns;
     to->step_p50_ns = from->step_p50_ns;
@@ -293,6 +298,26 @@ static void fill_result(const struct passes *passes, int number, struct ra_repla
     copy_times(&passes->figures[median_pass(passes, config->repeats)], result);
 }
 
+/* What is left out of the times that are told, in the store of every run that has them. */
+static enum ra_status tell_late(const struct passes *passes, struct ra_error *err)
+{
+    const struct ra_replay_config *config = passes->player.beat.config;
+    const struct ra_stored_pass *stored = &passes->stored;
+    int pass = median_pass(passes, config->repeats);
+    const struct ra_replay_result *figures = &passes->figures[pass];
+    char text[200];
+    if (figures->late_steps == 0)
+        return RA_OK;
+    snprintf(
+        text, sizeof text,
+        "bare pass %d, whose times are told: %d of %d steps have none, since the device waited "
+        "in them for the host",
+        pass, figures->late_steps, passes->player.beat.shape->n_steps);
+    for (int i = 0; i < stored->n; i++)
+        RA_TRY(ra_store_diagnostic(stored->store, stored->runs[i], "warning", "replay", text, err));
+    return RA_OK;
+}
+
 static enum ra_status run_passes(struct passes *passes, const struct ra_members *members,
                                  int policy, struct ra_error *err)
 {
@@ -301,7 +326,8 @@ static enum ra_status run_passes(struct passes *passes, const struct ra_members 
     if (!passes->figures)
         return ra_fail(err, RA_ENOMEM, "engine: no memory for %d repeats", config->repeats);
     RA_TRY(ra_stored_pass_open(&passes->stored, members, policy, err));
-    return config->backend->play ? run_played(passes, err) : run_called(passes, err);
+    RA_TRY(config->backend->play ? run_played(passes, err) : run_called(passes, err));
+    return tell_late(passes, err);
 }
 
 enum ra_status ra_engine_time(const struct ra_members *members, int policy,

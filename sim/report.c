@@ -182,6 +182,8 @@ static void put_notes(FILE *out, const struct ra_report_table *table)
         ra_report_times(table, put_part, &line);
         fputc('\n', out);
     }
+    if (ra_report_late(table, words, sizeof words))
+        fprintf(out, "%s\n", words);
     fputs(RA_REPORT_OPEN_LOOP "\n", out);
     if (ra_report_rounding(table, words, sizeof words))
         fprintf(out, "%s\n", words);

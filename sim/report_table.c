@@ -298,3 +298,21 @@ bool ra_report_rounding(const struct ra_report_table *table, char *out, size_t s
     ra_write(&writer, ", near ties %.0f", ties);
     return true;
 }
+
+bool ra_report_late(const struct ra_report_table *table, char *out, size_t size)
+{
+    const json_t *most = NULL;
+    for (size_t i = table->first; i < json_array_size(table->results); i++) {
+        const json_t *row = json_array_get(table->results, i);
+        double late = ra_result_number(row, "late_steps", NULL);
+        if (same_table(table->head, row) && late > 0 &&
+            (!most || late > ra_result_number(most, "late_steps", NULL)))
+            most = row;
+    }
+    if (!most)
+        return false;
+    snprintf(out, size,
+             "late: up to %.0f of %.0f steps without a time: the device waited for the host",
+             ra_result_number(most, "late_steps", NULL), ra_result_number(most, "steps", NULL));
+    return true;
+}

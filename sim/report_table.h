@@ -77,6 +77,10 @@ void ra_report_meaning(char *out, size_t size);
 /* The worst rounding of the rows beside its bound, and the near ties; false when none is known. */
 bool ra_report_rounding(const struct ra_report_table *table, char *out, size_t size);
 
+/* How many steps have no time for the host's lateness, of the row with the most; false when none.
+ */
+bool ra_report_late(const struct ra_report_table *table, char *out, size_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -314,14 +314,37 @@ static enum ra_status launch(struct ra_cuda *cuda, size_t i, struct ra_error *er
     return RA_OK;
 }
 
-static enum ra_status launch_step(struct ra_cuda *cuda, size_t i, struct ra_step_time *time,
+/* The prefill, which comes first, is no step. */
+static void tell_late(const ra_cuda_recording &r, size_t i, struct ra_step_time *times)
+{
+    if (i > 0 && i < r.steps.size() && r.steps[i].size() == 1)
+        times[i].is_late = true;
+}
+
+/* Before step i, or after the last. A card that has run dry waited for the mark, in the step ahead,
+ * and waits for what follows it. */
+static enum ra_status mark_step(struct ra_cuda *cuda, size_t i, struct ra_step_time *times,
+                                struct ra_error *err)
+{
+    ra_cuda_recording &r = cuda->recording;
+    if (i > 0 && ra_has_run_dry(cuda->stream)) {
+        tell_late(r, i - 1, times);
+        tell_late(r, i, times);
+    }
+    return ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err);
+}
+
+/* Where the card is still at the step ahead when this one is all there, it waits for nothing. */
+static enum ra_status launch_step(struct ra_cuda *cuda, size_t i, struct ra_step_time *times,
                                   struct ra_error *err)
 {
     ra_cuda_recording &r = cuda->recording;
-    time->begin_ns = now_ns();
-    RA_TRY(ra_cuda_done(cudaEventRecord(r.marks[i], cuda->stream), "mark a step", err));
+    times[i].begin_ns = now_ns();
+    RA_TRY(mark_step(cuda, i, times, err));
     RA_TRY(launch(cuda, i, err));
-    time->end_ns = now_ns();
+    if (i > 0 && ra_has_come_to(r.marks[i]))
+        tell_late(r, i, times);
+    times[i].end_ns = now_ns();
     return RA_OK;
 }
 
@@ -332,16 +355,18 @@ static enum ra_status run_steps(struct ra_cuda *cuda, struct ra_step_time *times
     const struct ra_backend_watch *watch = cuda->config.watch;
     if (cuda->config.no_graph && !r.is_counted) /* a play before may have failed on its way */
         std::fill(r.launched.begin(), r.launched.end(), ra_step_launches{0, 0});
+    for (size_t i = 0; i < (size_t)r.n_steps; i++)
+        times[i].is_late = false;
     for (size_t i = 0; i < (size_t)r.n_steps; i++) {
         if (watch && watch->step)
             watch->step(watch->context, (int32_t)i - 1, true);
-        enum ra_status st = launch_step(cuda, i, &times[i], err);
+        enum ra_status st = launch_step(cuda, i, times, err);
         if (watch && watch->step)
             watch->step(watch->context, (int32_t)i - 1, false);
         RA_TRY(st);
     }
     r.is_counted = true;
-    return ra_cuda_done(cudaEventRecord(r.marks.back(), cuda->stream), "mark a step", err);
+    return mark_step(cuda, (size_t)r.n_steps, times, err);
 }
 
 /* The last step ends here, and all operands go to the card. */

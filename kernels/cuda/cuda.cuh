@@ -53,6 +53,23 @@ inline cudaError_t ra_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t
     return error;
 }
 
+/* Asked without waiting: has the card done all that the stream was given, has it come to the event?
+ * What else is wrong with them is told by the calls that follow. */
+inline bool ra_has_run_dry(cudaStream_t stream)
+{
+    cudaError_t error = cudaStreamQuery(stream);
+    if (error == cudaErrorNotReady)
+        (void)cudaGetLastError(); /* no failure, but kept as one */
+    return error == cudaSuccess;
+}
+inline bool ra_has_come_to(cudaEvent_t event)
+{
+    cudaError_t error = cudaEventQuery(event);
+    if (error == cudaErrorNotReady)
+        (void)cudaGetLastError();
+    return error == cudaSuccess;
+}
+
 /*
  * Every kernel's every thread comes by here once, before it touches what an earlier launch wrote or
  * reads, and before it ends: all earlier launches are over then. Only now may the next launch

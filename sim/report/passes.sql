@@ -1,20 +1,23 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Every pass. Its total is the time of the operations, or of the whole steps where those are timed.
+-- Every pass. Its total is the time of the operations, or of the whole steps where those are timed; late
+-- steps, in which the device waited for the host, have none.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
 total AS (SELECT e.pass_id, count(DISTINCT s.step) AS steps,
-            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
+            count(DISTINCT s.step) FILTER (WHERE s.kind = 'op' OR e.event_us IS NOT NULL) AS timed,
+            sum(iif(s.kind = 'step', e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
           FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
           JOIN scope s ON s.id = e.scope_id
           WHERE s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY e.pass_id),
-ranked AS (SELECT p.id AS pass_id, row_number() OVER (PARTITION BY p.run_id ORDER BY t.ns, p.id) AS rank,
-             count(*) OVER (PARTITION BY p.run_id) AS many
-           FROM pass p JOIN total t ON t.pass_id = p.id WHERE p.mode = 'bare' AND p.state = 'complete')
+ranked AS (SELECT p.id AS pass_id, count(*) OVER (PARTITION BY p.run_id) AS many,
+             row_number() OVER (PARTITION BY p.run_id ORDER BY t.ns * 1.0 / t.timed, p.id) AS rank
+           FROM pass p JOIN total t ON t.pass_id = p.id
+           WHERE p.mode = 'bare' AND p.state = 'complete' AND t.ns IS NOT NULL)
 SELECT c.run_id AS "run#", c.series AS "policy", p.ordinal AS "pass#", p.mode AS "mode", p.state AS "state",
     coalesce(p.launch_mode, r.launch_mode) AS "launch mode",
     CASE p.launch_hash WHEN (SELECT b.launch_hash FROM pass b WHERE b.run_id = p.run_id AND b.mode = 'bare' LIMIT 1)
       THEN 'the same' ELSE iif(p.launch_hash IS NULL, NULL, 'others') END AS "launches",
-    t.steps AS "steps#", t.ns / 1e6 AS "total ms#3",
+    t.steps AS "steps#", t.steps - t.timed AS "late steps#", t.ns / 1e6 AS "total ms#3",
     CASE WHEN k.rank = (k.many + 1) / 2 THEN 'times of the table'
       WHEN k.rank IS NOT NULL THEN 'range of the times'
       WHEN p.metric_set IS NOT NULL THEN 'counts of ' || p.metric_set
@@ -32,16 +35,17 @@ SELECT run_id AS "run#", ordinal AS "pass#", mode AS "mode", launches_expected A
   WHERE coalesce(launches_expected, kernels_recorded, kernels_zero_time, records_dropped, ranges_dropped)
     IS NOT NULL ORDER BY n, ordinal;
 
--- What watching costs: time of a pass that watches over the median bare pass of the same run.
+-- What watching costs: time of a step of a pass that watches over the median bare pass of the same run.
 WITH chosen AS (SELECT key AS n, value ->> 'id' AS run_id, value ->> 'series' AS series
                 FROM json_each(:runs)),
 total AS (SELECT p.run_id, p.ordinal, p.mode, p.id,
-            sum(coalesce(e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) AS ns
+            sum(iif(s.kind = 'step', e.event_us * 1e3, e.host_end_ns - e.host_start_ns)) * 1.0
+            / count(DISTINCT s.step) FILTER (WHERE s.kind = 'op' OR e.event_us IS NOT NULL) AS ns
           FROM chosen CROSS JOIN pass p USING (run_id) CROSS JOIN scope_exec e ON e.pass_id = p.id
           JOIN scope s ON s.id = e.scope_id
           WHERE p.state = 'complete' AND s.kind IN ('op', 'step') AND s.step >= 0 GROUP BY p.id),
 ranked AS (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY ns, id) AS rank,
-             count(*) OVER (PARTITION BY run_id) AS many FROM total WHERE mode = 'bare')
+             count(*) OVER (PARTITION BY run_id) AS many FROM total WHERE mode = 'bare' AND ns IS NOT NULL)
 SELECT c.run_id AS "run#", c.series AS "policy", t.ordinal AS "pass#", t.mode AS "mode",
     r.method AS "method", t.ns * 1.0 / b.ns AS "time over bare#3"
   FROM chosen c JOIN run r ON r.id = c.run_id JOIN total t USING (run_id) JOIN ranked b USING (run_id)

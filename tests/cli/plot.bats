@@ -142,7 +142,8 @@ PY
     [ "$(times 1 0 0)" = "No operation but attend takes time" ]
     [ "$(retitle time "update run set method = 'synthetic'")" = "No device took these times: they are synthetic" ]
     [ "$(retitle time "delete from scope_exec where scope_id in (select id from scope where layer = 1 or name_id not in
-        (select id from string_ids where value = 'attend')); update scope set kind = 'step', layer = null")" = \
+        (select id from string_ids where value = 'attend')); update scope set kind = 'step', layer = null;
+        update scope_exec set event_us = (host_end_ns - host_start_ns) / 1e3")" = \
         "Steps are timed as a whole, not by operation" ]
     grep -q ">whole step<" other/time.svg
     run -1 --separate-stderr retitle time "update run set method = null"

@@ -138,9 +138,9 @@ assert not [r for r in p.rows["worst"] if r[0] == "1"] # full loses nothing
 passes = [r for r in p.rows["passes"] if r[0] == "2"]
 totals = [t for (t,) in db.execute("select sum(host_end_ns - host_start_ns) from scope_exec join scope s on s.id = scope_id"
     " join pass p on p.id = pass_id where p.run_id = 2 and step >= 0 group by pass_id order by pass_id")]
-assert [r[8] for r in passes] == ["%.3f" % (t / 1e6) for t in totals] and len(passes) == 3
-assert [r[9] == "times of the table" for r in passes] == [t == results[1]["attention_ns"]["total"] for t in totals]
-assert all(r[3:5] == ["bare", "complete"] and r[7] == "32" for r in passes)
+assert [r[9] for r in passes] == ["%.3f" % (t / 1e6) for t in totals] and len(passes) == 3
+assert [r[10] == "times of the table" for r in passes] == [t == results[1]["attention_ns"]["total"] for t in totals]
+assert all(r[3:5] == ["bare", "complete"] and r[7:9] == ["32", "0"] for r in passes)
 PY
 }
 
@@ -270,7 +270,7 @@ t = [t for (t,) in sqlite3.connect("s.db").execute("select sum(host_end_ns - hos
     " join pass p on p.id = pass_id where p.run_id = 3 and step >= 0 group by pass_id order by pass_id")]
 over = [r for r in p.rows["passes"] if len(r) == 6]
 assert over[1][2:] == ["2", "timing", "cpu-wall", "%.3f" % (t[2] / min(t[:2]))], (over, t)
-assert [r[9] for r in p.rows["passes"] if len(r) == 10 and r[0] == "3"][2] == "–"
+assert [r[10] for r in p.rows["passes"] if len(r) == 11 and r[0] == "3"][2] == "–"
 PY
     sqlite3 s.db "update run set state = 'aborted', result_json = null"
     "$rattn" report s.db -q -o none.html

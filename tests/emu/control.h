@@ -19,6 +19,12 @@ void ra_emu_seed(uint64_t seed);
 /* The fake card: memory in bytes, number of SMs; at first RA_EMU_MEMORY and RA_EMU_SMS. */
 void ra_emu_set_card(size_t memory_bytes, int n_sms);
 
+/* How far the host is ahead of the card, whose work takes no time here: a letter each time it asks
+ * before a step, over and over. '.': the card is busy; 'd': it has run dry; 'c': it catches up
+ * while the step is launched. NULL: always busy.
+ * Borrowed. At first RA_EMU_LATE. */
+void ra_emu_set_late(const char *letters);
+
 /* The n-th runtime call from now on (1: the next) fails with `error` and does nothing; 0: none. */
 void ra_emu_fail_call(long n, int error);
 

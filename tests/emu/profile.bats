@@ -106,6 +106,18 @@ PYTHON
     [ "$(sql "select state from run")" = complete ]
 }
 
+@test "what watches keeps the host: steps that are late for it alone keep their times, and say what it costs" {
+    need_fake
+    RA_EMU_LATE=..d..c. profile timing "${schedules[@]}" >/dev/null
+    [ "$(sql "select p.mode, count(*), count(e.event_us) from scope_exec e join pass p on p.id = e.pass_id join scope s on s.id = e.scope_id
+        where s.kind = 'step' and s.step >= 0 and p.run_id = 2 group by 1")" = "bare|6|3
+timing|6|6" ]
+    "$emulated" report s.db -q -o page.html
+    over=$(sql "select printf('%.3f', avg(e.event_us) filter (where mode = 'timing') / avg(e.event_us) filter (where mode = 'bare'))
+        from scope_exec e join pass p on p.id = e.pass_id join scope s on s.id = e.scope_id where s.step >= 0 and p.run_id = 2")
+    grep -q ">$over</td>" page.html
+}
+
 @test "what the gate finds ends the command: 3 where it is missing, 5 where it is not permitted" {
     need_fake
     RA_FAKE_CUPTI=cuptiSubscribe_v2=39,other=Nsight run -3 --separate-stderr profile timing -p full

@@ -26,7 +26,7 @@ esac
 # Whole recordings where no sanitizer watches: it would take minutes.
 others=""
 case $mode in
-plain) others="product.bats day nvcc modes.bats profile.bats waterfall.bats" only=. ;;
+plain) others="product.bats day nvcc modes.bats late.bats profile.bats waterfall.bats" only=. ;;
 address) others="product.bats" only='integer|what a full step|room' ;;
 *) only= ;;
 esac

@@ -223,7 +223,7 @@ static enum ra_status copies_play(void *self, struct ra_step_time *times, const 
     int32_t n = c->config.n_steps - 1;
     (void)err;
     for (int32_t t = -1; t < n; t++)
-        times[t + 1] = (struct ra_step_time){1, 2, 1000 + (uint64_t)t};
+        times[t + 1] = (struct ra_step_time){1, 2, 1000 + (uint64_t)t, false};
     c->run = c->played++;
     for (int layer = 0; layer < c->config.n_layers; layer++)
         for (c->turn = 0; c->turn < c->n; c->turn++)
