@@ -73,7 +73,7 @@ static enum ra_status declare(struct export *x, struct ra_error *err)
         {"sequence", seq},
         {"first_step", first},
         {"backend", x->track->config->backend->name},
-        {"attended_heads", x->H == shape->model->Hkv ? "kv" : "query"}};
+        {"attended_heads", x->track->is_wide ? "query" : "kv"}};
     for (size_t i = 0; i < sizeof metadata / sizeof metadata[0]; i++)
         RA_TRY(ra_st_writer_metadata(w, metadata[i][0], metadata[i][1], err));
     const uint64_t out[] = {N, layers, Hq, Dv}, per_head[] = {N, layers, Hq};

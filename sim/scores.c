@@ -7,6 +7,7 @@
 
 #include "sim/pages.h"
 #include "sim/reference.h"
+#include "sim/select.h"
 
 struct ra_scorer {
     const struct ra_model *model;
@@ -64,17 +65,20 @@ static void weigh(const struct ra_scorer *s, const struct ra_scores_input *input
 }
 
 struct tail {
-    float *head;  /* [n][D] */
-    float *q;     /* [n][G][D] */
-    double *prob; /* [n][G][P] */
+    float *head;    /* [n][D] */
+    float *q;       /* [n][G][D] */
+    double *prob;   /* [n][G][P] */
+    double *pooled; /* [P] */
 };
 
 /* Sums over the last n prompt queries of one group. */
 static enum ra_status sum_group(const struct ra_scorer *s, const struct ra_scores_input *input,
-                                int32_t n, int kv, const struct tail *tail, struct ra_error *err)
+                                const struct ra_plan *plan, int kv, const struct tail *tail,
+                                struct ra_error *err)
 {
     const struct ra_model *m = s->model;
     size_t D = (size_t)m->D, G = (size_t)m->G, P = (size_t)s->P;
+    int32_t n = plan->window;
     for (size_t g = 0; g < G; g++) {
         RA_TRY(input->tail(input->context, kv * m->G + (int)g, n, tail->head, err));
         for (size_t i = 0; i < (size_t)n; i++)
@@ -94,6 +98,12 @@ static enum ra_status sum_group(const struct ra_scorer *s, const struct ra_score
         for (size_t i = 0; i < (size_t)n; i++) {
             size_t L = P - (size_t)n + 1 + i;
             const double *prob = tail->prob + i * G * P + g * L;
+            if (plan->window_pool > 0) {
+                L = P - (size_t)n;
+                ra_pool_along(prob, (int32_t)L, plan->window_pool, plan->window_pooling,
+                              tail->pooled);
+                prob = tail->pooled;
+            }
             for (size_t j = 0; j < L; j++)
                 sum[j] += prob[j];
         }
@@ -102,22 +112,25 @@ static enum ra_status sum_group(const struct ra_scorer *s, const struct ra_score
 }
 
 static enum ra_status sum_window(const struct ra_scorer *s, const struct ra_scores_input *input,
-                                 int32_t n, struct ra_error *err)
+                                 const struct ra_plan *plan, struct ra_error *err)
 {
     const struct ra_model *m = s->model;
+    int32_t n = plan->window;
     size_t D = (size_t)m->D, G = (size_t)m->G, size = (size_t)n;
     RA_BUG_ON(input->step->t >= 0 || n < 1 || n > s->P);
     struct tail tail = {.head = malloc(size * D * sizeof *tail.head),
                         .q = malloc(size * G * D * sizeof *tail.q),
-                        .prob = malloc(size * G * (size_t)s->P * sizeof *tail.prob)};
+                        .prob = malloc(size * G * (size_t)s->P * sizeof *tail.prob),
+                        .pooled = malloc((size_t)s->P * sizeof *tail.pooled)};
     enum ra_status st = RA_OK;
-    if (!tail.head || !tail.q || !tail.prob)
+    if (!tail.head || !tail.q || !tail.prob || !tail.pooled)
         st = ra_fail(err, RA_ENOMEM, "scores: no memory for the prompt's last %d queries", n);
     for (int kv = 0; st == RA_OK && kv < m->Hkv; kv++)
-        st = sum_group(s, input, n, kv, &tail, err);
+        st = sum_group(s, input, plan, kv, &tail, err);
     free(tail.head);
     free(tail.q);
     free(tail.prob);
+    free(tail.pooled);
     return st;
 }
 
@@ -178,6 +191,6 @@ enum ra_status ra_scorer_form(struct ra_scorer *scorer, const struct ra_plan *pl
     if (!input->q)
         return ra_fail(err, RA_EUSAGE, "needs queries and keys, as a trace has them");
     if (plan->of == RA_SCORES_OF_WINDOW)
-        return sum_window(scorer, input, plan->window, err);
+        return sum_window(scorer, input, plan, err);
     return score_pages(scorer, input, plan->pages, &scores->L, err);
 }

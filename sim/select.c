@@ -95,6 +95,22 @@ static void sort_weakest_first(const double *score, int32_t *list, int32_t n, in
     }
 }
 
+void ra_pool_along(const double *in, int32_t L, int pool, enum ra_pooling pooling, double *out)
+{
+    if (pooling == RA_POOLING_MAX) {
+        ra_max_pool(in, L, pool, out);
+        return;
+    }
+    for (int32_t j = 0; j < L; j++) {
+        int32_t first = j - pool / 2 > 0 ? j - pool / 2 : 0;
+        int32_t last = j + pool / 2 < L - 1 ? j + pool / 2 : L - 1;
+        double sum = 0;
+        for (int32_t i = first; i <= last; i++)
+            sum += in[i];
+        out[j] = sum / pool;
+    }
+}
+
 int32_t ra_select(const struct ra_select_rule *rule, const double *raw, const double *pooled,
                   int32_t L, int32_t *order, uint64_t *scratch)
 {

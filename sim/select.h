@@ -23,6 +23,9 @@ void ra_aggregate(const double *prob, size_t stride, int G, int32_t L, enum ra_a
 /* Max-pool of odd length `pool`, same length, ends padded with -inf. out may not overlap in. */
 void ra_max_pool(const double *in, int32_t L, int pool, double *out);
 
+/* Pool of odd length `pool`, same length. out may not overlap in. */
+void ra_pool_along(const double *in, int32_t L, int pool, enum ra_pooling pooling, double *out);
+
 /*
  * Choose from scores of positions 0..L-1, the last of which is "current".
  *

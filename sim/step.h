@@ -42,6 +42,9 @@ enum ra_agg { RA_AGG_MAX, RA_AGG_MEAN, RA_AGG_FIRST, RA_AGG_SUM };
 enum ra_current { RA_CURRENT_PSEUDO, RA_CURRENT_SNAPKV, RA_CURRENT_DROP };
 enum ra_evict { RA_EVICT_POOLED, RA_EVICT_RAW };
 
+/* What a pool takes of neighbours; of an average, zeros beyond the ends count. */
+enum ra_pooling { RA_POOLING_MAX, RA_POOLING_AVG };
+
 /* How C_r is chosen from scores, per KV head. Source: arXiv:2411.05787, Algorithm 1 and sec. 2.2;
  * the options name what the paper leaves open. */
 struct ra_select_rule {
@@ -114,7 +117,9 @@ struct ra_plan {
     enum ra_attend attend;
     enum ra_scores_when scores;
     enum ra_scores_of of;
-    int32_t window;                   /* queries of RA_SCORES_OF_WINDOW, at most the trace's W */
+    int32_t window;      /* queries of RA_SCORES_OF_WINDOW, at most the trace's W */
+    int32_t window_pool; /* what each gives the positions before them is pooled first; 0: not */
+    enum ra_pooling window_pooling;
     const struct ra_page_rule *pages; /* of RA_SCORES_OF_PAGES */
     bool scores_are_free;    /* scores come from an oracle: no bytes are charged for them */
     bool rebuilds;           /* the retained set is chosen anew from this step's scores */

@@ -16,14 +16,12 @@ struct unlimiformer_params {
 };
 
 static const struct ra_param table[] = {
-    {
-        .name = "k",
-        .type = RA_PARAM_FRACTION,
-        .offset = offsetof(struct unlimiformer_params, k),
-        .min = 1,
-        .max = INT32_MAX,
-        .help = "positions that each query head attends to besides self",
-    },
+    {.name = "k",
+     .type = RA_PARAM_FRACTION,
+     .offset = offsetof(struct unlimiformer_params, k),
+     .min = 1,
+     .max = INT32_MAX,
+     .help = "positions that each query head attends to besides self"},
     {.name = NULL},
 };
 

@@ -415,7 +415,7 @@ static void a_writer_of_a_million_kernels_killed_leaves_whole_batches(void **sta
     for (int i = 0; i < n_kills; i++) {
         double way = (i + (double)rand_r(&seed) / ((double)RAND_MAX + 1)) / n_kills;
         struct moment moment = {.rows = long_pass,
-                                .n_batches = (int)(way * way * way * long_pass / batch),
+                                .n_batches = 1 + (int)(way * way * way * long_pass / batch),
                                 .us = rand_r(&seed) % 20000};
         kill_and_check(fixture->path, &moment, i % 4 < 2, &sum);
     }
