@@ -64,16 +64,15 @@ static enum ra_status declare(struct export *x, struct ra_error *err)
     char first[16], seq[16];
     snprintf(first, sizeof first, "%d", shape->first_step);
     snprintf(seq, sizeof seq, "%d", x->track->config->seq);
-    const char *const metadata[][2] = {
-        {"format", "rattn-export"},
-        {"version", "1.0"},
-        {"policy", ra_policy_spec_canonical(x->track->spec)},
-        {"trace", shape->info->path},
-        {"trace.sha256", shape->info->sha256},
-        {"sequence", seq},
-        {"first_step", first},
-        {"backend", x->track->config->backend->name},
-        {"attended_heads", x->track->is_wide ? "query" : "kv"}};
+    const char *const metadata[][2] = {{"format", "rattn-export"},
+                                       {"version", "1.0"},
+                                       {"policy", ra_policy_spec_canonical(x->track->spec)},
+                                       {"trace", shape->info->path},
+                                       {"trace.sha256", shape->info->sha256},
+                                       {"sequence", seq},
+                                       {"first_step", first},
+                                       {"backend", x->track->config->backend->name},
+                                       {"attended_heads", x->track->is_wide ? "query" : "kv"}};
     for (size_t i = 0; i < sizeof metadata / sizeof metadata[0]; i++)
         RA_TRY(ra_st_writer_metadata(w, metadata[i][0], metadata[i][1], err));
     const uint64_t out[] = {N, layers, Hq, Dv}, per_head[] = {N, layers, Hq};
