@@ -50,9 +50,11 @@ struct ra_policy_env {
 };
 
 struct ra_policy_ops {
-    const char *name;              /* spelling on the command line and in results: "recycled" */
-    const char *summary;           /* one line, at most 72 columns */
-    const char *source;            /* paper and section the rule follows, or "baseline" */
+    const char *name;       /* spelling on the command line and in results: "recycled" */
+    const char *summary;    /* one line, at most 72 columns */
+    const char *source;     /* paper and section the rule follows, or "baseline" */
+    const char *deviations; /* where paper, public code and this differ, and which option is which;
+                             * NULL: nowhere */
     const struct ra_param *params; /* option table, ends with a zero entry; NULL if none */
     size_t params_size;            /* bytes of the struct that the table fills */
 

@@ -29,3 +29,14 @@ void ra_policy_pattern_plan(struct ra_policy_pattern *pattern, int32_t n, struct
     plan->attend = RA_ATTEND_SETS;
     plan->sets = pattern->sets;
 }
+
+void ra_policy_pattern_plan_sinks(struct ra_policy_pattern *pattern, int32_t sinks, int32_t recent,
+                                  int32_t self, struct ra_plan *plan)
+{
+    int32_t first = sinks < self ? sinks : self, from = self - recent, n = 0;
+    for (; n < first; n++)
+        pattern->pos[n] = n;
+    for (int32_t pos = from > first ? from : first; pos < self; pos++)
+        pattern->pos[n++] = pos;
+    ra_policy_pattern_plan(pattern, n, plan);
+}

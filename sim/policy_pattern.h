@@ -28,6 +28,10 @@ void ra_policy_pattern_close(struct ra_policy_pattern *pattern);
 /* Attend to the first n of pattern->pos, ascending and below self. */
 void ra_policy_pattern_plan(struct ra_policy_pattern *pattern, int32_t n, struct ra_plan *plan);
 
+/* Attend to the first `sinks` positions and the `recent` newest before self. */
+void ra_policy_pattern_plan_sinks(struct ra_policy_pattern *pattern, int32_t sinks, int32_t recent,
+                                  int32_t self, struct ra_plan *plan);
+
 #ifdef __cplusplus
 }
 #endif

@@ -51,6 +51,10 @@ struct ra_param {
     int is_global;        /* nonzero: the same for all layers, "key@layers" is refused */
 };
 
+/* Opens a row: the parameter is called as the field that it fills. */
+#define RA_PARAM_OF(OWNER, field, kind)                                                            \
+    .name = #field, .type = RA_PARAM_##kind, .offset = offsetof(OWNER, field)
+
 /*
  * Set one parameter from its text. `where` opens the message ("recycled:"). Whole text must match:
  * no blanks, no trailing characters, no hex, no inf. RA_EUSAGE names key, expected, got.

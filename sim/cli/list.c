@@ -91,9 +91,9 @@ enum ra_status ra_list_policies(json_t *rows, const char *db, struct ra_error *e
         for (const struct ra_param *param = ops->params; param && param->name; param++)
             json_array_append_new(params, describe_param(param));
         RA_TRY(append(rows,
-                      json_pack("{s:s, s:s, s:s, s:o, s:o}", "name", ops->name, "summary",
-                                ops->summary, "source", ops->source, "needs", describe_needs(ops),
-                                "parameters", params),
+                      json_pack("{s:s, s:s, s:s, s:s*, s:o, s:o}", "name", ops->name, "summary",
+                                ops->summary, "source", ops->source, "deviations", ops->deviations,
+                                "needs", describe_needs(ops), "parameters", params),
                       err));
     }
     return RA_OK;
@@ -132,6 +132,10 @@ void ra_list_print_policies(const json_t *rows, int verbosity)
             continue;
         fputs("    source:  ", stdout);
         ra_put_wrapped(13, 13, text_of(row, "source"));
+        if (json_is_string(json_object_get(row, "deviations"))) {
+            fputs("    differs: ", stdout);
+            ra_put_wrapped(13, 13, text_of(row, "deviations"));
+        }
         fputs("    needs:   ", stdout);
         const json_t *needs = json_object_get(row, "needs"),
                      *params = json_object_get(row, "parameters");

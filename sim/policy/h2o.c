@@ -22,25 +22,12 @@ struct h2o_params {
 };
 
 static const struct ra_param table[] = {
-    {.name = "k",
-     .type = RA_PARAM_FRACTION,
-     .offset = offsetof(struct h2o_params, k),
-     .min = 1,
-     .max = INT32_MAX,
+    {RA_PARAM_OF(struct h2o_params, k, FRACTION), .min = 1, .max = INT32_MAX,
      .help = "positions kept, self not counted"},
-    {.name = "recent",
-     .type = RA_PARAM_REAL,
-     .offset = offsetof(struct h2o_params, recent),
-     .min = 0,
-     .max = 1,
-     .fallback = "0.5",
+    {RA_PARAM_OF(struct h2o_params, recent, REAL), .min = 0, .max = 1, .fallback = "0.5",
      .help = "share of k that the newest positions have"},
-    {.name = "agg",
-     .type = RA_PARAM_CHOICE,
-     .offset = offsetof(struct h2o_params, agg),
-     .choices = "max|mean|first|sum",
-     .fallback = "sum",
-     .help = "how a group's query heads become one score"},
+    {RA_PARAM_OF(struct h2o_params, agg, CHOICE), .choices = "max|mean|first|sum",
+     .fallback = "sum", .help = "how a group's query heads become one score"},
     {.name = NULL},
 };
 
@@ -158,6 +145,9 @@ const struct ra_policy_ops ra_policy_h2o = {
     .name = "h2o",
     .summary = "heavy hitters, by all attention received, and recent positions",
     .source = "H2O, Zhang et al., arXiv:2306.14048, Algorithm 1; prompt cut once, as in its code",
+    .deviations =
+        "the prompt is read whole and cut once, as the code does; the paper evicts while it reads; "
+        "groups: agg",
     .params = table,
     .params_size = sizeof(struct h2o_params),
     .needs = needs,

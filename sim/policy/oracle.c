@@ -14,11 +14,7 @@ struct oracle_params {
 };
 
 static const struct ra_param table[] = {
-    {.name = "k",
-     .type = RA_PARAM_FRACTION,
-     .offset = offsetof(struct oracle_params, k),
-     .min = 1,
-     .max = INT32_MAX,
+    {RA_PARAM_OF(struct oracle_params, k, FRACTION), .min = 1, .max = INT32_MAX,
      .help = "positions attended to besides self"},
     {.name = NULL},
 };

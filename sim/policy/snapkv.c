@@ -51,6 +51,9 @@ const struct ra_policy_ops ra_policy_snapkv = {
     .name = "snapkv",
     .summary = "what the last prompt queries attend to, chosen once",
     .source = "SnapKV, Li et al., arXiv:2404.14469, sections 4.1 and 4.2",
+    .deviations =
+        "code: pooling=avg,pool=5, evict=none; arXiv:2411.05787 compares with evict=fifo,window=1; "
+        "groups: agg",
     .params = table,
     .params_size = sizeof(struct snapkv_params),
     .check = check,

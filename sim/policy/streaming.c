@@ -16,26 +16,12 @@ struct streaming_params {
 };
 
 static const struct ra_param table[] = {
-    {.name = "k",
-     .type = RA_PARAM_FRACTION,
-     .offset = offsetof(struct streaming_params, k),
-     .min = 1,
-     .max = INT32_MAX,
+    {RA_PARAM_OF(struct streaming_params, k, FRACTION), .min = 1, .max = INT32_MAX,
      .help = "positions kept, sinks included, self not"},
-    {.name = "sinks",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct streaming_params, sinks),
-     .min = 0,
-     .max = INT32_MAX,
-     .fallback = "4",
+    {RA_PARAM_OF(struct streaming_params, sinks, INT), .min = 0, .max = INT32_MAX, .fallback = "4",
      .help = "first positions of the prompt, never evicted"},
-    {.name = "stride",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct streaming_params, stride),
-     .min = 1,
-     .max = INT32_MAX,
-     .fallback = "none",
-     .help = "a full step at every stride-th step"},
+    {RA_PARAM_OF(struct streaming_params, stride, INT), .min = 1, .max = INT32_MAX,
+     .fallback = "none", .help = "a full step at every stride-th step"},
     {.name = NULL},
 };
 
@@ -147,6 +133,7 @@ const struct ra_policy_ops ra_policy_streaming = {
     .name = "streaming",
     .summary = "attention sinks and the newest positions; stride adds full steps",
     .source = "StreamingLLM, Xiao et al., arXiv:2309.17453; stride: arXiv:2411.05787v1",
+    .deviations = "original positions, where the code has slots of the cache",
     .params = table,
     .params_size = sizeof(struct streaming_params),
     .check = check,

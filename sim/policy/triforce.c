@@ -25,57 +25,21 @@ struct triforce_params {
 };
 
 static const struct ra_param table[] = {
-    {.name = "k",
-     .type = RA_PARAM_FRACTION,
-     .offset = offsetof(struct triforce_params, k),
-     .min = 1,
-     .max = INT32_MAX,
+    {RA_PARAM_OF(struct triforce_params, k, FRACTION), .min = 1, .max = INT32_MAX,
      .help = "positions kept between verifications, self not counted"},
-    {.name = "chunk",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct triforce_params, chunk),
-     .min = 1,
-     .max = 65536,
-     .fallback = "8",
+    {RA_PARAM_OF(struct triforce_params, chunk, INT), .min = 1, .max = 65536, .fallback = "8",
      .help = "positions of a chunk, at most k"},
-    {.name = "gamma",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct triforce_params, gamma),
-     .min = 0,
-     .max = INT32_MAX - 1,
+    {RA_PARAM_OF(struct triforce_params, gamma, INT), .min = 0, .max = INT32_MAX - 1,
      .help = "drafted steps between two verifications"},
-    {.name = "agg",
-     .type = RA_PARAM_CHOICE,
-     .offset = offsetof(struct triforce_params, agg),
-     .choices = "max|mean|first|sum",
-     .fallback = "max",
-     .help = "how a group's query heads become one score"},
-    {.name = "first",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct triforce_params, first),
-     .min = 0,
-     .max = 1,
-     .fallback = "0",
+    {RA_PARAM_OF(struct triforce_params, agg, CHOICE), .choices = "max|mean|first|sum",
+     .fallback = "max", .help = "how a group's query heads become one score"},
+    {RA_PARAM_OF(struct triforce_params, first, INT), .min = 0, .max = 1, .fallback = "0",
      .help = "1: chunk 0 is always among them"},
-    {.name = "draft",
-     .type = RA_PARAM_CHOICE,
-     .offset = offsetof(struct triforce_params, draft),
-     .choices = "retrieval|streaming",
-     .fallback = "retrieval",
-     .is_global = 1,
-     .help = "what drafted steps attend to"},
-    {.name = "sinks",
-     .type = RA_PARAM_INT,
-     .offset = offsetof(struct triforce_params, sinks),
-     .min = 0,
-     .max = INT32_MAX,
-     .fallback = "4",
+    {RA_PARAM_OF(struct triforce_params, draft, CHOICE), .choices = "retrieval|streaming",
+     .fallback = "retrieval", .is_global = 1, .help = "what drafted steps attend to"},
+    {RA_PARAM_OF(struct triforce_params, sinks, INT), .min = 0, .max = INT32_MAX, .fallback = "4",
      .help = "first positions of draft=streaming"},
-    {.name = "over",
-     .type = RA_PARAM_CHOICE,
-     .offset = offsetof(struct triforce_params, over),
-     .choices = "all|prompt",
-     .fallback = "all",
+    {RA_PARAM_OF(struct triforce_params, over, CHOICE), .choices = "all|prompt", .fallback = "all",
      .help = "chunks of all positions, or of the prompt and all later ones"},
     {.name = NULL},
 };
@@ -184,19 +148,6 @@ static enum ra_status open_triforce(void **self, const struct ra_policy_env *env
     return RA_OK;
 }
 
-/* The first positions and the newest before self. */
-static void plan_streaming(struct triforce *f, const struct layer *layer, int32_t self,
-                           struct ra_plan *plan)
-{
-    int32_t sinks = layer->params->sinks < self ? layer->params->sinks : self, n = 0;
-    int32_t recent = layer->K - layer->params->sinks, from = self - recent;
-    for (; n < sinks; n++)
-        f->pattern.pos[n] = n;
-    for (int32_t pos = from > sinks ? from : sinks; pos < self; pos++)
-        f->pattern.pos[n++] = pos;
-    ra_policy_pattern_plan(&f->pattern, n, plan);
-}
-
 static enum ra_status plan_triforce(void *self, const struct ra_step *step, struct ra_plan *plan,
                                     struct ra_error *err)
 {
@@ -215,7 +166,8 @@ static enum ra_status plan_triforce(void *self, const struct ra_step *step, stru
         plan->of = RA_SCORES_OF_PAGES;
     }
     if (!retrieves && !plan->is_full && step->t >= 0)
-        plan_streaming(f, layer, step->self, plan);
+        ra_policy_pattern_plan_sinks(&f->pattern, layer->params->sinks,
+                                     layer->K - layer->params->sinks, step->self, plan);
     return RA_OK;
 }
 
@@ -266,6 +218,9 @@ const struct ra_policy_ops ra_policy_triforce = {
     .name = "triforce",
     .summary = "chunks by their mean keys, chosen anew at each verification",
     .source = "TriForce, Sun et al., arXiv:2404.11912, section 4.1",
+    .deviations = "code: first=1,over=prompt; softmax over chunks ranks as the code's products do, "
+                  "but between "
+                  "heads of a group",
     .params = table,
     .params_size = sizeof(struct triforce_params),
     .check = check,

@@ -16,11 +16,7 @@ struct unlimiformer_params {
 };
 
 static const struct ra_param table[] = {
-    {.name = "k",
-     .type = RA_PARAM_FRACTION,
-     .offset = offsetof(struct unlimiformer_params, k),
-     .min = 1,
-     .max = INT32_MAX,
+    {RA_PARAM_OF(struct unlimiformer_params, k, FRACTION), .min = 1, .max = INT32_MAX,
      .help = "positions that each query head attends to besides self"},
     {.name = NULL},
 };
@@ -115,6 +111,8 @@ const struct ra_policy_ops ra_policy_unlimiformer = {
     .name = "unlimiformer",
     .summary = "the k largest q.k of each query head, found anew at each step",
     .source = "Unlimiformer, Bertsch et al., arXiv:2305.01625, section 2.3",
+    .deviations =
+        "exact neighbours among stored keys, where the paper has an index over an encoder's states",
     .params = table,
     .params_size = sizeof(struct unlimiformer_params),
     .needs = needs,
