@@ -61,7 +61,7 @@ struct ra_store {
     char *path; /* as given, for messages */
     char *file; /* as opened: links followed, so that two names of one store share one lock */
     enum ra_store_mode mode;
-    struct ra_store_lock lock;
+    struct ra_lock_file lock;
     struct sqlite3_stmt *statements[RA_SQL_COUNT]; /* prepared at first use */
     bool in_batch;                                 /* a transaction is open */
     struct ra_layer_step_row

@@ -154,7 +154,7 @@ static void close_writer(struct ra_store *store)
 {
     if (store->db)
         disconnect(store);
-    ra_store_lock_release(&store->lock);
+    ra_lock_file_release(&store->lock);
 }
 
 static bool has_log(const char *file)

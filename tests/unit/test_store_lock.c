@@ -93,14 +93,14 @@ static void one_process_cannot_write_twice(void **state)
 {
     struct store_fixture *fixture = *state;
     struct ra_store *store = store_append(fixture->path);
-    struct ra_store_lock lock;
+    struct ra_lock_file lock;
     struct ra_error err;
     ra_assert_fails(ra_store_lock_take(&lock, fixture->path, "runs", 0, &err), RA_ESTORE, "pid");
     assert_false(ra_store_lock_is_free(fixture->path));
     store_done(store);
     assert_true(ra_store_lock_is_free(fixture->path));
     ra_assert_ok(ra_store_lock_take(&lock, fixture->path, "runs", 0, &err));
-    ra_store_lock_release(&lock);
+    ra_lock_file_release(&lock);
 }
 
 static void a_living_run_is_running_and_a_dead_one_aborted(void **state)
