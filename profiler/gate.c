@@ -15,7 +15,7 @@
 /* What the child writes after each check. */
 struct told {
     struct ra_gate_finding finding;
-    char chip[32];
+    char chip[32], uuid[48];
 };
 
 const char *ra_gate_name(enum ra_gate_check check)
@@ -73,7 +73,8 @@ static void be_child(int fd)
     for (int check = 0; check < RA_GATE_CHECKS; check++) {
         struct told told;
         memset(&told, 0, sizeof told);
-        bool holds = ra_gate_check_one((enum ra_gate_check)check, &told.finding, told.chip);
+        bool holds =
+            ra_gate_check_one((enum ra_gate_check)check, &told.finding, told.chip, told.uuid);
         if (!put(fd, &told, sizeof told) || !holds)
             break;
     }
@@ -102,6 +103,8 @@ static enum ra_status listen_to(struct ra_gate *gate, int fd, struct ra_error *e
         gate->checks[gate->n_tried++] = told.finding;
         if (told.chip[0])
             memcpy(gate->chip, told.chip, sizeof gate->chip);
+        if (told.uuid[0])
+            memcpy(gate->uuid, told.uuid, sizeof gate->uuid);
         if (told.finding.status != RA_OK)
             break;
     }

@@ -38,6 +38,7 @@ struct ra_gate {
     int n_tried; /* checks behind it were not */
     struct ra_gate_finding checks[RA_GATE_CHECKS];
     char chip[32]; /* "GH100", once RA_GATE_CHIP holds */
+    char uuid[48]; /* "GPU-0f0e...", once RA_GATE_DEVICE holds */
 };
 
 /* "NVIDIA driver", for a table's column. */

@@ -75,11 +75,12 @@ static bool check_init(struct ra_gate_finding *finding)
     }
 }
 
-static bool check_device(struct ra_gate_finding *finding)
+static bool check_device(struct ra_gate_finding *finding, char uuid[48])
 {
     const struct ra_driver *driver;
     char name[160] = "", text[RA_DRIVER_RESULT_MAX], found[160];
     CUdevice device = 0;
+    CUuuid id = {{0}};
     int n = 0;
     if (ra_driver_load(&driver, NULL) != RA_OK)
         return bad(finding, "libcuda.so.1 went away", "");
@@ -91,8 +92,10 @@ static bool check_device(struct ra_gate_finding *finding)
         return bad(finding, found, "see that the card is there: nvidia-smi");
     }
     if (driver->cuDeviceGet(&device, 0) != CUDA_SUCCESS ||
-        driver->cuDeviceGetName(name, (int)sizeof name, device) != CUDA_SUCCESS)
+        driver->cuDeviceGetName(name, (int)sizeof name, device) != CUDA_SUCCESS ||
+        driver->cuDeviceGetUuid(&id, device) != CUDA_SUCCESS)
         return bad(finding, "device 0 does not say what it is", "see what nvidia-smi says");
+    ra_driver_spell_uuid(&id, uuid);
     snprintf(finding->found, sizeof finding->found, "%d: %s", n, name);
     return good(finding);
 }
@@ -304,7 +307,8 @@ static bool check_permission(struct ra_gate_finding *finding)
     return good(finding);
 }
 
-bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32])
+bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32],
+                       char uuid[48])
 {
     switch (check) {
     case RA_GATE_DRIVER:
@@ -312,7 +316,7 @@ bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding
     case RA_GATE_INIT:
         return check_init(finding);
     case RA_GATE_DEVICE:
-        return check_device(finding);
+        return check_device(finding, uuid);
     case RA_GATE_CUPTI:
         return check_cupti(finding);
     case RA_GATE_HOST:
@@ -328,10 +332,12 @@ bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding
     }
 }
 #else
-bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32])
+bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32],
+                       char uuid[48])
 {
     (void)check;
     (void)chip;
+    (void)uuid;
     finding->status = RA_ENODEV;
     snprintf(finding->found, sizeof finding->found, "built without the headers of CUPTI");
     snprintf(finding->fix, sizeof finding->fix, "install CUDA 13 and build again");

@@ -12,8 +12,9 @@ extern "C" {
 #endif
 
 /* Make one check, the ones before having held. False: it does not hold. chip is filled by
- * RA_GATE_CHIP. */
-bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32]);
+ * RA_GATE_CHIP, uuid by RA_GATE_DEVICE. */
+bool ra_gate_check_one(enum ra_gate_check check, struct ra_gate_finding *finding, char chip[32],
+                       char uuid[48]);
 
 #ifdef __cplusplus
 }

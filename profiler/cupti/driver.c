@@ -60,6 +60,14 @@ const char *ra_driver_result(const struct ra_driver *driver, CUresult result,
     snprintf(text, RA_DRIVER_RESULT_MAX, "%s (%d)", name, (int)result);
     return text;
 }
+void ra_driver_spell_uuid(const CUuuid *uuid, char text[RA_DRIVER_UUID_MAX])
+{
+    const unsigned char *b = (const unsigned char *)uuid->bytes;
+    snprintf(text, RA_DRIVER_UUID_MAX,
+             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+             b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+             b[15]);
+}
 #else
 extern int ra_driver_is_not_built;
 #endif

@@ -39,6 +39,10 @@ enum { RA_DRIVER_RESULT_MAX = 96 };
 const char *ra_driver_result(const struct ra_driver *driver, CUresult result,
                              char text[RA_DRIVER_RESULT_MAX]);
 
+/* "GPU-0f0e0d0c-...", as nvidia-smi spells it. */
+enum { RA_DRIVER_UUID_MAX = 48 };
+void ra_driver_spell_uuid(const CUuuid *uuid, char text[RA_DRIVER_UUID_MAX]);
+
 #ifdef __cplusplus
 }
 #endif

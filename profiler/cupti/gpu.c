@@ -13,15 +13,6 @@ static int ask(const struct ra_driver *driver, CUdevice device, CUdevice_attribu
     return driver->cuDeviceGetAttribute(&value, what, device) == CUDA_SUCCESS ? value : -1;
 }
 
-/* "GPU-0f0e0d0c-...", as nvidia-smi spells it. */
-static void spell_uuid(const CUuuid *uuid, char text[48])
-{
-    const unsigned char *b = (const unsigned char *)uuid->bytes;
-    snprintf(text, 48, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-             b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-             b[14], b[15]);
-}
-
 enum ra_status ra_gpu_describe(struct ra_gpu *gpu, struct ra_error *err)
 {
     const struct ra_driver *driver;
@@ -37,7 +28,7 @@ enum ra_status ra_gpu_describe(struct ra_gpu *gpu, struct ra_error *err)
         driver->cuDeviceGetName(gpu->name, (int)sizeof gpu->name, device) != CUDA_SUCCESS ||
         driver->cuDeviceGetUuid(&uuid, device) != CUDA_SUCCESS)
         return ra_fail(err, RA_ENODEV, "cuda: device 0 does not say what it is");
-    spell_uuid(&uuid, gpu->uuid);
+    ra_driver_spell_uuid(&uuid, gpu->uuid);
     if (driver->cuDriverGetVersion(&version) != CUDA_SUCCESS)
         version = -1;
     bool has_size = driver->cuDeviceTotalMem(&bytes, device) == CUDA_SUCCESS;

@@ -10,6 +10,7 @@
 
 #include "profiler/counters.h"
 #include "profiler/gate.h"
+#include "profiler/gpu_lock.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/perf_words.h"
@@ -367,6 +368,8 @@ static enum ra_status check_gate(const struct values *v, struct ra_replay_job *j
         return RA_OK;
     }
     RA_TRY(ra_gate_run(&gate, err));
+    if (gate.uuid[0] && !job->is_dry)
+        RA_TRY(ra_gpu_lock_take(&job->gpu_lock, gate.uuid, err));
     job->config.counters = v->counters;
     snprintf(job->chip, sizeof job->chip, "%s", gate.chip);
     job->config.chip = job->chip;
@@ -460,9 +463,11 @@ static enum ra_status run(const struct ra_cli *cli, const void *arguments, struc
     struct ra_replay_job *job = calloc(1, sizeof *job);
     if (!job)
         return ra_fail(err, RA_ENOMEM, "no memory for a replay");
+    job->gpu_lock.fd = -1;
     enum ra_status st = fill_job(cli, arguments, job, err);
     if (st == RA_OK)
         st = ra_replay_job_run(job, err);
+    ra_lock_file_release(&job->gpu_lock);
     for (int i = 0; i < RA_OPTION_TEXTS_MAX; i++)
         ra_policy_spec_close(job->specs[i]);
     free(job);

@@ -3,6 +3,7 @@
 #ifndef RA_SIM_CLI_REPLAY_H
 #define RA_SIM_CLI_REPLAY_H
 
+#include "profiler/lock_file.h"
 #include "sim/cli/options.h"
 #include "sim/engine.h"
 
@@ -20,6 +21,7 @@ struct ra_replay_job {
     int n_keep;
     const char *db, *export_path, *check;
     char chip[32]; /* that counters are of */
+    struct ra_lock_file gpu_lock;
     bool is_forced, is_dry;
     struct ra_replay_config config; /* what is of one sequence is filled later */
 };

@@ -136,6 +136,97 @@ timing|6|6" ]
     [ "$(sql "select state from pass where mode = 'timing'")" = complete ]
 }
 
+# A process that holds the lock of this folder's card, until it is ended; it says so on its stdout.
+hold_card() { # FILE [SIGNATURE]
+    python3 - "$@" <<'PYTHON'
+import fcntl, os, struct, sys, time
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o666)
+os.write(file, (sys.argv[2] if len(sys.argv) > 2 else "%d 2001-02-03 04:05:06 UTC\n" % os.getpid()).encode())
+fcntl.fcntl(file, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+print(os.getpid(), flush=True)
+time.sleep(60)
+PYTHON
+}
+
+teardown() { # nothing of a test that failed is left stopped
+    if [ -n "${stopped:-}" ]; then
+        kill -KILL "$stopped" 2>/dev/null || true
+    fi
+}
+
+held_by() { # the pid that hold_card says, once it does
+    for _ in $(seq 300); do
+        [ -s holder ] && break
+        sleep 0.1
+    done
+    cat holder
+}
+
+@test "a GPU has one profiler: the second is told who has it, and since when; who died has nothing" {
+    need_fake
+    local lock
+    profile timing -p full >/dev/null
+    lock=/tmp/rattn-sim.$(sql "select uuid from device").lock
+    [ ! -e "$lock" ] # gone with its holder
+    # two of the product: one at its work, stopped there, and one more
+    profile all "${schedules[@]}" -p recycled:k=8,stride=2 >/dev/null 3>&- &
+    for _ in $(seq 300); do
+        [ -s "$lock" ] && break
+        sleep 0.05
+    done
+    stopped=$(cut -d' ' -f1 "$lock")
+    kill -STOP "$stopped"
+    run -3 --separate-stderr profile timing -p full --db second.db
+    [[ $stderr == *"cuda: another process profiles GPU-5a5a5a5a-5a5a-"*": pid $stopped holds $lock since $(date -u +%Y-)"*" UTC; wait for its end, or use --profile off"* ]]
+    [ ! -e second.db ]
+    # what does not profile does not mind
+    "$emulated" replay "$trace" --backend cuda --repeat 1 -q -p full --db second.db >/dev/null
+    LD_LIBRARY_PATH=$fake "$emulated" replay "$trace" --backend cuda --profile all -q -p full --db third.db --dry-run >/dev/null
+    # killed, it holds nothing, though its file is there
+    kill -KILL "$stopped"
+    wait || true
+    [ -e "$lock" ]
+    profile timing -p full --db second.db >/dev/null
+    [ ! -e "$lock" ]
+    # another's word for itself is not trusted to be one
+    hold_card "$lock" "not a number" >holder 3>&- &
+    stopped=$(held_by)
+    run -3 --separate-stderr profile timing -p full --db second.db
+    [[ $stderr == *"cuda: another process profiles GPU-"*" and holds $lock; wait"* ]]
+    kill "$stopped"
+    rm "$lock"
+}
+
+@test "a name that is set as a trap in the folder of locks is not written to" {
+    need_fake
+    local lock
+    profile timing -p full >/dev/null
+    lock=/tmp/rattn-sim.$(sql "select uuid from device").lock
+    echo mine >mine
+    ln -s "$PWD/mine" "$lock"
+    run -1 --separate-stderr profile timing -p full --db second.db
+    rm "$lock"
+    [[ $stderr == *"cannot be locked against other profilers: $lock: "*"use --profile off"* ]]
+    if ln mine "$lock"; then # one file system
+        run -1 --separate-stderr profile timing -p full --db second.db
+        rm "$lock"
+        [[ $stderr == *"$lock: Too many links; "* ]]
+    fi
+    mkfifo "$lock"
+    run -1 --separate-stderr profile timing -p full --db second.db
+    rm "$lock"
+    [[ $stderr == *"$lock: Invalid argument; "* ]]
+    [ "$(cat mine)" = mine ]
+    # anyone may take it after its maker died
+    (umask 077 && profile timing -p full --db second.db >/dev/null) 3>&- &
+    for _ in $(seq 300); do
+        [ -s "$lock" ] && break
+        sleep 0.02
+    done
+    [ "$(stat -c %a "$lock")" = 666 ]
+    wait
+}
+
 @test "a profile needs a store and a backend that takes time, and leaves CUPTI to a tool that has it" {
     run -2 --separate-stderr "$emulated" replay "$trace" -p full --backend cuda --profile timing
     [[ $stderr == *"--profile: expected --db FILE beside it"* ]]
