@@ -40,7 +40,7 @@ static const struct table tables[] = {
      " localMemoryTotal INTEGER, sharedMemoryExecuted INTEGER, graphId INTEGER,"
      " graphNodeId INTEGER",
      "SELECT k.start_ns, k.end_ns, d.ordinal, k.context_id, k.stream_id, k.correlation_id,"
-     " r.pid << 24, k.name_id, k.name_id, NULL, k.registers, k.grid_x, k.grid_y, k.grid_z,"
+     " r.pid << 24, k.name_id, k.name_id, k.mangled_id, k.registers, k.grid_x, k.grid_y, k.grid_z,"
      " k.block_x, k.block_y, k.block_z, k.smem_static_bytes, k.smem_dynamic_bytes,"
      " k.local_total_bytes, k.smem_executed_bytes, k.graph_id, k.graph_node_id"
      " FROM kernel k" OF_PASS " WHERE k.pass_id = ?1 ORDER BY k.start_ns, k.id"},

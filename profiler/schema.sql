@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Schema 2 of the store: what is kept of a run, and nothing about how it is written. All tables
+-- Schema 3 of the store: what is kept of a run, and nothing about how it is written. All tables
 -- always exist. Units stand in the column names; times are ns of the pass's own clock. A missing
 -- measurement is NULL or no row, never 0. Unsigned 64-bit values are stored as the same bits, signed.
 -- Compiled in; changing it after a release means a new user_version and a step in store_migrate.c.
 PRAGMA application_id = 1380013140; -- 'RATT'
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE string_ids(id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE) STRICT;
@@ -80,7 +80,8 @@ CREATE TABLE kernel(
   block_x INTEGER NOT NULL, block_y INTEGER NOT NULL, block_z INTEGER NOT NULL,
   cluster_x INTEGER, cluster_y INTEGER, cluster_z INTEGER, registers INTEGER,
   smem_static_bytes INTEGER, smem_dynamic_bytes INTEGER, smem_executed_bytes INTEGER, local_total_bytes INTEGER,
-  graph_id INTEGER, graph_node_id INTEGER) STRICT;
+  graph_id INTEGER, graph_node_id INTEGER,
+  mangled_id INTEGER REFERENCES string_ids(id)) STRICT;   -- the name as it was recorded; NULL: not kept
 
 CREATE TABLE memop(
   id INTEGER PRIMARY KEY, pass_id INTEGER NOT NULL REFERENCES pass(id), scope_id INTEGER REFERENCES scope(id),
@@ -158,7 +159,8 @@ CREATE VIEW StringIds AS SELECT id, value FROM string_ids;
 CREATE VIEW CUPTI_ACTIVITY_KIND_KERNEL AS
   SELECT k.start_ns AS start, k.end_ns AS "end", d.ordinal AS deviceId, k.context_id AS contextId,
     k.stream_id AS streamId, k.correlation_id AS correlationId, r.pid << 24 AS globalPid,
-    k.name_id AS demangledName, k.name_id AS shortName, k.registers AS registersPerThread,
+    k.name_id AS demangledName, k.name_id AS shortName, k.mangled_id AS mangledName,
+    k.registers AS registersPerThread,
     k.grid_x AS gridX, k.grid_y AS gridY, k.grid_z AS gridZ,
     k.block_x AS blockX, k.block_y AS blockY, k.block_z AS blockZ,
     k.smem_static_bytes AS staticSharedMemory, k.smem_dynamic_bytes AS dynamicSharedMemory,

@@ -30,9 +30,11 @@ enum ra_status ra_store_kernel(struct ra_store *store, const struct ra_kernel_ro
                                struct ra_error *err)
 {
     struct ra_row row;
-    int64_t name_id = 0;
+    int64_t name_id = 0, mangled_id = 0;
     RA_BUG_ON(!kernel->name);
     RA_TRY(ra_store_name(store, kernel->name, &name_id, err));
+    if (kernel->mangled)
+        RA_TRY(ra_store_name(store, kernel->mangled, &mangled_id, err));
     RA_TRY(ra_row_begin(store, RA_SQL_KERNEL, &row, err));
     ra_row_int(&row, kernel->pass_id);
     ra_row_int_or_null(&row, kernel->scope_id, 0);
@@ -52,6 +54,7 @@ enum ra_status ra_store_kernel(struct ra_store *store, const struct ra_kernel_ro
     ra_row_int_or_null(&row, kernel->local_total_bytes, -1);
     put_id(&row, kernel->graph_id);
     put_id(&row, kernel->graph_node_id);
+    ra_row_int_or_null(&row, mangled_id, 0);
     return ra_row_write(&row, err);
 }
 

@@ -20,7 +20,7 @@ struct ra_kernel_row {
     uint64_t correlation_id;   /* of the call that launched it */
     uint64_t start_ns, end_ns; /* 0: lost */
     int64_t context_id, stream_id;
-    const char *name;                 /* never NULL */
+    const char *name;                 /* to read; never NULL */
     int32_t grid[3], block[3];        /* x, y, z */
     int32_t cluster[3];               /* -1: no clusters, or not known */
     int32_t registers;                /* of a thread; -1: not known, like all below */
@@ -29,6 +29,7 @@ struct ra_kernel_row {
     int64_t smem_executed_bytes;      /* of a block, as the driver set it */
     int64_t local_total_bytes;        /* of the launch */
     uint64_t graph_id, graph_node_id; /* 0: not from a graph */
+    const char *mangled;              /* the name as it was recorded; NULL: not known */
 };
 RA_MUST_CHECK enum ra_status ra_store_kernel(struct ra_store *store,
                                              const struct ra_kernel_row *row, struct ra_error *err);

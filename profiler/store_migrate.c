@@ -22,8 +22,29 @@ const struct ra_store_schema *ra_store_schema_current(void)
     static const struct ra_migration steps[] = {
         {1, "ALTER TABLE pass ADD COLUMN launch_mode TEXT;"
             "ALTER TABLE pass ADD COLUMN launch_hash INTEGER;"
-            "ALTER TABLE scope_exec ADD COLUMN launch_hash INTEGER;"}};
-    static const struct ra_store_schema current = {.version = 2,
+            "ALTER TABLE scope_exec ADD COLUMN launch_hash INTEGER;"},
+        {2, "ALTER TABLE kernel ADD COLUMN mangled_id INTEGER REFERENCES string_ids(id);"
+            "DROP VIEW IF EXISTS CUPTI_ACTIVITY_KIND_KERNEL;"
+            "CREATE VIEW CUPTI_ACTIVITY_KIND_KERNEL AS "
+            "SELECT k.start_ns AS start, k.end_ns AS \"end\", d.ordinal AS "
+            "deviceId, k.context_id AS contextId, "
+            "k.stream_id AS streamId, k.correlation_id AS correlationId, r.pid << "
+            "24 AS globalPid, "
+            "k.name_id AS demangledName, k.name_id AS shortName, k.mangled_id AS "
+            "mangledName, "
+            "k.registers AS registersPerThread, "
+            "k.grid_x AS gridX, k.grid_y AS gridY, k.grid_z AS gridZ, "
+            "k.block_x AS blockX, k.block_y AS blockY, k.block_z AS blockZ, "
+            "k.smem_static_bytes AS staticSharedMemory, k.smem_dynamic_bytes AS "
+            "dynamicSharedMemory, "
+            "k.smem_executed_bytes AS sharedMemoryExecuted, k.local_total_bytes AS "
+            "localMemoryTotal, "
+            "k.graph_id AS graphId, k.graph_node_id AS graphNodeId "
+            "FROM kernel k JOIN pass p ON p.id = k.pass_id JOIN run r ON r.id = "
+            "p.run_id LEFT JOIN device d ON d.id = p.device_id "
+            "WHERE p.id = (SELECT max(id) FROM pass WHERE mode = 'timing' AND "
+            "state = 'complete');"}};
+    static const struct ra_store_schema current = {.version = 3,
                                                    .create_sql = ra_schema_sql,
                                                    .steps = steps,
                                                    .n_steps = sizeof steps / sizeof *steps};

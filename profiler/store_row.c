@@ -72,8 +72,8 @@ static const char *const sql[RA_SQL_COUNT] = {
         "INSERT INTO kernel(pass_id, scope_id, correlation_id, start_ns, end_ns, context_id,"
         " stream_id, name_id, grid_x, grid_y, grid_z, block_x, block_y, block_z, cluster_x,"
         " cluster_y, cluster_z, registers, smem_static_bytes, smem_dynamic_bytes,"
-        " smem_executed_bytes, local_total_bytes, graph_id, graph_node_id)"
-        " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " smem_executed_bytes, local_total_bytes, graph_id, graph_node_id,"
+        " mangled_id) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RA_SQL_MEMOP] = "INSERT INTO memop(pass_id, scope_id, correlation_id, op, copy_kind, bytes,"
                      " start_ns, end_ns, stream_id) VALUES(?,?,?,?,?,?,?,?,?)",
     [RA_SQL_API_CALL] = "INSERT INTO api_call(pass_id, correlation_id, domain, cbid, name_id,"

@@ -54,25 +54,24 @@ static char *readable(const char *name)
 }
 
 /* CUPTI's names may go with a module: each is copied, once while it repeats. */
-static enum ra_status keep_name(struct ra_records *records, const char *name, const char **kept,
-                                struct ra_error *err)
+static enum ra_status keep_name(struct ra_records *records, const char *recorded,
+                                const struct ra_kernel_name **kept, struct ra_error *err)
 {
-    char *text = readable(name ? name : "(no name)");
-    *kept = "";
-    if (!text)
-        return ra_fail(err, RA_ENOMEM, "profiler: no memory for the name of a kernel");
     for (size_t i = records->n_names; i > 0 && i + 16 > records->n_names; i--)
-        if (strcmp(records->names[i - 1], text) == 0) {
-            free(text);
-            *kept = records->names[i - 1];
+        if (strcmp(records->names[i - 1].mangled, recorded) == 0) {
+            *kept = &records->names[i - 1];
             return RA_OK;
         }
-    enum ra_status st = ROOM_FOR(records, names, err);
-    if (st != RA_OK) {
-        free(text);
-        return st;
+    RA_TRY(ROOM_FOR(records, names, err));
+    struct ra_kernel_name *name = &records->names[records->n_names];
+    *name = (struct ra_kernel_name){.mangled = strdup(recorded), .name = readable(recorded)};
+    if (!name->mangled || !name->name) {
+        free(name->mangled);
+        free(name->name);
+        return ra_fail(err, RA_ENOMEM, "profiler: no memory for the name of a kernel");
     }
-    *kept = records->names[records->n_names++] = text;
+    records->n_names++;
+    *kept = name;
     return RA_OK;
 }
 
@@ -81,9 +80,9 @@ static enum ra_status keep_name(struct ra_records *records, const char *name, co
 static enum ra_status read_kernel(struct ra_records *records, const CUpti_ActivityKernel10 *r,
                                   struct ra_error *err)
 {
-    const char *name;
+    const struct ra_kernel_name *kept = NULL;
     RA_TRY(ROOM_FOR(records, kernels, err));
-    RA_TRY(keep_name(records, r->name, &name, err));
+    RA_TRY(keep_name(records, r->name ? r->name : "(no name)", &kept, err));
     bool clusters = r->clusterX > 0;
     records->kernels[records->n_kernels++] = (struct ra_kernel_row){
         .correlation_id = r->correlationId,
@@ -91,7 +90,7 @@ static enum ra_status read_kernel(struct ra_records *records, const CUpti_Activi
         .end_ns = r->end,
         .context_id = r->contextId,
         .stream_id = r->streamId,
-        .name = name,
+        .name = kept->name,
         .grid = {r->gridX, r->gridY, r->gridZ},
         .block = {r->blockX, r->blockY, r->blockZ},
         .cluster = {clusters ? (int32_t)r->clusterX : -1, clusters ? (int32_t)r->clusterY : -1,
@@ -102,7 +101,8 @@ static enum ra_status read_kernel(struct ra_records *records, const CUpti_Activi
         .smem_executed_bytes = r->sharedMemoryExecuted,
         .local_total_bytes = (int64_t)r->localMemoryTotal_v2,
         .graph_id = r->graphId,
-        .graph_node_id = r->graphNodeId};
+        .graph_node_id = r->graphNodeId,
+        .mangled = r->name ? kept->mangled : NULL};
     return RA_OK;
 }
 
@@ -264,8 +264,10 @@ enum ra_status ra_records_store(struct ra_records *records, const struct ra_idma
 
 void ra_records_clear(struct ra_records *records)
 {
-    for (size_t i = 0; i < records->n_names; i++)
-        free(records->names[i]);
+    for (size_t i = 0; i < records->n_names; i++) {
+        free(records->names[i].mangled);
+        free(records->names[i].name);
+    }
     free(records->names);
     free(records->kernels);
     free(records->memops);

@@ -23,7 +23,9 @@ struct ra_records {
     size_t n_kernels, n_memops, n_calls, n_overheads;
     size_t kernels_capacity, memops_capacity, calls_capacity, overheads_capacity;
     struct ra_idmap steps, ops; /* correlation id to external id, of CUSTOM0 and CUSTOM1 */
-    char **names;               /* [n_names] of kernels */
+    struct ra_kernel_name {
+        char *mangled, *name; /* as recorded, and to read */
+    } * names;                /* [n_names] of kernels */
     size_t n_names, names_capacity;
     uint64_t n_unreadable; /* buffers whose rest could not be read */
 };

@@ -92,6 +92,24 @@ PYTHON
     [ "$(sql "select count(*) > 0 from api_call")" = 1 ]
 }
 
+@test "kernels have the name to read, and beside it the one that was recorded" {
+    need_fake
+    RA_FAKE_CUPTI=mangle=1 profile timing "${schedules[@]}" >/dev/null
+    sql "select distinct m.value, n.value from kernel k join string_ids n on n.id = k.name_id join string_ids m on m.id = k.mangled_id order by 1" >pairs
+    grep -qx "_Z11append_rowsPfi|append_rows(float\*, int)" pairs
+    cut -d'|' -f1 pairs | c++filt | diff - <(cut -d'|' -f2 pairs)
+    [ "$(sql "select count(*) from kernel where mangled_id is null")" = 0 ]
+    "$emulated" export s.db --run 2 --as nsys -q -o n.sqlite
+    names="select distinct m.value, d.value from CUPTI_ACTIVITY_KIND_KERNEL k join StringIds m on m.id = k.mangledName
+        join StringIds d on d.id = k.demangledName join StringIds s on s.id = k.shortName order by 1"
+    sqlite3 n.sqlite "$names" | diff - pairs
+    sql "$names" | diff - pairs # the view in the store
+    # where names are C's, both are the same
+    rm s.db
+    profile timing -p full >/dev/null
+    [ "$(sql "select count(*) > 0, min(mangled_id = name_id) from kernel")" = "1|1" ]
+}
+
 @test "what is lost is counted and told, and the pass is incomplete" {
     need_fake
     RA_FAKE_CUPTI=lose=7 profile timing "${schedules[@]}" >/dev/null

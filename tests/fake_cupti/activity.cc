@@ -148,7 +148,10 @@ void fake_cupti_kernel(const struct fake_kernel *k)
     r.blockZ = (int32_t)k->block[2];
     r.dynamicSharedMemory = (int32_t)k->shared_bytes;
     r.correlationId = k->correlation;
-    r.name = names.insert(k->name).first->c_str();
+    std::string name = k->name;
+    if (fake_number("mangle", 0))
+        name = "_Z" + std::to_string(name.size()) + name + "Pfi";
+    r.name = names.insert(name).first->c_str();
     r.graphId = k->graph;
     r.graphNodeId = k->node ? id_of(k->node) : 0;
     record(&r, sizeof r);

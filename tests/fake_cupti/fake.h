@@ -14,6 +14,7 @@
  *   other=NAME    who has subscribed before, beside cuptiSubscribe_v2=39
  *   chip=NAME     of the device; GH100
  *   hide=NAME     the host library does not know this metric
+ *   mangle=1      names of kernels are of C++, as a compiler writes them
  *   read=PERCENT  of the bytes that kernels read, what is told as read from DRAM; 100
  */
 #ifndef RA_TESTS_FAKE_CUPTI_FAKE_H

@@ -59,8 +59,9 @@ static void every_column_arrives(void **state)
     struct ra_scope_row scope = {.run_id = run_id, .kind = "op", .step = 1, .name = "attend"};
     ra_assert_ok(ra_store_scope(store, &scope, &scope_id, &err));
     struct ra_kernel_row kernel = {
-        pass_id,    scope_id,     UINT64_MAX, 1001, 1002, 3,  4,  "attend_f16", {5, 6, 7},
-        {8, 9, 10}, {11, 12, 13}, 14,         15,   16,   17, 18, 19,           UINT64_C(1) << 63};
+        pass_id,   scope_id,          UINT64_MAX,       1001, 1002, 3,  4,  "attend_f16",
+        {5, 6, 7}, {8, 9, 10},        {11, 12, 13},     14,   15,   16, 17, 18,
+        19,        UINT64_C(1) << 63, "_Z10attend_f16v"};
     ra_assert_ok(ra_store_kernel(store, &kernel, &err));
     struct ra_memop_row memop = {pass_id,           scope_id, 21,   "memcpy", 2,
                                  UINT64_C(1) << 40, 1003,     1004, 22};
@@ -77,8 +78,10 @@ static void every_column_arrives(void **state)
                   " stream_id, (SELECT value FROM string_ids WHERE id = name_id), grid_x, grid_y,"
                   " grid_z, block_x, block_y, block_z, cluster_x, cluster_y, cluster_z, registers,"
                   " smem_static_bytes, smem_dynamic_bytes, smem_executed_bytes, local_total_bytes,"
-                  " graph_id, graph_node_id) = (1, 1, -1, 1001, 1002, 3, 4, 'attend_f16', 5, 6, 7,"
-                  " 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, -9223372036854775808)"
+                  " graph_id, graph_node_id, (SELECT value FROM string_ids WHERE id = mangled_id)) "
+                  "= (1, 1, -1, 1001, 1002, 3, 4, 'attend_f16', 5, 6, 7,"
+                  " 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, -9223372036854775808, "
+                  "'_Z10attend_f16v')"
                   " FROM kernel"),
         1);
     assert_int_equal(
@@ -122,7 +125,7 @@ static void what_is_not_known_is_null(void **state)
                   "SELECT count(*) FROM kernel WHERE scope_id IS NULL AND start_ns IS NULL AND"
                   " end_ns IS NULL AND coalesce(cluster_x, cluster_y, cluster_z, registers,"
                   " smem_static_bytes, smem_dynamic_bytes, smem_executed_bytes,"
-                  " local_total_bytes, graph_id, graph_node_id) IS NULL"),
+                  " local_total_bytes, graph_id, graph_node_id, mangled_id) IS NULL"),
         1);
     assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM memop WHERE coalesce(scope_id,"
                                               " copy_kind, start_ns, end_ns) IS NULL"),

@@ -106,6 +106,9 @@ static void golden_stores_have_the_schema_of_their_number(void **state)
         assert_true(version == newest || store_exists(fixture->path, ".v1.bak"));
     }
     assert_int_equal(store_ask(fixture->path, "SELECT sum(launch_hash) FROM pass"), -7);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM kernel JOIN string_ids s ON"
+                                              " s.id = mangled_id AND value = '_Z12decode_splitv'"),
+                     1);
     store_exec(fixture->path, "DROP INDEX kernel_corr; ALTER TABLE meta ADD z TEXT");
     same_schemas(fixture->path, fresh, false);
 }
