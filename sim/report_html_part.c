@@ -87,6 +87,23 @@ void ra_html_svg(FILE *out, const char *name, const char *label, const char *svg
     }
 }
 
+void ra_html_figure(FILE *out, const struct ra_html_figure *figure)
+{
+    fprintf(out, "<figure id=\"figure-%s\">\n", figure->name);
+    if (figure->svg) {
+        ra_html_svg(out, figure->name, figure->claim, figure->svg);
+    } else {
+        fputs("<p class=\"none\">Not drawn: ", out);
+        ra_html_text(out, figure->missing ? figure->missing : "");
+        fputs("</p>\n", out);
+    }
+    fprintf(out, "<figcaption><b>%s</b>, the claim it tests: ", figure->name);
+    ra_html_text(out, figure->claim);
+    fputs(".\n", out);
+    ra_html_sql(out, figure->sql, strlen(figure->sql));
+    fputs("</figcaption>\n</figure>\n", out);
+}
+
 /* --- queries -----------------------------------------------------------------------------------
  */
 

@@ -28,6 +28,12 @@ void ra_html_code(FILE *out, const char *text);
  * out as `label`. */
 void ra_html_svg(FILE *out, const char *name, const char *label, const char *svg);
 
+/* A figure, or why it is not drawn, with its claim and its query. */
+void ra_html_figure(FILE *out, const struct ra_html_figure *figure);
+
+/* The figure that stands in the section of traffic, not among the others. */
+#define RA_HTML_TRAFFIC_FIGURE "waterfall"
+
 /* The text of a query to open. */
 void ra_html_sql(FILE *out, const char *sql, size_t n);
 

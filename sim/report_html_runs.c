@@ -187,23 +187,6 @@ enum ra_status ra_html_policies(struct ra_html *html, struct ra_error *err)
 /* --- figures -----------------------------------------------------------------------------------
  */
 
-static void put_figure(FILE *out, const struct ra_html_figure *figure)
-{
-    fprintf(out, "<figure id=\"figure-%s\">\n", figure->name);
-    if (figure->svg) {
-        ra_html_svg(out, figure->name, figure->claim, figure->svg);
-    } else {
-        fputs("<p class=\"none\">Not drawn: ", out);
-        ra_html_text(out, figure->missing ? figure->missing : "");
-        fputs("</p>\n", out);
-    }
-    fprintf(out, "<figcaption><b>%s</b>, the claim it tests: ", figure->name);
-    ra_html_text(out, figure->claim);
-    fputs(".\n", out);
-    ra_html_sql(out, figure->sql, strlen(figure->sql));
-    fputs("</figcaption>\n</figure>\n", out);
-}
-
 enum ra_status ra_html_figures(struct ra_html *html, struct ra_error *err)
 {
     (void)err;
@@ -211,7 +194,8 @@ enum ra_status ra_html_figures(struct ra_html *html, struct ra_error *err)
     ra_html_text(html->out, html->source->figures_of);
     fputs("</p>\n<div class=\"figures\">\n", html->out);
     for (size_t i = 0; i < html->source->n_figures; i++)
-        put_figure(html->out, &html->source->figures[i]);
+        if (strcmp(html->source->figures[i].name, RA_HTML_TRAFFIC_FIGURE) != 0)
+            ra_html_figure(html->out, &html->source->figures[i]);
     fputs("</div>\n", html->out);
     return RA_OK;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Traffic explained, on the page: a waterfall of each run that has counters. */
-#include <math.h>
+/* Traffic explained, on the page: the waterfall, and the numbers of each run that has counters. */
 #include <string.h>
 
 #include "sim/report.h"
@@ -8,48 +7,20 @@
 #include "sim/report_table.h"
 #include "sim/report_waterfall.h"
 
-/* Left and right end of all bars. */
-static void span_of(const struct ra_waterfall *w, double *low, double *high)
+static void put_numbers(FILE *out, const struct ra_waterfall *w)
 {
-    *low = *high = 0;
-    for (int i = 0; i < w->n; i++) {
-        *low = fmin(*low, fmin(w->bars[i].from, w->bars[i].to));
-        *high = fmax(*high, fmax(w->bars[i].from, w->bars[i].to));
-    }
-}
-
-static void put_bar(FILE *out, const struct ra_waterfall *w, int i, double low, double high)
-{
-    static const char *const looks[] = {
-        [RA_WATERFALL_PART] = "bar",
-        [RA_WATERFALL_MEASURED] = "bar whole",
-        [RA_WATERFALL_UNEXPLAINED] = "bar rest",
-    };
-    const struct ra_waterfall_bar *bar = &w->bars[i];
-    double scale = high > low ? 100 / (high - low) : 0;
-    fputs("<tr><td>", out);
-    ra_html_text(out, bar->words);
-    fprintf(out, "</td><td class=\"n\">%.0f</td>", bar->bytes);
-    if (w->measured > 0)
-        fprintf(out, "<td class=\"n\">%.1f</td>", 100 * bar->bytes / w->measured);
-    else
-        fputs("<td class=\"n\">–</td>", out);
-    fprintf(out,
-            "<td class=\"fall\"><div class=\"%s\" style=\"margin-left:%.2f%%;width:%.2f%%\"></div>"
-            "</td></tr>\n",
-            looks[bar->kind], scale * (fmin(bar->from, bar->to) - low), scale * fabs(bar->bytes));
-}
-
-static void put_waterfall(FILE *out, const struct ra_waterfall *w)
-{
-    double low, high;
-    span_of(w, &low, &high);
-    fputs("<div class=\"wide\"><table class=\"waterfall\">\n<thead><tr><th>of a step</th><th "
-          "class=\"n\">bytes</th><th class=\"n\">% of measured</th><th></th></tr></thead>\n<tbody>"
-          "\n",
+    fputs("<div class=\"wide\"><table>\n<thead><tr><th>of a step</th><th class=\"n\">bytes</th><th "
+          "class=\"n\">% of measured</th></tr></thead>\n<tbody>\n",
           out);
-    for (int i = 0; i < w->n; i++)
-        put_bar(out, w, i, low, high);
+    for (int i = 0; i < w->n; i++) {
+        fputs("<tr><td>", out);
+        ra_html_text(out, w->bars[i].words);
+        fprintf(out, "</td><td class=\"n\">%.0f</td><td class=\"n\">", w->bars[i].bytes);
+        if (w->measured > 0)
+            fprintf(out, "%.1f</td></tr>\n", 100 * w->bars[i].bytes / w->measured);
+        else
+            fputs("–</td></tr>\n", out);
+    }
     fputs("</tbody></table></div>\n", out);
     if (w->is_emulated)
         fputs(
@@ -96,6 +67,12 @@ enum ra_status ra_html_traffic(struct ra_html *html, struct ra_error *err)
     FILE *out = html->out;
     int n = 0;
     (void)err;
+    for (size_t i = 0; i < source->n_figures; i++)
+        if (strcmp(source->figures[i].name, RA_HTML_TRAFFIC_FIGURE) == 0) {
+            fputs("<div class=\"lone\">\n", out);
+            ra_html_figure(out, &source->figures[i]);
+            fputs("</div>\n", out);
+        }
     for (size_t i = 0; i < source->n_invocations; i++)
         for (size_t j = 0; j < json_array_size(source->invocations[i].results); j++) {
             const json_t *row = json_array_get(source->invocations[i].results, j);
@@ -106,10 +83,11 @@ enum ra_status ra_html_traffic(struct ra_html *html, struct ra_error *err)
                 fputs("<p>What the bytes are of that DRAM gave and took, per step. Keys and "
                       "values, rows moved and scores are what the replay counted; the other parts "
                       "follow by formula from the kernels (<code>sim/traffic.c</code>). The last "
-                      "bar is what neither tells.</p>\n",
+                      "line is what neither tells. The figure's <code>:runs</code> hold the parts "
+                      "too.</p>\n",
                       out);
             put_run(out, json_array_get(source->invocations[i].ids, j), row);
-            put_waterfall(out, &w);
+            put_numbers(out, &w);
         }
     if (n == 0)
         fputs("<p class=\"none\">No pass counted what DRAM gave and took, so there is nothing to "

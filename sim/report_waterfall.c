@@ -8,16 +8,16 @@
 #include "sim/traffic.h"
 
 static void add(struct ra_waterfall *w, const char *words, enum ra_waterfall_kind kind,
-                double bytes, double from)
+                double bytes)
 {
-    w->bars[w->n++] = (struct ra_waterfall_bar){words, kind, bytes, from, from + bytes};
+    w->bars[w->n++] = (struct ra_waterfall_bar){words, kind, bytes};
 }
 
 bool ra_waterfall_open(struct ra_waterfall *w, const json_t *result)
 {
     const json_t *traffic = json_object_get(result, "traffic");
     const json_t *bytes = json_object_get(traffic, "bytes_per_step");
-    double at = 0;
+    double explained = 0;
     *w = (struct ra_waterfall){
         .missing = json_string_value(json_object_get(traffic, "missing")),
         .is_emulated = strcmp(ra_result_text(traffic, "method"), "emulated") == 0,
@@ -30,18 +30,18 @@ bool ra_waterfall_open(struct ra_waterfall *w, const json_t *result)
         double x = ra_result_number(bytes, ra_traffic_name((enum ra_traffic_part)part), NULL);
         if (isnan(x) || x == 0)
             continue;
-        add(w, ra_traffic_words((enum ra_traffic_part)part), RA_WATERFALL_PART, x, at);
-        at += x;
+        add(w, ra_traffic_words((enum ra_traffic_part)part), RA_WATERFALL_PART, x);
+        explained += x;
     }
     double hits = ra_result_number(bytes, "l2_hits", NULL);
     if (!isnan(hits) && !w->missing) {
-        add(w, "read, but L2 had it", RA_WATERFALL_PART, hits, at);
-        at += hits;
+        add(w, "read, but L2 had it", RA_WATERFALL_PART, hits);
+        explained += hits;
     }
     add(w, w->is_emulated ? "emulated: read and written" : "measured: DRAM read and written",
-        RA_WATERFALL_MEASURED, w->measured, 0);
+        RA_WATERFALL_MEASURED, w->measured);
     if (!w->missing)
-        add(w, "unexplained", RA_WATERFALL_UNEXPLAINED, w->measured - at, at);
+        add(w, "unexplained", RA_WATERFALL_UNEXPLAINED, w->measured - explained);
     return true;
 }
 

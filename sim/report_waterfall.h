@@ -22,8 +22,7 @@ enum ra_waterfall_kind { RA_WATERFALL_PART, RA_WATERFALL_MEASURED, RA_WATERFALL_
 struct ra_waterfall_bar {
     const char *words;
     enum ra_waterfall_kind kind;
-    double bytes;    /* per step */
-    double from, to; /* where it stands: parts one on top of the other, then what was measured */
+    double bytes; /* per step */
 };
 
 struct ra_waterfall {

@@ -16,6 +16,7 @@
 #include "sim/cli/output.h"
 #include "sim/cli/plot.h"
 #include "sim/cli/plot_choice.h"
+#include "sim/cli/plot_traffic.h"
 
 enum { MANY = 16 }; /* series: more are hard to tell apart */
 
@@ -129,6 +130,8 @@ static enum ra_status draw_choice(const struct ra_cli *cli, const struct values 
                 json_array_size(choice->runs));
     if (mkdir(values->folder, 0777) != 0 && errno != EEXIST)
         return ra_fail(err, RA_EIO, "%s: %s", values->folder, strerror(errno));
+    if (is_wanted(values, "waterfall"))
+        RA_TRY(ra_plot_explain(store, choice->runs, err));
     char *runs = ra_json_dump(choice->runs, JSON_COMPACT);
     if (!runs)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");

@@ -35,9 +35,9 @@ struct ra_plot_target {
 };
 
 /*
- * Query the store for `runs` (JSON list of {id, series, is_bound}), write NAME.tsv and NAME.gp.
- * *has_rows is false, and nothing is written, when the store has nothing for this figure. Errors:
- * RA_ESTORE, RA_EIO naming the file.
+ * Query the store for `runs` (JSON list of {id, series, is_bound}, and what ra_plot_explain adds),
+ * write NAME.tsv and NAME.gp. *has_rows is false, and nothing is written, when the store has
+ * nothing for this figure. Errors: RA_ESTORE, RA_EIO naming the file.
  */
 RA_MUST_CHECK enum ra_status ra_plot_write(struct ra_store *store, const struct ra_plot *plot,
                                            const char *runs, const struct ra_plot_target *target,

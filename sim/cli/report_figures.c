@@ -12,6 +12,7 @@
 #include "sim/base/text.h"
 #include "sim/cli/plot.h"
 #include "sim/cli/plot_choice.h"
+#include "sim/cli/plot_traffic.h"
 
 static enum ra_status make_folder(char *folder, size_t size, struct ra_error *err)
 {
@@ -93,6 +94,7 @@ static enum ra_status draw_all(struct ra_figures *figures, struct ra_store *stor
                                const struct ra_plot_choice *choice, struct ra_error *err)
 {
     char folder[PATH_MAX - 64];
+    RA_TRY(ra_plot_explain(store, choice->runs, err));
     char *runs = ra_json_dump(choice->runs, JSON_COMPACT);
     if (!runs)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");

@@ -75,7 +75,7 @@ PY
 
 @test "figures are those that plot draws" {
     run -0 "$rattn" list figures
-    for name in traffic time mass overlap error retained; do
+    for name in traffic time mass overlap error retained waterfall; do
         [[ $output == *"$name"* ]]
     done
 }

@@ -120,21 +120,70 @@ import re
 text = open("page.html").read()
 section = lambda name: re.search('<section id="%s">(.*?)</section>' % name, text, re.S).group(1)
 assert len(re.findall('<p class="warn">Run [12]: [5-9]\\.[0-9]&nbsp;% of the bytes', section("verdict"))) == 2
-falls = re.findall(r'<td>([^<]*)</td><td class="n">(-?\d+)</td><td class="n">([^<]*)</td><td class="fall">'
-                   r'<div class="([a-z ]*)" style="margin-left:([\d.]*)%;width:([\d.]*)%">', section("traffic"))
-first = falls[:[f[0] for f in falls].index("unexplained") + 1]
-assert [f[0] for f in first[-2:]] == ["emulated: read and written", "unexplained"]
-assert first[-1][3] == "bar rest" and float(first[-1][2]) > 5
-# the bars stand one on the other, and the last ends where what was measured does
-at, whole = 0, first[-2]
-for f in first[:-2] + [first[-1]]:
-    assert abs(float(f[4]) - at) < 0.1, (f, at)
-    at += float(f[5])
-assert abs(at - float(whole[5])) < 0.1 and float(whole[4]) == 0
+rows = re.findall(r'<tr><td>([^<]*)</td><td class="n">(-?\d+)</td><td class="n">([^<]*)</td></tr>', section("traffic"))
+first = rows[:[r[0] for r in rows].index("unexplained") + 1]
+assert [r[0] for r in first[-2:]] == ["emulated: read and written", "unexplained"] and float(first[-1][2]) > 5
+assert abs(sum(int(r[1]) for r in first) - 2 * int(first[-2][1])) < len(first), first
+# the drawing is in the page, in this section alone, with its query
+if "gnuplot" not in section("figures"):
+    assert re.search('<figure id="figure-waterfall">\\s*<svg.*unexplained.*</svg>.*<pre>.*metric_value.*</pre>', section("traffic"), re.S)
+    assert "figure-waterfall" not in section("figures") and text.count('id="figure-waterfall"') == 1
 PY
     # one that reads less than was asked for is left over too
     RA_FAKE_CUPTI=read=80 counted $trace -p full
     "$emulated" report s.db | grep -q "^  warning: -[0-9.]* % of what"
+}
+
+@test "the waterfall is drawn: bars one on the other, what was measured by the query itself" {
+    need_fake
+    command -v gnuplot >/dev/null || skip "gnuplot is not installed"
+    RA_FAKE_CUPTI=read=110 counted $trace -p full -p recycled:k=16,stride=3
+    "$emulated" plot s.db -o f --figure waterfall
+    "$emulated" plot s.db -o g --figure waterfall --output png
+    cmp f/waterfall.tsv g/waterfall.tsv
+    "$emulated" report s.db --format json >r.json
+    python3 - <<'PY'
+import csv, json, re, sqlite3
+rows = sorted(csv.DictReader(open("f/waterfall.tsv"), delimiter="\t"), key=lambda r: int(r["row"]))
+db, results = sqlite3.connect("s.db"), json.load(open("r.json"))
+runs = []
+for r in rows:
+    if r["head"]:
+        runs.append([])
+    runs[-1].append(r)
+assert [g[0]["head"] for g in runs] == ["full", "recycled:k=16,stride=3"]
+names = {"kv": "K and V attended to", "queries": "queries and outputs", "logits": "logits"}
+for n, (bars, result) in enumerate(zip(runs, results), 1):
+    parts, whole, rest = bars[:-2], bars[-2], bars[-1]
+    assert {b["series"] for b in parts} == {"predicted"} and (whole["series"], rest["series"]) == ("emulated", "unexplained")
+    at = 0
+    for b in parts + [rest]:
+        assert abs(float(b["from_mb"]) - at) < 1e-9, (b, at)
+        at += float(b["dram_mb"])
+    steps, total = db.execute("""select count(distinct s.step), sum(v.value) from metric_value v join metric_def m on m.id = v.metric_id
+        join scope s on s.id = v.scope_id join pass p on p.id = v.pass_id where p.run_id = ? and s.step >= 0 and
+        p.metric_set like '%core' and m.name in ('dram_read_bytes', 'dram_write_bytes')""", (n,)).fetchone()
+    assert abs(float(whole["dram_mb"]) * 1e6 - total / steps) < 1e-3 and float(whole["from_mb"]) == 0
+    assert abs(at - float(whole["dram_mb"])) < 1e-9
+    bytes = result["traffic"]["bytes_per_step"]
+    drawn = {b["words"]: float(b["dram_mb"]) * 1e6 for b in parts}
+    assert all(abs(drawn.get(words, 0) - bytes[key]) < 1e-3 for key, words in names.items()), (drawn, bytes)
+share = max(results, key=lambda r: r["traffic"]["unexplained_share"])["traffic"]["unexplained_share"]
+script = open("f/waterfall.gp").read()
+title = " ".join(re.findall(r"^title_\d+ = '(.*)'$", script, re.M))
+assert title.startswith("At most %.1f %% of what a step moves is not explained: " % (100 * share)), title
+assert "axis_dram_mb = 'DRAM traffic (MB/step)'" in script and "emulated on the host" in script.replace("'\ncaption_", " ")
+PY
+    # what could not be predicted has its one bar
+    sqlite3 s.db "update run set config_json = 'no json'"
+    "$emulated" plot s.db -o f --figure waterfall --run 1
+    [ "$(tail -n +2 f/waterfall.tsv | cut -f2,5)" = "emulated	emulated: read and written" ]
+    grep -q "^title_1 = 'full moves 0.[0-9]* MB per step, of" f/waterfall.gp
+    # without counters there is nothing to draw
+    sqlite3 s.db "delete from metric_value"
+    run -1 --separate-stderr "$emulated" plot s.db -o f --figure waterfall
+    [[ $stderr == *"the runs lack what figure waterfall needs: passes that counted what DRAM gave and took"* ]]
+    [ ! -e f/waterfall.svg ]
 }
 
 @test "without counters the page says that there are none, and results have no traffic" {
