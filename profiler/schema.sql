@@ -66,6 +66,15 @@ CREATE TABLE layer_step(   -- counted and measured against the f64 reference, on
   topk_recall REAL, refresh_overlap REAL, query_cosine REAL,
   PRIMARY KEY(run_id, step, layer)) STRICT, WITHOUT ROWID;
 
+CREATE TABLE member_step(   -- layer_step of the copies of a batch that differ from the first, which is the run's
+  run_id INTEGER NOT NULL REFERENCES run(id), member INTEGER NOT NULL CHECK(member > 0), step INTEGER NOT NULL,
+  layer INTEGER NOT NULL, visible_tokens INTEGER NOT NULL,   -- self included
+  is_full INTEGER NOT NULL CHECK(is_full IN(0,1)), keys_read INTEGER NOT NULL,
+  kv_read_bytes INTEGER NOT NULL, kv_write_bytes INTEGER NOT NULL,
+  refresh_entries INTEGER NOT NULL, refresh_bytes INTEGER NOT NULL, selection_bytes INTEGER NOT NULL,
+  refresh_overlap REAL, query_cosine REAL,
+  PRIMARY KEY(run_id, step, member, layer)) STRICT, WITHOUT ROWID;
+
 CREATE TABLE retained(   -- residence of one position in the recycled cache of one layer and KV head
   run_id INTEGER NOT NULL REFERENCES run(id), layer INTEGER NOT NULL, head INTEGER NOT NULL,
   pos INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step INTEGER NOT NULL,

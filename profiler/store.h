@@ -89,6 +89,12 @@ RA_MUST_CHECK enum ra_status ra_store_layer_step(struct ra_store *store,
                                                  const struct ra_layer_step_row *row,
                                                  struct ra_error *err);
 
+/* The same of a copy, from 1, of the run's batch that differs from the first. Its quality is not
+ * kept. `visible`: positions, self included. */
+RA_MUST_CHECK enum ra_status ra_store_member_step(struct ra_store *store,
+                                                  const struct ra_layer_step_row *row, int member,
+                                                  int32_t visible, struct ra_error *err);
+
 /* Residence of one position in C_r. */
 struct ra_retained_row {
     int64_t run_id;

@@ -43,7 +43,15 @@ const struct ra_store_schema *ra_store_schema_current(void)
             "FROM kernel k JOIN pass p ON p.id = k.pass_id JOIN run r ON r.id = "
             "p.run_id LEFT JOIN device d ON d.id = p.device_id "
             "WHERE p.id = (SELECT max(id) FROM pass WHERE mode = 'timing' AND "
-            "state = 'complete');"}};
+            "state = 'complete');"
+            "CREATE TABLE member_step( run_id INTEGER NOT NULL REFERENCES run(id), "
+            "member INTEGER NOT NULL CHECK(member > 0), step INTEGER NOT NULL, layer "
+            "INTEGER NOT NULL, visible_tokens INTEGER NOT NULL, is_full INTEGER NOT "
+            "NULL CHECK(is_full IN(0,1)), keys_read INTEGER NOT NULL, kv_read_bytes "
+            "INTEGER NOT NULL, kv_write_bytes INTEGER NOT NULL, refresh_entries "
+            "INTEGER NOT NULL, refresh_bytes INTEGER NOT NULL, selection_bytes "
+            "INTEGER NOT NULL, refresh_overlap REAL, query_cosine REAL, PRIMARY "
+            "KEY(run_id, step, member, layer)) STRICT, WITHOUT ROWID;"}};
     static const struct ra_store_schema current = {.version = 3,
                                                    .create_sql = ra_schema_sql,
                                                    .steps = steps,

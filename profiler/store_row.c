@@ -64,6 +64,10 @@ static const char *const sql[RA_SQL_COUNT] = {
         "INSERT INTO metric_value(pass_id, scope_id, metric_id, value) VALUES(?,?,?,?)",
     [RA_SQL_LAYER_STEP] = LAYER_STEP_INTO LAYER_STEP_MARKS,
     [RA_SQL_LAYER_STEPS] = LAYER_STEP_INTO FOUR(FOUR(FOUR(LAYER_STEP_MARKS))),
+    [RA_SQL_MEMBER_STEP] =
+        "INSERT INTO member_step(run_id, member, step, layer, visible_tokens, is_full, keys_read,"
+        " kv_read_bytes, kv_write_bytes, refresh_entries, refresh_bytes, selection_bytes,"
+        " refresh_overlap, query_cosine) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RA_SQL_RETAINED] = "INSERT INTO retained(run_id, layer, head, pos, first_step, last_step)"
                         " VALUES(?,?,?,?,?,?)",
     [RA_SQL_DIAGNOSTIC] = "INSERT INTO diagnostic(run_id, unix_ns, severity, source, message)"

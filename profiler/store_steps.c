@@ -94,3 +94,25 @@ enum ra_status ra_store_layer_step(struct ra_store *store, const struct ra_layer
     store->steps[store->n_steps++] = *step;
     return ra_row_count(store, err);
 }
+
+enum ra_status ra_store_member_step(struct ra_store *store, const struct ra_layer_step_row *step,
+                                    int member, int32_t visible, struct ra_error *err)
+{
+    struct ra_row row;
+    RA_TRY(ra_row_begin(store, RA_SQL_MEMBER_STEP, &row, err));
+    ra_row_int(&row, step->run_id);
+    ra_row_int(&row, member);
+    ra_row_int(&row, step->step);
+    ra_row_int(&row, step->layer);
+    ra_row_int(&row, visible);
+    ra_row_int(&row, step->is_full);
+    ra_row_int(&row, step->keys_read);
+    ra_row_int(&row, step->kv_read_bytes);
+    ra_row_int(&row, step->kv_write_bytes);
+    ra_row_int(&row, step->refresh_entries);
+    ra_row_int(&row, step->refresh_bytes);
+    ra_row_int(&row, step->selection_bytes);
+    ra_row_real(&row, step->refresh_overlap);
+    ra_row_real(&row, step->query_cosine);
+    return ra_row_write(&row, err);
+}

@@ -39,7 +39,9 @@ struct ra_track {
     struct ra_policy **tiles; /* [n_tiles] one for each time that phase 2 has the layers */
     int tile, n_tiles;        /* only tile 0 counts: others do the same */
     enum ra_caches caches;
-    int number; /* of the schedule */
+    int number;                           /* of the schedule */
+    const struct ra_replay_config *whole; /* whose runs a copy's rows are of; NULL: its own */
+    int member;                           /* which copy it is */
 
     struct ra_sha256 *lane_hash; /* [n_lanes] */
     struct ra_counts total, prefill;

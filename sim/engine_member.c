@@ -186,6 +186,12 @@ static enum ra_status form_queries(struct ra_members *members, struct ra_error *
     return RA_OK;
 }
 
+/* What counters will see a copy do beside the first must be known of it. */
+static bool is_counted(const struct ra_replay_config *config, int number)
+{
+    return !is_own(config, number) && config->store && (config->profile & RA_PROFILE_COUNTERS);
+}
+
 enum ra_status ra_members_begin(struct ra_members *members, struct ra_error *err)
 {
     RA_TRY(form_queries(members, err));
@@ -195,6 +201,10 @@ enum ra_status ra_members_begin(struct ra_members *members, struct ra_error *err
             enum ra_status st =
                 ra_track_open(&member->tracks[p], &member->config, &member->shape, p, err);
             RA_TRY(ra_member_fail(members, i, st, err));
+            if (is_counted(&members->list[0].config, i)) {
+                member->tracks[p].whole = &members->list[0].config;
+                member->tracks[p].member = i;
+            }
         }
     return RA_OK;
 }

@@ -341,7 +341,7 @@ static int64_t written_rows(const struct ra_track *track, const struct ra_step *
 static enum ra_status push_row(struct ra_track *track, const struct ra_layer_step_row *row,
                                struct ra_error *err)
 {
-    if (!track->config->store)
+    if (!track->config->store && (!track->whole || row->step < 0))
         return RA_OK;
     if (track->n_rows == track->rows_capacity) {
         size_t more = 2 * track->rows_capacity + 256;
@@ -448,8 +448,24 @@ enum ra_status ra_track_window(struct ra_track *track, const struct ra_lane *lan
     return push_row(track, &row, err);
 }
 
+/* Of a copy there are counts alone. */
+static enum ra_status store_member(struct ra_track *track, struct ra_error *err)
+{
+    struct ra_store *store = track->whole->store;
+    for (size_t i = 0; i < track->n_rows; i++) {
+        struct ra_layer_step_row *row = &track->rows[i];
+        row->run_id = track->whole->run_ids[track->number];
+        RA_TRY(
+            ra_store_member_step(store, row, track->member, track->shape->P + row->step + 1, err));
+    }
+    track->n_rows = 0;
+    return RA_OK;
+}
+
 enum ra_status ra_track_store(struct ra_track *track, struct ra_error *err)
 {
+    if (track->whole)
+        return store_member(track, err);
     struct ra_store *store = track->config->store;
     if (!store)
         return RA_OK;
