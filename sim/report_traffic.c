@@ -30,6 +30,7 @@ struct counted {
     const char *policy; /* its name; "" when this version does not know it */
     bool is_deferred;
     double P, tiles;
+    int32_t members; /* of the batch, if they differ: each has rows of its own; else 1 */
     struct step *steps;
     size_t n, room;
 };
@@ -39,8 +40,9 @@ struct gathered {
     json_t *results; /* borrowed */
     struct counted *list;
     size_t n;
-    struct ra_traffic_step *layers; /* of the step at hand */
+    struct ra_traffic_step *layers; /* of the step at hand, member by member */
     size_t n_layers, room;
+    int32_t n_members;
     double at_run, at_step;
 };
 
@@ -116,7 +118,7 @@ static int32_t sms_of(const char *device)
     return at && strcmp(end, " SMs") == 0 && count_of(n) > 0 ? count_of(n) : 0;
 }
 
-static void set_policy(struct counted *c, const char *canonical, bool gathers)
+static void set_policy(struct counted *c, const char *canonical, double longest, bool gathers)
 {
     struct ra_policy_spec *spec = NULL;
     c->policy = "";
@@ -124,7 +126,8 @@ static void set_policy(struct counted *c, const char *canonical, bool gathers)
     if (st == RA_ENOMEM)
         ra_json_lack();
     if (st == RA_OK) {
-        int32_t P = count_of(c->P), k = ra_policy_spec_k_max(spec, P > 0 ? P : 1);
+        int32_t P = count_of(longest > c->P ? longest : c->P),
+                k = ra_policy_spec_k_max(spec, P > 0 ? P : 1);
         enum ra_caches caches = ra_policy_spec_caches(spec);
         c->policy = ra_policy_spec_ops(spec)->name;
         c->run.cap = caches == RA_CACHES_FULL || k < 0 ? 0 : k;
@@ -157,7 +160,8 @@ static void set_run(struct counted *c, const struct ra_store_cells *row)
         .scores_apart = strcmp(text_of(row, "scores"), "recompute") == 0,
         .max_rows = 1,
     };
-    set_policy(c, text_of(row, "canonical"), strcmp(text_of(row, "cache"), "gather") == 0);
+    set_policy(c, text_of(row, "canonical"), number_of(row, "longest_prompt"),
+               strcmp(text_of(row, "cache"), "gather") == 0);
     c->is_deferred = strcmp(text_of(row, "choice"), "deferred") == 0;
     /* The layers of filler_bytes() in backend_memory.cu. */
     double layers =
@@ -169,11 +173,10 @@ static void set_run(struct counted *c, const struct ra_store_cells *row)
         c->missing = "the store does not say what the kernels' bytes follow from";
     else if (!*c->policy)
         c->missing = "this version does not know the policy";
-    else if (c->run.copies > 1 && *text_of(row, "sequences"))
-        c->missing = "counted is a batch of several sequences, of which this is one";
-    else if (c->run.copies > 1 &&
-             (strcmp(text_of(row, "phase"), "spread") == 0 || number_of(row, "ragged") > 0))
-        c->missing = "copies differ, and only what the first reads is known";
+    bool differ = *text_of(row, "sequences") || strcmp(text_of(row, "phase"), "spread") == 0 ||
+                  number_of(row, "ragged") > 0;
+    c->members = differ && c->run.copies > 1 ? c->run.copies : 1;
+    c->run.copies = differ ? 1 : c->run.copies;
 }
 
 static enum ra_status on_run(void *context, const struct ra_store_cells *row, struct ra_error *err)
@@ -198,27 +201,72 @@ static enum ra_status on_run(void *context, const struct ra_store_cells *row, st
 /* --- what layers did ---------------------------------------------------------------------------
  */
 
-/* Layers that choose together know of each other only when the step is whole. */
+/* Are two members' steps of a layer launched as one? */
+static bool alike(const struct ra_traffic_run *run, const struct ra_traffic_step *a,
+                  const struct ra_traffic_step *b)
+{
+    return a->has_window == b->has_window && a->is_full == b->is_full &&
+           a->rebuilds == b->rebuilds && a->compared == b->compared &&
+           ra_traffic_chooses(run, a) == ra_traffic_chooses(run, b);
+}
+
+/* Members that do the same one after the other are launched together: backend_call.cu. */
+static void join_members(const struct counted *c, struct ra_traffic_step *layers, size_t n_lanes)
+{
+    for (size_t lane = 0; lane < n_lanes; lane++)
+        for (int32_t from = 0, to; from < c->members; from = to) {
+            int32_t longest = 0;
+            for (to = from;
+                 to < c->members && alike(&c->run, &layers[(size_t)from * n_lanes + lane],
+                                          &layers[(size_t)to * n_lanes + lane]);
+                 to++)
+                if (layers[(size_t)to * n_lanes + lane].L > longest)
+                    longest = layers[(size_t)to * n_lanes + lane].L;
+            for (int32_t i = from; i < to; i++) {
+                layers[(size_t)i * n_lanes + lane].together = to - from;
+                layers[(size_t)i * n_lanes + lane].longest = longest;
+            }
+        }
+}
+
+/* Layers of a member that choose together know of each other only when the step is whole. */
+static void add_member(const struct counted *c, const struct ra_traffic_run *run,
+                       struct ra_traffic_step *layers, size_t n_lanes, struct step *step)
+{
+    double n_choices = 0;
+    for (size_t i = 0; i < n_lanes; i++)
+        n_choices += ra_traffic_chooses(run, &layers[i]);
+    int32_t together = c->is_deferred ? count_of(n_choices * c->tiles) : 1;
+    for (size_t i = 0; i < n_lanes; i++) {
+        layers[i].n_choices = together;
+        ra_traffic_add(run, &layers[i], step->parts);
+    }
+}
+
 static enum ra_status end_step(struct gathered *all, struct ra_error *err)
 {
     struct counted *c = find(all, all->at_run);
-    double n_choices = 0;
     if (!c || all->n_layers == 0)
         return RA_OK;
     struct step *step = append((void **)&c->steps, &c->n, &c->room, sizeof *step);
     if (!step)
         return no_memory(err);
     *step = (struct step){.number = all->at_step, .read = NAN, .written = NAN, .hits = NAN};
-    for (size_t i = 0; i < all->n_layers && !c->missing; i++)
-        n_choices += ra_traffic_chooses(&c->run, &all->layers[i]);
-    int32_t together = c->is_deferred ? count_of(n_choices * c->tiles) : 1;
-    for (size_t i = 0; i < all->n_layers && !c->missing; i++) {
-        all->layers[i].n_choices = together;
-        ra_traffic_add(&c->run, &all->layers[i], step->parts);
+    size_t n_lanes = all->n_layers / (size_t)c->members;
+    if (!c->missing &&
+        (all->n_members != c->members || n_lanes * (size_t)c->members != all->n_layers))
+        c->missing = "the store does not hold what each of the batch read";
+    struct ra_traffic_run run = c->run;
+    if (!c->missing && c->members > 1)
+        join_members(c, all->layers, n_lanes);
+    for (int32_t i = 0; i < c->members && !c->missing; i++) {
+        add_member(c, &run, all->layers + (size_t)i * n_lanes, n_lanes, step);
+        run.between_bytes = 0; /* once, whoever comes after */
     }
     for (size_t part = 0; part < RA_TRAFFIC_PARTS; part++)
         step->parts[part] *= c->tiles;
     all->n_layers = 0;
+    all->n_members = 0;
     return RA_OK;
 }
 
@@ -247,7 +295,8 @@ static enum ra_status on_layer(void *context, const struct ra_store_cells *row,
         append((void **)&all->layers, &all->n_layers, &all->room, sizeof *layer);
     if (!layer)
         return no_memory(err);
-    int32_t L = count_of(c->P + step + 1);
+    int32_t L = count_of(number_of(row, "visible_tokens"));
+    all->n_members = count_of(number_of(row, "member")) + 1;
     *layer = (struct ra_traffic_step){
         .keys_read = bytes_of(row, "keys_read"),
         .kv_read_bytes = bytes_of(row, "kv_read_bytes"),
@@ -270,7 +319,7 @@ static enum ra_status on_last(void *context, const struct ra_store_cells *row, s
 {
     struct counted *c = find(context, number_of(row, "run_id"));
     (void)err;
-    int32_t rows = c ? count_of(c->P + number_of(row, "step") + 1) : -1;
+    int32_t rows = c ? count_of(number_of(row, "visible_tokens")) : -1;
     if (c && rows > c->run.max_rows)
         c->run.max_rows = rows;
     return RA_OK;

@@ -25,7 +25,8 @@ extern "C" {
  *   unexplained_share  of what was measured, less what was read between layers
  *   missing            why nothing was predicted, then those are null; null otherwise
  *   per_step           a list of the same bytes of each step
- * All are of all copies of a batch and of all layers laid out.
+ * All are of all members of a batch and of all layers laid out; where the members are sequences,
+ * the first one's run has it for all.
  *
  * Errors: RA_ESTORE naming the file, RA_ENOMEM.
  */

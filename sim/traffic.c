@@ -80,18 +80,31 @@ static double row_bytes(const struct ra_traffic_run *run)
 /* --- attention ---------------------------------------------------------------------------------
  */
 
+/* Sequences that a launch serves, and what the longest of them sees. */
+static int64_t launched_for(const struct ra_traffic_run *run, const struct ra_traffic_step *step)
+{
+    return step->together > 0 ? step->together : run->copies;
+}
+
+static int64_t longest_of(const struct ra_traffic_step *step)
+{
+    return step->longest > step->L ? step->longest : step->L;
+}
+
 /* How decode_split divides the keys of a KV head: launch.cu, and locate() of decode.cuh. */
 struct division {
     int64_t heads, parts; /* query heads; CTAs that share a KV head, as few serve so many */
     int64_t launched, live, turn;
 };
 
-static struct division divide(const struct ra_traffic_run *run, int64_t longest, int64_t seen)
+static struct division divide(const struct ra_traffic_run *run, const struct ra_traffic_step *step,
+                              int64_t longest, int64_t seen)
 {
     struct division d = {.heads = run->Hq / run->Hkv};
     int64_t group = d.heads <= 4 ? d.heads : 8, R = group == 1 ? 8 : 4;
     d.parts = divide_up(d.heads, group);
-    int64_t rows = (int64_t)run->copies * run->Hkv * d.parts, fit = 4 * rows <= run->n_sms ? 1 : 2;
+    int64_t rows = launched_for(run, step) * run->Hkv * d.parts,
+            fit = 4 * rows <= run->n_sms ? 1 : 2;
     int64_t most = at_least(longest / LEAST_KEYS, 1);
     d.launched = at_most(at_most(at_least(fit * run->n_sms / rows, 1), most), SPLITS);
     d.turn = R * 32 / (run->D * run->element_bytes / 16);
@@ -126,7 +139,11 @@ static void add_attention(const struct ra_traffic_run *run, const struct ra_traf
     bool sees_all = step->has_window || seen >= step->L, from_cache = !sees_all && run->cap > 0;
     /* Self comes after the keys of C_r, and is in no split, until it enters. */
     int64_t split = seen - (from_cache && !step->rebuilds);
-    struct division d = divide(run, from_cache ? run->cap : sees_all ? step->L : seen, split);
+    struct division d = divide(run, step,
+                               from_cache ? run->cap
+                               : sees_all ? longest_of(step)
+                                          : seen,
+                               split);
     double ctas = (double)run->Hkv * (double)(d.parts * d.launched), head = (double)WORD * run->D;
     parts[RA_TRAFFIC_QUERIES] += run->Hq * head * (double)(d.live + 1);
     parts[RA_TRAFFIC_PARTIAL] += partial_bytes(run, &d, true);
@@ -161,7 +178,7 @@ bool ra_traffic_chooses(const struct ra_traffic_run *run, const struct ra_traffi
 static void add_scores(const struct ra_traffic_run *run, const struct ra_traffic_step *step,
                        double *parts)
 {
-    struct division d = divide(run, step->L, step->L);
+    struct division d = divide(run, step, longest_of(step), step->L);
     double ctas = (double)run->Hkv * (double)(d.parts * d.launched);
     parts[RA_TRAFFIC_QUERIES] += (double)WORD * run->D * run->Hq * (double)d.live;
     parts[RA_TRAFFIC_PARTIAL] += partial_bytes(run, &d, false);
@@ -178,7 +195,7 @@ static void add_choice(const struct ra_traffic_run *run, const struct ra_traffic
     int64_t halo = divide_up(run->pool / 2, 4), tile = at_least(TILE - 8 * halo, 1);
     int64_t tiles = divide_up(step->L, tile), launched = divide_up(run->max_rows, tile);
     int64_t heads = run->first_alone ? run->Hkv : run->Hq;
-    int64_t rows = at_least(step->n_choices, 1) * run->copies * run->Hkv;
+    int64_t rows = at_least(step->n_choices, 1) * launched_for(run, step) * run->Hkv;
     int64_t slices = divide_up(run->max_rows, SLICE);
     int64_t ctas = at_least(at_most(at_most(2 * run->n_sms / rows, slices), CHOICE_PARTS), 1);
     int64_t each = divide_up(slices, ctas) * SLICE, sorted = ORDERED;

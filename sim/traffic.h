@@ -57,6 +57,8 @@ struct ra_traffic_step {
     double refresh_entries, refresh_bytes, selection_bytes;
     int32_t L;         /* positions visible, self included */
     int32_t n_choices; /* layers, this one among them, that one launch chooses for */
+    int32_t together;  /* sequences, each given by itself, that one launch serves; 0: the copies */
+    int32_t longest;   /* positions visible to one of these, at most; 0: L */
     bool has_window;   /* it sees the newest positions, and has no C_r */
     bool is_full;
     bool rebuilds; /* C_r is chosen anew, or taken over from a layer that did */

@@ -14,14 +14,30 @@ SELECT id, canonical, device, dtype, cache, scores, config ->> '$.model.Hq' AS H
     config ->> 'batch' AS batch, config ->> 'page' AS page, config ->> 'select' AS choice,
     config ->> 'between' AS filler, config ->> 'cache_bytes' AS cache_bytes,
     json_type(config, '$.batch_of') AS sequences, config ->> 'phase' AS phase, config ->> 'ragged' AS ragged,
+    (SELECT max(o.result_json ->> '$.P') FROM run o WHERE json_type(config, '$.batch_of') IS NOT NULL
+       AND o.invocation_uuid = known.invocation_uuid AND o.policy_id = known.policy_id
+       AND o.config_json = known.config_json AND json_valid(o.result_json)) AS longest_prompt,
     params ->> 'pool' AS pool, params ->> 'agg' AS agg, params ->> 'evict' AS evict
   FROM known ORDER BY id;
 
--- What each layer of each step reads, writes and chooses: of one sequence, of the layers as recorded.
-WITH chosen AS (SELECT value ->> 'id' AS run_id FROM json_each(:runs))
-SELECT run_id, step, layer, is_full, keys_read, kv_read_bytes, kv_write_bytes, refresh_entries,
+-- What each layer of each step reads, writes and chooses: of one sequence, of the layers as recorded. Where
+-- a batch is of several sequences, each has a run, of which the first has the counters; where it is of
+-- copies that differ, the others are in member_step.
+WITH chosen AS (SELECT value ->> 'id' AS run_id FROM json_each(:runs)),
+kin AS (SELECT r.id AS run_id, o.id AS of_run, row_number() OVER (PARTITION BY r.id ORDER BY o.id <> r.id, o.id) - 1 AS member,
+          iif(json_valid(o.result_json), o.result_json ->> '$.P', NULL) AS P
+        FROM chosen JOIN run r ON r.id = chosen.run_id JOIN run o ON o.id = r.id
+          OR (o.invocation_uuid = r.invocation_uuid AND o.policy_id = r.policy_id AND o.config_json = r.config_json
+              AND iif(json_valid(r.config_json), json_type(r.config_json, '$.batch_of'), NULL) IS NOT NULL)),
+every AS (SELECT kin.run_id, member, step, layer, P + step + 1 AS visible_tokens, is_full, keys_read, kv_read_bytes,
+            kv_write_bytes, refresh_entries, refresh_bytes, selection_bytes, refresh_overlap, query_cosine
+          FROM kin JOIN layer_step y ON y.run_id = of_run WHERE step >= 0
+          UNION ALL SELECT run_id, member, step, layer, visible_tokens, is_full, keys_read, kv_read_bytes,
+            kv_write_bytes, refresh_entries, refresh_bytes, selection_bytes, refresh_overlap, query_cosine
+          FROM member_step WHERE run_id IN (SELECT run_id FROM chosen) AND step >= 0)
+SELECT run_id, member, step, layer, visible_tokens, is_full, keys_read, kv_read_bytes, kv_write_bytes, refresh_entries,
     refresh_bytes, selection_bytes, refresh_overlap IS NOT NULL AS refreshes, query_cosine IS NOT NULL AS compared
-  FROM layer_step WHERE run_id IN (SELECT run_id FROM chosen) AND step >= 0 ORDER BY run_id, step, layer;
+  FROM every ORDER BY run_id, step, member, layer;
 
 -- What was counted in these steps, by the first complete pass with both counters; sectors of 32 bytes
 -- that L2 had, by the first pass that counted them.

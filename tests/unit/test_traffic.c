@@ -113,6 +113,46 @@ static void splits_write_and_read_what_they_have(void **state)
     expect(&run, &step, want);
 }
 
+/* Given one by one, three that one launch serves are as three copies; the longest says how many
+ * splits, the others leave some empty. */
+static void members_of_one_launch(void **state)
+{
+    (void)state;
+    struct ra_traffic_run run = small;
+    struct ra_traffic_step step = {.keys_read = 2 * 1000,
+                                   .kv_read_bytes = 2 * 1000 * 256,
+                                   .kv_write_bytes = 512,
+                                   .L = 1000,
+                                   .is_full = true};
+    double copies[RA_TRAFFIC_PARTS] = {0}, members[RA_TRAFFIC_PARTS] = {0},
+           apart[RA_TRAFFIC_PARTS] = {0};
+    run.cap = 0;
+    run.n_sms = 24;
+    run.copies = 3;
+    ra_traffic_add(&run, &step, copies);
+    run.copies = 1;
+    step.together = 3;
+    for (int i = 0; i < 3; i++)
+        ra_traffic_add(&run, &step, members);
+    step.together = 1;
+    for (int i = 0; i < 3; i++)
+        ra_traffic_add(&run, &step, apart);
+    assert_memory_equal(members, copies, sizeof copies);
+    assert_true(apart[RA_TRAFFIC_PARTIAL] > copies[RA_TRAFFIC_PARTIAL]);
+    struct ra_traffic_step brief = {.keys_read = 2 * 100,
+                                    .kv_read_bytes = 2 * 100 * 256,
+                                    .kv_write_bytes = 512,
+                                    .L = 100,
+                                    .is_full = true,
+                                    .together = 2};
+    double alone[RA_TRAFFIC_PARTS] = {0}, beside[RA_TRAFFIC_PARTS] = {0};
+    ra_traffic_add(&run, &brief, alone); /* 100 keys are one split */
+    brief.longest = 1000;
+    ra_traffic_add(&run, &brief, beside); /* six, of which two have keys: 64 each */
+    assert_true(alone[RA_TRAFFIC_PARTIAL] == 0);
+    assert_true(beside[RA_TRAFFIC_PARTIAL] == 4 * 2 * 66 * 4 * 2 + 2 * 4);
+}
+
 static void a_full_step_that_chooses(void **state)
 {
     (void)state;
@@ -196,6 +236,7 @@ int main(void)
         cmocka_unit_test(a_full_step_reads_all_and_appends_self),
         cmocka_unit_test(a_recycled_step_puts_self_into_the_cache),
         cmocka_unit_test(splits_write_and_read_what_they_have),
+        cmocka_unit_test(members_of_one_launch),
         cmocka_unit_test(a_full_step_that_chooses),
         cmocka_unit_test(what_no_kernel_has_is_refused),
     };
