@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "sim/base/wide.h"
 
 int32_t ra_cpu_page_count(int32_t rows, const struct ra_page_rule *rule)
 {
@@ -75,23 +76,41 @@ struct call {
     struct ra_positions *order;
 };
 
+enum { LANES = 8 }; /* divides D */
+
+RA_WIDE static double bound_of(const float *q, const double *least, const double *most, int D)
+{
+    double lane[LANES] = {0}, sum = 0;
+    for (int d = 0; d < D; d += LANES)
+        for (int j = 0; j < LANES; j++) {
+            double low = (double)q[d + j] * least[d + j], high = (double)q[d + j] * most[d + j];
+            lane[j] += low > high ? low : high;
+        }
+    for (int j = 0; j < LANES; j++)
+        sum += lane[j];
+    return sum;
+}
+
+RA_WIDE static double product_of(const float *q, const double *sums, int D)
+{
+    double lane[LANES] = {0}, sum = 0;
+    for (int d = 0; d < D; d += LANES)
+        for (int j = 0; j < LANES; j++)
+            lane[j] += (double)q[d + j] * sums[d + j];
+    for (int j = 0; j < LANES; j++)
+        sum += lane[j];
+    return sum;
+}
+
 static double page_score(const struct call *call, const float *q, int head, int32_t page)
 {
     int D = call->cpu->model.D;
-    const double *least = digest_of(call->cpu, call->layer, head, page), *most = least + D;
-    double score = 0;
-    if (call->rule->digest == RA_PAGE_BOUNDS) {
-        for (int d = 0; d < D; d++) {
-            double low = (double)q[d] * least[d], high = (double)q[d] * most[d];
-            score += low > high ? low : high;
-        }
-        return score;
-    }
+    const double *least = digest_of(call->cpu, call->layer, head, page);
     int32_t left = paged_rows(call->layer) - page * call->rule->page;
     int32_t n = left < call->rule->page ? left : call->rule->page;
-    for (int d = 0; d < D; d++)
-        score += (double)q[d] * least[d];
-    return call->cpu->model.attn_scale * score / n;
+    if (call->rule->digest == RA_PAGE_BOUNDS)
+        return bound_of(q, least, least + D, D);
+    return call->cpu->model.attn_scale * product_of(q, least, D) / n;
 }
 
 /* Best first; pages of equal score by number. */
