@@ -233,8 +233,9 @@ enum ra_status ra_engine_check_pages(struct ra_beat *b, const struct ra_page_rul
         for (int32_t i = 0; i < chosen->n; i++)
             if (chosen->pos[i] >= 0 && chosen->pos[i] < L)
                 taken[chosen->pos[i] / rule->page] = 1;
+        struct ra_page_rule own = ra_page_rule_of(rule, h);
         st = form_pages(b, rule, h, score, err);
-        if (st == RA_OK && !pages_agree(rule, score, n, taken, tolerance))
+        if (st == RA_OK && !pages_agree(&own, score, n, taken, tolerance))
             st = ra_fail(err, RA_EDIVERGED,
                          "layer %d, step %d, KV head %d: the %s backend's choice of %d positions "
                          "in pages differs from the reference's beyond near ties",

@@ -119,7 +119,9 @@ static enum ra_status check_cut(struct ra_beat *b, const struct ra_cut_rule *rul
     b->track->selections += b->track->tile == 0;
     if (b->evicted[h] == expected)
         return RA_OK;
-    double own = cut_score(b, rule, h, b->evicted[h]), other = cut_score(b, rule, h, expected);
+    struct ra_cut_rule of_head = ra_cut_rule_of(rule, h);
+    double own = cut_score(b, &of_head, h, b->evicted[h]);
+    double other = cut_score(b, &of_head, h, expected);
     double tolerance = fmax(1e-5, 2 * (ra_kernel_err_bound(b->track->max_abs_logit) - 1e-5));
     if (!(fabs(own - other) <= tolerance * fmax(fabs(own), fabs(other))))
         return ra_fail(err, RA_EDIVERGED,

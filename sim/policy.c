@@ -25,8 +25,29 @@ struct ra_policy {
     struct ra_policy_env env;
     unsigned char *params; /* [n_layers] of ops->params_size */
     int32_t *next_t;       /* [n_layers] step that each layer is due for */
+    int32_t *head_k;       /* [n_layers][Hkv] of env; NULL */
     int layer;             /* of the step in progress; -1: none */
 };
+
+static enum ra_status resolve_heads(struct ra_policy *policy, const struct ra_policy_spec *spec,
+                                    struct ra_error *err)
+{
+    struct ra_policy_env *env = &policy->env;
+    int Hkv = env->model->Hkv;
+    if (!ra_policy_spec_has_heads(spec))
+        return RA_OK;
+    policy->head_k = calloc((size_t)(env->n_layers * Hkv), sizeof *policy->head_k);
+    if (!policy->head_k)
+        return ra_fail(err, RA_ENOMEM, "%s: no memory for %d budgets", policy->ops->name,
+                       env->n_layers * Hkv);
+    for (int i = 0; i < env->n_layers * Hkv; i++) {
+        policy->head_k[i] = ra_policy_spec_head_k(spec, env->layer_ids[i / Hkv], i % Hkv, env->P);
+        if (policy->head_k[i] < 1)
+            return ra_fail(err, RA_ENOMEM, "%s: no memory for a budget", policy->ops->name);
+    }
+    env->head_k = policy->head_k;
+    return RA_OK;
+}
 
 static enum ra_status open_self(struct ra_policy *policy, const struct ra_policy_spec *spec,
                                 struct ra_error *err)
@@ -46,7 +67,30 @@ static enum ra_status open_self(struct ra_policy *policy, const struct ra_policy
         policy->next_t[i] = -1;
         ra_policy_spec_resolve(spec, env->layer_ids[i], policy->params + i * size);
     }
+    RA_TRY(resolve_heads(policy, spec, err));
     return policy->ops->open(&policy->self, env, policy->params, err);
+}
+
+int32_t ra_policy_head_k(const struct ra_policy_env *env, struct ra_fraction k, int layer,
+                         int kv_head)
+{
+    return env->head_k ? env->head_k[layer * env->model->Hkv + kv_head]
+                       : ra_fraction_resolve(k, env->P);
+}
+
+int32_t ra_policy_layer_k(const struct ra_policy_env *env, struct ra_fraction k, int layer)
+{
+    int32_t most = 0;
+    for (int h = 0; h < env->model->Hkv; h++) {
+        int32_t own = ra_policy_head_k(env, k, layer, h);
+        most = own > most ? own : most;
+    }
+    return most;
+}
+
+const int32_t *ra_policy_heads(const struct ra_policy_env *env, int layer)
+{
+    return env->head_k ? env->head_k + layer * env->model->Hkv : NULL;
 }
 
 enum ra_status ra_policy_open(struct ra_policy **policy, const struct ra_policy_spec *spec,
@@ -74,6 +118,7 @@ void ra_policy_close(struct ra_policy *policy)
     policy->ops->close(policy->self);
     free(policy->params);
     free(policy->next_t);
+    free(policy->head_k);
     free(policy);
 }
 

@@ -41,9 +41,11 @@ enum ra_caches {
 struct ra_policy_env {
     const struct ra_model *model;
     int32_t P, N;
-    int32_t W;                        /* last prompt queries that are recorded */
-    int n_layers;                     /* full-attention layers the policy will see */
-    const int *layer_ids;             /* [n_layers] ascending model layer numbers */
+    int32_t W;             /* last prompt queries that are recorded */
+    int n_layers;          /* full-attention layers the policy will see */
+    const int *layer_ids;  /* [n_layers] ascending model layer numbers */
+    const int32_t *head_k; /* [n_layers][Hkv] budgets, where some are given by KV head; NULL: those
+                            * of the layers' parameters */
     const struct ra_queries *queries; /* NULL unless needs() has RA_NEEDS_QUERIES */
     int phase, of; /* the sequence is phase/of of a stride ahead: member `phase` of `of` that share
                     * a batch; 0 of 0: not */
@@ -90,6 +92,13 @@ struct ra_policy_ops {
     void (*close)(void *self); /* accepts NULL */
 };
 
+/* The budget of a KV head of layer `layer`, whose parameters say `k`; the largest of its heads; all
+ * of them [Hkv] where they differ, else NULL. */
+int32_t ra_policy_head_k(const struct ra_policy_env *env, struct ra_fraction k, int layer,
+                         int kv_head);
+int32_t ra_policy_layer_k(const struct ra_policy_env *env, struct ra_fraction k, int layer);
+const int32_t *ra_policy_heads(const struct ra_policy_env *env, int layer);
+
 /* Every policy, in the order of policies.def; NULL-terminated. */
 extern const struct ra_policy_ops *const ra_policies[];
 
@@ -98,7 +107,8 @@ struct ra_policy_spec;
 
 /*
  * Parse "NAME[:key=value[,key=value...]]"; "key@0-3=value" or "key@5=value" gives layers 0 to 3,
- * or 5, another value. RA_EUSAGE naming the word, what was expected and the nearest name.
+ * or 5, another value, "key@0-3.1=value" KV head 1 of each. RA_EUSAGE naming the word, what was
+ * expected and the nearest name.
  */
 RA_MUST_CHECK enum ra_status ra_policy_parse(struct ra_policy_spec **spec, const char *text,
                                              struct ra_error *err);

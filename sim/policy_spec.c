@@ -10,23 +10,19 @@
 #include <string.h>
 
 #include "sim/base/text.h"
+#include "sim/policy_override.h"
 
-enum { MAX_OVERRIDES = 128, MAX_LAYER = 4095 };
-
-/* "key@first-last=value". */
-struct override {
-    const struct ra_param *param;
-    int32_t first, last;
-    void *params; /* a struct of which only this parameter's field counts */
-};
+enum { MAX_OVERRIDES = 512 };
 
 struct ra_policy_spec {
     const struct ra_policy_ops *ops;
     void *params;
-    struct override overrides[MAX_OVERRIDES]; /* by table row, then by first layer */
+    struct ra_override
+        overrides[MAX_OVERRIDES]; /* by table row, of all heads first, then by layer */
     int n_overrides;
     unsigned needs;
     enum ra_caches caches;
+    bool is_examined;
     char canonical[RA_SPELLING_MAX + 1];
 };
 
@@ -64,24 +60,7 @@ static enum ra_status find_param(const struct ra_policy_ops *ops, struct ra_span
                    ra_text_hint(key, ops->params, n, sizeof *ops->params, hint));
 }
 
-static enum ra_status parse_layers(const struct ra_policy_ops *ops, struct ra_span range,
-                                   struct override *entry, struct ra_error *err)
-{
-    struct ra_span rest = range, head;
-    bool is_range = ra_span_cut(&rest, '-', &head);
-    bool ok = ra_span_count(head, &entry->first) &&
-              ra_span_count(is_range ? rest : head, &entry->last) && entry->first <= entry->last &&
-              entry->last <= MAX_LAYER;
-    if (ok && !entry->param->is_global)
-        return RA_OK;
-    if (ok)
-        return ra_fail(err, RA_EUSAGE, "%s: %s is one for all layers, got %s@%.*s", ops->name,
-                       entry->param->name, entry->param->name, RA_SPAN(range));
-    return ra_fail(err, RA_EUSAGE, "%s: %s@: expected a layer or a range like 0-3, got '%.*s'",
-                   ops->name, entry->param->name, RA_SPAN(range));
-}
-
-static enum ra_status add_override(struct ra_policy_spec *spec, struct override entry,
+static enum ra_status add_override(struct ra_policy_spec *spec, struct ra_override entry,
                                    const char *value, const char *where, struct ra_error *err)
 {
     int i = spec->n_overrides;
@@ -92,11 +71,9 @@ static enum ra_status add_override(struct ra_policy_spec *spec, struct override 
     if (!entry.params)
         return ra_fail(err, RA_ENOMEM, "%s no memory", where);
     for (; i > 0; i--) {
-        const struct override *before = &spec->overrides[i - 1];
-        if (before->param < entry.param ||
-            (before->param == entry.param && before->first <= entry.first))
+        if (ra_override_goes_before(&spec->overrides[i - 1], &entry))
             break;
-        spec->overrides[i] = *before;
+        spec->overrides[i] = spec->overrides[i - 1];
     }
     spec->overrides[i] = entry;
     spec->n_overrides++;
@@ -113,13 +90,13 @@ static enum ra_status parse_pair(struct ra_policy_spec *spec, struct ra_span pai
         return ra_fail(err, RA_EUSAGE, "%s: expected key=value, got '%.*s'", ops->name,
                        RA_SPAN(pair));
     bool for_layers = ra_span_cut(&range, '@', &key);
-    struct override entry = {0};
+    struct ra_override entry = {0};
     RA_TRY(find_param(ops, key, &entry.param, err));
     char where[64], value[RA_SPELLING_MAX + 1];
     snprintf(where, sizeof where, "%s:", ops->name);
     snprintf(value, sizeof value, "%.*s", (int)rest.n, rest.at);
     if (for_layers) {
-        RA_TRY(parse_layers(ops, range, &entry, err));
+        RA_TRY(ra_override_parse(&entry, ops->name, range, err));
         return add_override(spec, entry, value, where, err);
     }
     uint64_t bit = UINT64_C(1) << (entry.param - ops->params);
@@ -148,40 +125,52 @@ static enum ra_status parse_pairs(struct ra_policy_spec *spec, struct ra_span pa
     return RA_OK;
 }
 
-static bool same_value(const struct ra_param *param, const void *a, const void *b)
+static void remove_override(struct ra_policy_spec *spec, int i)
 {
-    char text_a[RA_SPELLING_MAX + 1], text_b[RA_SPELLING_MAX + 1];
-    ra_param_format(param, a, text_a, sizeof text_a);
-    ra_param_format(param, b, text_b, sizeof text_b);
-    return strcmp(text_a, text_b) == 0;
+    free(spec->overrides[i].params);
+    spec->n_overrides--;
+    memmove(&spec->overrides[i], &spec->overrides[i + 1],
+            (size_t)(spec->n_overrides - i) * sizeof spec->overrides[0]);
 }
 
-/* Two spellings of one meaning become one: values that repeat the base go, neighbours with equal
- * values are joined. */
+/* Does it say of some heads or layers what holds without it? */
+static bool is_idle(const struct ra_policy_spec *spec, const struct ra_override *entry)
+{
+    for (int i = 0; i < spec->n_overrides; i++) {
+        const struct ra_override *other = &spec->overrides[i];
+        if (other->param == entry->param && other->head == RA_ALL_HEADS &&
+            entry->head != RA_ALL_HEADS && other->first <= entry->last &&
+            entry->first <= other->last)
+            return false;
+    }
+    return ra_override_same_value(entry->param, entry->params, spec->params);
+}
+
+/* Spellings of one meaning become one: values that repeat the base go, neighbours with equal values
+ * are joined, heads before layers. */
 static enum ra_status normalise(struct ra_policy_spec *spec, struct ra_error *err)
 {
-    int kept = 0;
-    for (int i = 1; i < spec->n_overrides; i++) {
-        const struct override *a = &spec->overrides[i - 1], *b = &spec->overrides[i];
-        if (a->param == b->param && b->first <= a->last)
-            return ra_fail(err, RA_EUSAGE, "%s: %s: layer %d is given two values", spec->ops->name,
-                           a->param->name, b->first);
-    }
-    for (int i = 0; i < spec->n_overrides; i++) {
-        struct override entry = spec->overrides[i];
-        struct override *last = kept ? &spec->overrides[kept - 1] : NULL;
-        bool is_base = same_value(entry.param, entry.params, spec->params);
-        bool joins = !is_base && last && last->param == entry.param &&
-                     last->last + 1 == entry.first &&
-                     same_value(entry.param, entry.params, last->params);
-        if (joins)
-            last->last = entry.last;
-        if (is_base || joins)
-            free(entry.params);
-        else
-            spec->overrides[kept++] = entry;
-    }
-    spec->n_overrides = kept;
+    for (int i = 0; i < spec->n_overrides; i++)
+        for (int j = 0; j < i; j++) {
+            const struct ra_override *a = &spec->overrides[j], *b = &spec->overrides[i];
+            if (ra_override_overlaps(a, b))
+                return ra_fail(err, RA_EUSAGE, "%s: %s: layer %d is given two values",
+                               spec->ops->name, a->param->name,
+                               a->first > b->first ? a->first : b->first);
+        }
+    for (int i = spec->n_overrides - 1; i >= 0; i--)
+        if (is_idle(spec, &spec->overrides[i]))
+            remove_override(spec, i);
+    for (int i = 0; i < spec->n_overrides; i++)
+        for (int j = i + 1; j < spec->n_overrides; j++) {
+            struct ra_override *a = &spec->overrides[i], *b = &spec->overrides[j];
+            if (!ra_override_continues(a, b))
+                continue;
+            a->last = b->last;
+            a->last_head = b->last_head;
+            remove_override(spec, j);
+            j = i; /* what follows may go on from there */
+        }
     return RA_OK;
 }
 
@@ -194,14 +183,6 @@ static void write_value(const struct ra_policy_spec *spec, const struct ra_param
              layers, value);
 }
 
-static void write_layers(const struct override *entry, char *out, size_t size)
-{
-    if (entry->first == entry->last)
-        snprintf(out, size, "@%d", entry->first);
-    else
-        snprintf(out, size, "@%d-%d", entry->first, entry->last);
-}
-
 static enum ra_status write_canonical(struct ra_policy_spec *spec, struct ra_error *err)
 {
     struct ra_writer out = {spec->canonical, sizeof spec->canonical, 0};
@@ -210,8 +191,8 @@ static enum ra_status write_canonical(struct ra_policy_spec *spec, struct ra_err
     for (const struct ra_param *row = spec->ops->params; row && row->name; row++) {
         write_value(spec, row, spec->params, "", &out);
         for (; next < spec->n_overrides && spec->overrides[next].param == row; next++) {
-            char layers[32];
-            write_layers(&spec->overrides[next], layers, sizeof layers);
+            char layers[64];
+            ra_override_write(&spec->overrides[next], layers, sizeof layers);
             write_value(spec, row, spec->overrides[next].params, layers, &out);
         }
     }
@@ -222,12 +203,26 @@ static enum ra_status write_canonical(struct ra_policy_spec *spec, struct ra_err
     return RA_OK;
 }
 
+/* Parameters of a KV head of a layer, or with RA_ALL_HEADS those that its heads share. */
+static void resolve(const struct ra_policy_spec *spec, int layer_id, int head, void *out)
+{
+    memcpy(out, spec->params, spec->ops->params_size);
+    for (int i = 0; i < spec->n_overrides; i++) {
+        const struct ra_override *entry = &spec->overrides[i];
+        bool is_meant =
+            entry->head == RA_ALL_HEADS || (entry->head <= head && head <= entry->last_head);
+        if (is_meant && entry->first <= layer_id && layer_id <= entry->last)
+            ra_param_copy(entry->param, entry->params, out);
+    }
+}
+
 /* Check one layer's parameters, gather what they need. */
-static enum ra_status examine(struct ra_policy_spec *spec, int layer_id, bool is_first,
-                              void *params, struct ra_error *err)
+static enum ra_status examine(struct ra_policy_spec *spec, int layer_id, int head, void *params,
+                              struct ra_error *err)
 {
     const struct ra_policy_ops *ops = spec->ops;
-    ra_policy_spec_resolve(spec, layer_id, params);
+    bool is_first = !spec->is_examined;
+    resolve(spec, layer_id, head, params);
     enum ra_status st = ops->check ? ops->check(params, err) : RA_OK;
     if (st != RA_OK)
         return spec->n_overrides ? ra_fail_context(err, st, "layer %d", layer_id) : st;
@@ -237,6 +232,7 @@ static enum ra_status examine(struct ra_policy_spec *spec, int layer_id, bool is
         return ra_fail(err, RA_EUSAGE, "%s: layer %d would keep other caches than layer 0",
                        ops->name, layer_id);
     spec->caches = caches;
+    spec->is_examined = true;
     return RA_OK;
 }
 
@@ -246,11 +242,12 @@ static enum ra_status examine_all(struct ra_policy_spec *spec, struct ra_error *
     void *params = calloc(1, spec->ops->params_size + 1);
     if (!params)
         return ra_fail(err, RA_ENOMEM, "%s: no memory", spec->ops->name);
-    enum ra_status st = examine(spec, 0, true, params, err);
+    enum ra_status st = examine(spec, 0, RA_ALL_HEADS, params, err);
     for (int i = 0; st == RA_OK && i < spec->n_overrides; i++) {
-        st = examine(spec, spec->overrides[i].first, false, params, err);
+        const struct ra_override *entry = &spec->overrides[i];
+        st = examine(spec, entry->first, entry->head, params, err);
         if (st == RA_OK)
-            st = examine(spec, spec->overrides[i].last + 1, false, params, err);
+            st = examine(spec, entry->last + 1, RA_ALL_HEADS, params, err);
     }
     free(params);
     return st;
@@ -312,11 +309,14 @@ enum ra_status ra_policy_spec_fits(const struct ra_policy_spec *spec, const stru
                                    struct ra_error *err)
 {
     for (int i = 0; i < spec->n_overrides; i++) {
-        const struct override *entry = &spec->overrides[i];
+        const struct ra_override *entry = &spec->overrides[i];
+        char layers[64];
+        ra_override_write(entry, layers, sizeof layers);
+        if (entry->last_head >= model->Hkv)
+            return ra_fail(err, RA_EUSAGE, "%s: %s%s: expected KV heads 0 to %d, the model's",
+                           spec->ops->name, entry->param->name, layers, model->Hkv - 1);
         if (entry->last < model->n_layers)
             continue;
-        char layers[32];
-        write_layers(entry, layers, sizeof layers);
         return ra_fail(err, RA_EUSAGE, "%s: %s%s: expected layers 0 to %d, the model's",
                        spec->ops->name, entry->param->name, layers, model->n_layers - 1);
     }
@@ -325,12 +325,15 @@ enum ra_status ra_policy_spec_fits(const struct ra_policy_spec *spec, const stru
 
 void ra_policy_spec_resolve(const struct ra_policy_spec *spec, int layer_id, void *out)
 {
-    memcpy(out, spec->params, spec->ops->params_size);
-    for (int i = 0; i < spec->n_overrides; i++) {
-        const struct override *entry = &spec->overrides[i];
-        if (entry->first <= layer_id && layer_id <= entry->last)
-            ra_param_copy(entry->param, entry->params, out);
-    }
+    resolve(spec, layer_id, RA_ALL_HEADS, out);
+}
+
+bool ra_policy_spec_has_heads(const struct ra_policy_spec *spec)
+{
+    for (int i = 0; i < spec->n_overrides; i++)
+        if (spec->overrides[i].head != RA_ALL_HEADS)
+            return true;
+    return false;
 }
 
 const struct ra_policy_ops *ra_policy_spec_ops(const struct ra_policy_spec *spec)
@@ -389,7 +392,7 @@ int32_t ra_policy_spec_most(const struct ra_policy_spec *spec, int32_t P, int32_
     if (!params)
         return -1;
     for (int i = 0; i < spec->n_overrides; i++) {
-        ra_policy_spec_resolve(spec, spec->overrides[i].first, params);
+        resolve(spec, spec->overrides[i].first, spec->overrides[i].head, params);
         int32_t own = ops->most(params, P, N);
         most = own > most ? own : most;
     }
@@ -407,5 +410,25 @@ bool ra_policy_spec_pages(const struct ra_policy_spec *spec, int layer_id, int32
     ra_policy_spec_resolve(spec, layer_id, params);
     ops->pages(params, P, rule);
     free(params);
+    for (int i = 0; i < spec->n_overrides; i++) {
+        const struct ra_override *entry = &spec->overrides[i];
+        bool is_k = entry->head != RA_ALL_HEADS && strcmp(entry->param->name, "k") == 0;
+        if (!is_k || layer_id < entry->first || layer_id > entry->last)
+            continue;
+        int32_t own = resolve_k(entry->param, entry->params, P);
+        rule->K = own > rule->K ? own : rule->K;
+    }
     return true;
+}
+
+int32_t ra_policy_spec_head_k(const struct ra_policy_spec *spec, int layer_id, int head, int32_t P)
+{
+    const struct ra_param *k = ra_params_find(spec->ops->params, "k");
+    void *params = k ? calloc(1, spec->ops->params_size + 1) : NULL;
+    if (!params)
+        return -1;
+    resolve(spec, layer_id, head, params);
+    int32_t own = resolve_k(k, params, P);
+    free(params);
+    return own;
 }

@@ -17,6 +17,11 @@ RA_MUST_CHECK enum ra_status ra_policy_spec_fits(const struct ra_policy_spec *sp
                                                  const struct ra_model *model,
                                                  struct ra_error *err);
 
+/* Has any layer KV heads with values of their own? And the budget of one of them: -1 for want of
+ * memory. */
+bool ra_policy_spec_has_heads(const struct ra_policy_spec *spec);
+int32_t ra_policy_spec_head_k(const struct ra_policy_spec *spec, int layer_id, int head, int32_t P);
+
 /* The parameters of one layer, by its number in the model: out has ops->params_size bytes. */
 void ra_policy_spec_resolve(const struct ra_policy_spec *spec, int layer_id, void *out);
 

@@ -10,7 +10,7 @@
 
 struct layer {
     const struct ra_window_params *params;
-    int32_t *cap;                  /* [Hkv] */
+    int32_t *cap, *room;           /* [Hkv] */
     struct ra_policy_cache *heads; /* [Hkv] */
     bool pools_early;
 };
@@ -57,6 +57,7 @@ void ra_window_close(void *self)
     for (int i = 0; i < w->env.n_layers; i++) {
         ra_policy_caches_close(w->layers[i].heads, w->env.model->Hkv);
         free(w->layers[i].cap);
+        free(w->layers[i].room);
     }
     free(w->raw);
     free(w->pooled);
@@ -67,23 +68,30 @@ void ra_window_close(void *self)
     free(w);
 }
 
-static enum ra_status open_layer(const struct window *w, struct layer *layer,
-                                 const struct ra_window_params *p, struct ra_error *err)
+static enum ra_status open_layer(struct window *w, int index, const struct ra_window_params *p,
+                                 struct ra_error *err)
 {
+    struct layer *layer = &w->layers[index];
     const struct ra_policy_env *env = &w->env;
-    int32_t K = ra_fraction_resolve(p->k, env->P), most = env->W < env->P ? env->W : env->P;
+    int Hkv = env->model->Hkv;
+    int32_t most = env->W < env->P ? env->W : env->P;
     layer->params = p;
-    if (K <= p->window)
-        return ra_fail(err, RA_EUSAGE, "%s: k: expected more than window=%d, got %d/%d of %d",
-                       w->name, p->window, p->k.num, p->k.den, env->P);
     if (p->window > most)
         return ra_fail(err, RA_EUSAGE,
                        "%s: window: expected at most %d, the prompt's recorded queries, got %d",
                        w->name, most, p->window);
-    layer->cap = calloc((size_t)env->model->Hkv, sizeof *layer->cap);
-    if (!layer->cap)
-        return ra_fail(err, RA_ENOMEM, "%s: no memory", w->name);
-    return ra_policy_caches_open(&layer->heads, env->model->Hkv, env->P + env->N, err);
+    layer->cap = calloc((size_t)Hkv, sizeof *layer->cap);
+    layer->room = calloc((size_t)Hkv, sizeof *layer->room);
+    if (!layer->cap || !layer->room)
+        return ra_fail(err, RA_ENOMEM, "%s: no memory for %d KV heads", w->name, Hkv);
+    for (int h = 0; h < Hkv; h++) {
+        int32_t K = ra_policy_head_k(env, p->k, index, h);
+        layer->room[h] = K - p->window;
+        if (K <= p->window)
+            return ra_fail(err, RA_EUSAGE, "%s: k: expected more than window=%d, got %d of %d",
+                           w->name, p->window, K, env->P);
+    }
+    return ra_policy_caches_open(&layer->heads, Hkv, env->P + env->N, err);
 }
 
 enum ra_status ra_window_open(void **self, const char *name, const struct ra_policy_env *env,
@@ -107,8 +115,8 @@ enum ra_status ra_window_open(void **self, const char *name, const struct ra_pol
     if (!w->raw || !w->pooled || !w->won || !w->n_won || !w->order || !w->scratch)
         return ra_fail(err, RA_ENOMEM, "%s: no memory for a prompt of %zu", name, P);
     for (int i = 0; i < env->n_layers; i++)
-        RA_TRY(open_layer(w, &w->layers[i],
-                          (const void *)((const char *)params + (size_t)i * params_size), err));
+        RA_TRY(
+            open_layer(w, i, (const void *)((const char *)params + (size_t)i * params_size), err));
     return RA_OK;
 }
 
@@ -172,7 +180,7 @@ enum ra_status ra_window_learn(void *self, const struct ra_step *step,
     struct ra_window_votes votes = {.score = w->pooled,
                                     .Hkv = w->env.model->Hkv,
                                     .n = w->env.P - p->window,
-                                    .room = ra_fraction_resolve(p->k, w->env.P) - p->window,
+                                    .room = layer->room,
                                     .layer_id = step->layer_id,
                                     .env = &w->env,
                                     .params = p,
@@ -198,7 +206,7 @@ void ra_window_install(void *self, const struct ra_step *step, int kv_head,
 {
     struct layer *layer = &((struct window *)self)->layers[step->layer];
     ra_policy_cache_replace(&layer->heads[kv_head], evict_order->pos, evict_order->n, 0);
-    int32_t K = ra_fraction_resolve(layer->params->k, ((struct window *)self)->env.P);
+    int32_t K = layer->room[kv_head] + layer->params->window;
     bool fits = ((struct window *)self)->env.P <= K;
     layer->cap[kv_head] = fits ? K : evict_order->n;
 }

@@ -25,8 +25,8 @@ enum ra_window_evict { RA_WINDOW_EVICT_NONE, RA_WINDOW_EVICT_FIFO };
 /* Rows of the option table for a struct `OWNER` whose member `common` is the above. */
 #define RA_WINDOW_FIELD(OWNER, field, kind)                                                        \
     .name = #field, .type = RA_PARAM_##kind, .offset = offsetof(struct OWNER, common.field)
-#define RA_WINDOW_TABLE(OWNER)                                                                     \
-    {RA_WINDOW_FIELD(OWNER, k, FRACTION), .min = 1, .max = INT32_MAX,                              \
+#define RA_WINDOW_TABLE(OWNER, REACH)                                                              \
+    {RA_WINDOW_FIELD(OWNER, k, FRACTION), .min = 1, .max = INT32_MAX, .reach = REACH,              \
      .help = "positions kept of each KV head on average, window included"},                        \
         {RA_WINDOW_FIELD(OWNER, window, INT), .min = 1, .max = 65536, .fallback = "32",            \
          .help = "last prompt positions, whose queries choose; below k"},                          \
@@ -46,9 +46,9 @@ enum ra_window_evict { RA_WINDOW_EVICT_NONE, RA_WINDOW_EVICT_FIFO };
 struct ra_window_votes {
     double *score; /* [Hkv][n] pooled; may be changed */
     int Hkv;
-    int32_t n;    /* positions of the prefix */
-    int32_t room; /* k - window */
-    int layer_id; /* number in the model */
+    int32_t n;           /* positions of the prefix */
+    const int32_t *room; /* [Hkv] k - window */
+    int layer_id;        /* number in the model */
     const struct ra_policy_env *env;
     const void *params; /* the policy's, of this layer */
     int32_t *won;       /* [Hkv][n] filled: positions kept of each KV head, ascending */

@@ -48,7 +48,8 @@ enum ra_pooling { RA_POOLING_MAX, RA_POOLING_AVG };
 /* How C_r is chosen from scores, per KV head. Source: arXiv:2411.05787, Algorithm 1 and sec. 2.2;
  * the options name what the paper leaves open. */
 struct ra_select_rule {
-    int32_t K;               /* entries kept, >= 1 */
+    int32_t K;               /* entries kept, >= 1; the largest of any head */
+    const int32_t *K_heads;  /* [Hkv] where KV heads differ, else NULL */
     int pool;                /* odd length of the max-pool; 1: none */
     enum ra_agg agg;         /* over the query heads of a group */
     enum ra_current current; /* what becomes of the position whose query scored */
@@ -67,8 +68,9 @@ enum ra_page_digest {
  * Sources: Quest, arXiv:2406.10774; TriForce, arXiv:2404.11912. */
 struct ra_page_rule {
     int32_t K, page;
-    int32_t least; /* >= 1 */
-    int32_t rows;  /* only the first `rows` keys lie in pages; 0: all, self's included */
+    const int32_t *K_heads; /* [Hkv] where KV heads differ, else NULL; K is the largest */
+    int32_t least;          /* >= 1 */
+    int32_t rows;           /* only the first `rows` keys lie in pages; 0: all, self's included */
     enum ra_page_digest digest;
     enum ra_agg agg;   /* over the query heads of a group */
     bool takes_newest; /* the newest page is among them, whatever its score */
@@ -80,10 +82,37 @@ struct ra_page_rule {
  * arXiv:2306.14048; TOVA, arXiv:2401.06104. */
 struct ra_cut_rule {
     int32_t K, recent;
-    enum ra_agg agg; /* over the query heads of a group */
-    bool adds_up;    /* a score is the sum over all steps; else the last step's */
-    bool of_layer;   /* KV heads keep the same positions, by agg over all query heads */
+    const int32_t *K_heads, *recent_heads; /* [Hkv] where KV heads differ, else NULL */
+    enum ra_agg agg;                       /* over the query heads of a group */
+    bool adds_up;  /* a score is the sum over all steps; else the last step's */
+    bool of_layer; /* KV heads keep the same positions, by agg over all query heads */
 };
+
+/* The rule of one KV head, where they differ. */
+static inline struct ra_select_rule ra_select_rule_of(const struct ra_select_rule *rule, int head)
+{
+    struct ra_select_rule own = *rule;
+    own.K = rule->K_heads ? rule->K_heads[head] : rule->K;
+    own.K_heads = NULL;
+    return own;
+}
+
+static inline struct ra_page_rule ra_page_rule_of(const struct ra_page_rule *rule, int head)
+{
+    struct ra_page_rule own = *rule;
+    own.K = rule->K_heads ? rule->K_heads[head] : rule->K;
+    own.K_heads = NULL;
+    return own;
+}
+
+static inline struct ra_cut_rule ra_cut_rule_of(const struct ra_cut_rule *rule, int head)
+{
+    struct ra_cut_rule own = *rule;
+    own.K = rule->K_heads ? rule->K_heads[head] : rule->K;
+    own.recent = rule->recent_heads ? rule->recent_heads[head] : rule->recent;
+    own.K_heads = own.recent_heads = NULL;
+    return own;
+}
 
 /* What a layer attends to at this step. */
 enum ra_attend {

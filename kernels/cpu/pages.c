@@ -137,7 +137,8 @@ static void choose_head(void *context, size_t head, int worker)
     (void)worker;
     const struct call *call = context;
     struct ra_cpu *cpu = call->cpu;
-    const struct ra_page_rule *rule = call->rule;
+    struct ra_page_rule own = ra_page_rule_of(call->rule, (int)head);
+    const struct ra_page_rule *rule = &own;
     int G = cpu->model.G;
     int32_t n = ra_cpu_page_count(paged_rows(call->layer), rule), used = 0;
     int32_t want = rule->K / rule->page;

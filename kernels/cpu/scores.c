@@ -42,8 +42,9 @@ static void choose_head(void *context, size_t index, int worker)
     struct ra_cpu *cpu = choice->cpu;
     const struct ra_cpu_layer *layer = &cpu->layers[choice->layer];
     int32_t *order = layer->order + index * (size_t)cpu->cap;
-    int32_t n = ra_cpu_choose(choice->rule, group_scores(cpu, (int)index), cpu->score_stride,
-                              cpu->model.G, layer->rows, &cpu->select[index], order);
+    struct ra_select_rule rule = ra_select_rule_of(choice->rule, (int)index);
+    int32_t n = ra_cpu_choose(&rule, group_scores(cpu, (int)index), cpu->score_stride, cpu->model.G,
+                              layer->rows, &cpu->select[index], order);
     choice->order[index] = (struct ra_positions){.pos = order, .n = n};
 }
 
@@ -123,9 +124,11 @@ enum ra_status ra_cpu_op_cut(void *self, int layer, const struct ra_cut_rule *ru
     RA_BUG_ON(rule->of_layer && rule->adds_up);
     if (rule->of_layer)
         share_scores(state->retained, cpu->model.Hkv, rule->agg);
-    for (int head = 0; head < cpu->model.Hkv; head++)
+    for (int head = 0; head < cpu->model.Hkv; head++) {
+        struct ra_cut_rule own = ra_cut_rule_of(rule, head);
         evicted[head] = ra_cpu_retained_cut(
-            &state->retained[head], state->rows - 1, rule, instead ? instead[head] : -1,
+            &state->retained[head], state->rows - 1, &own, instead ? instead[head] : -1,
             ra_cpu_rows_k(cpu, layer, head), ra_cpu_rows_v(cpu, layer, head));
+    }
     return RA_OK;
 }

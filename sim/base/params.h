@@ -40,6 +40,9 @@ struct ra_int_list {
     int32_t values[RA_LIST_MAX];
 };
 
+/* What may have a value of its own: "key@layers=value", and "key@layers.heads=value". */
+enum ra_param_reach { RA_REACH_LAYER, RA_REACH_ALL, RA_REACH_HEAD };
+
 struct ra_param {
     const char *name;
     enum ra_param_type type;
@@ -48,7 +51,7 @@ struct ra_param {
     const char *fallback; /* default, as it would be spelled; NULL: must be given */
     const char *choices;  /* "max|mean|first|sum"; of lists: a word, or NULL */
     const char *help;     /* one line */
-    int is_global;        /* nonzero: the same for all layers, "key@layers" is refused */
+    enum ra_param_reach reach;
 };
 
 /* Opens a row: the parameter is called as the field that it fills. */

@@ -21,7 +21,7 @@ struct adakv_params {
 };
 
 static const struct ra_param table[] = {
-    RA_WINDOW_TABLE(adakv_params),
+    RA_WINDOW_TABLE(adakv_params, RA_REACH_LAYER),
     {RA_PARAM_OF(struct adakv_params, alpha, REAL), .min = 0, .max = 1, .fallback = "0.2",
      .help = "share of the room that each head has for itself"},
     {RA_PARAM_OF(struct adakv_params, safeguard, CHOICE), .choices = "guard|mix",
@@ -77,12 +77,12 @@ static void guard(const struct ra_window_votes *votes, int32_t safe)
         for (int32_t i = 0; i < n; i++)
             own[votes->won[i]] = INFINITY;
     }
-    compete(votes, votes->score, votes->Hkv * votes->room);
+    compete(votes, votes->score, votes->Hkv * votes->room[0]);
 }
 
 static void mix(const struct ra_window_votes *votes, double alpha, int32_t safe)
 {
-    compete(votes, votes->score, votes->Hkv * votes->room);
+    compete(votes, votes->score, votes->Hkv * votes->room[0]);
     for (int h = 0; h < votes->Hkv; h++)
         ra_window_take(votes, h, (int32_t)nearbyint(votes->n_won[h] * (1 - alpha) + safe));
 }
@@ -90,14 +90,14 @@ static void mix(const struct ra_window_votes *votes, double alpha, int32_t safe)
 static void decide(const struct ra_window_votes *votes)
 {
     const struct adakv_params *p = votes->params;
-    int32_t safe = (int32_t)floor(votes->room * p->alpha);
-    bool fits = votes->n <= votes->room;
+    int32_t safe = (int32_t)floor(votes->room[0] * p->alpha);
+    bool fits = votes->n <= votes->room[0];
     if (p->safeguard == SAFEGUARD_MIX && !fits)
         mix(votes, p->alpha, safe);
     else
         guard(votes, fits ? votes->n : safe);
     for (int h = 0; h < votes->Hkv; h++)
-        votes->cap[h] = (fits ? votes->room : votes->n_won[h]) + p->common.window;
+        votes->cap[h] = (fits ? votes->room[0] : votes->n_won[h]) + p->common.window;
 }
 
 static enum ra_status open_adakv(void **self, const struct ra_policy_env *env, const void *params,

@@ -22,8 +22,8 @@ struct h2o_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct h2o_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions kept, self not counted"},
+    {RA_PARAM_OF(struct h2o_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions kept, self not counted"},
     {RA_PARAM_OF(struct h2o_params, recent, REAL), .min = 0, .max = 1, .fallback = "0.5",
      .help = "share of k that the newest positions have"},
     {RA_PARAM_OF(struct h2o_params, agg, CHOICE), .choices = "max|mean|first|sum",
@@ -33,6 +33,7 @@ static const struct ra_param table[] = {
 
 struct layer {
     struct ra_cut_rule rule;
+    int32_t *recent;             /* [Hkv] of rule */
     struct ra_policy_cut *heads; /* [Hkv] */
 };
 
@@ -60,22 +61,33 @@ static void close_h2o(void *self)
     struct h2o *h2o = self;
     if (!h2o)
         return;
-    for (int i = 0; i < h2o->env.n_layers; i++)
+    for (int i = 0; i < h2o->env.n_layers; i++) {
         ra_policy_cuts_close(h2o->layers[i].heads, h2o->env.model->Hkv);
+        free(h2o->layers[i].recent);
+    }
     free(h2o->score);
     free(h2o->scratch);
     free(h2o);
 }
 
-static enum ra_status open_layer(struct h2o *h2o, struct layer *layer, const struct h2o_params *p,
+static enum ra_status open_layer(struct h2o *h2o, int index, const struct h2o_params *p,
                                  struct ra_error *err)
 {
-    int32_t most = h2o->env.P + h2o->env.N, K = ra_fraction_resolve(p->k, h2o->env.P);
+    struct layer *layer = &h2o->layers[index];
+    int32_t most = h2o->env.P + h2o->env.N, K = ra_policy_layer_k(&h2o->env, p->k, index);
+    int Hkv = h2o->env.model->Hkv;
+    layer->recent = calloc((size_t)Hkv, sizeof *layer->recent);
+    if (!layer->recent)
+        return ra_fail(err, RA_ENOMEM, "h2o: no memory for %d KV heads", Hkv);
+    for (int h = 0; h < Hkv; h++)
+        layer->recent[h] = (int32_t)floor(ra_policy_head_k(&h2o->env, p->k, index, h) * p->recent);
     layer->rule = (struct ra_cut_rule){.K = K,
-                                       .recent = (int32_t)floor(K * p->recent),
+                                       .recent = layer->recent[0],
+                                       .K_heads = ra_policy_heads(&h2o->env, index),
+                                       .recent_heads = h2o->env.head_k ? layer->recent : NULL,
                                        .agg = (enum ra_agg)p->agg,
                                        .adds_up = true};
-    return ra_policy_cuts_open(&layer->heads, h2o->env.model->Hkv, K < most ? K + 1 : most, err);
+    return ra_policy_cuts_open(&layer->heads, Hkv, K < most ? K + 1 : most, err);
 }
 
 static enum ra_status open_h2o(void **self, const struct ra_policy_env *env, const void *params,
@@ -93,7 +105,7 @@ static enum ra_status open_h2o(void **self, const struct ra_policy_env *env, con
     if (!h2o->score || !h2o->scratch)
         return ra_fail(err, RA_ENOMEM, "h2o: no memory for %zu positions", rows);
     for (int i = 0; i < env->n_layers; i++)
-        RA_TRY(open_layer(h2o, &h2o->layers[i], &p[i], err));
+        RA_TRY(open_layer(h2o, i, &p[i], err));
     return RA_OK;
 }
 
@@ -119,13 +131,13 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     int G = h2o->env.model->G;
     size_t L = (size_t)scores->L;
     for (int h = 0; h < h2o->env.model->Hkv; h++) {
-        ra_aggregate(scores->prob + (size_t)h * (size_t)G * L, L, G, scores->L, layer->rule.agg,
+        struct ra_cut_rule rule = ra_cut_rule_of(&layer->rule, h);
+        ra_aggregate(scores->prob + (size_t)h * (size_t)G * L, L, G, scores->L, rule.agg,
                      h2o->score);
         if (step->t < 0)
-            ra_policy_cut_choose(&layer->heads[h], &layer->rule, h2o->score, scores->L,
-                                 h2o->scratch);
+            ra_policy_cut_choose(&layer->heads[h], &rule, h2o->score, scores->L, h2o->scratch);
         else
-            ra_policy_cut_step(&layer->heads[h], &layer->rule, h2o->score, step->self);
+            ra_policy_cut_step(&layer->heads[h], &rule, h2o->score, step->self);
     }
     return RA_OK;
 }

@@ -14,14 +14,14 @@ struct oracle_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct oracle_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions attended to besides self"},
+    {RA_PARAM_OF(struct oracle_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions attended to besides self"},
     {.name = NULL},
 };
 
 struct oracle {
     const struct ra_model *model;
-    int32_t *K;                /* [n_layers] */
+    int32_t *K;                /* [n_layers][Hkv] */
     struct ra_positions *sets; /* [Hkv], each over its share of `chosen` */
     int32_t *chosen;           /* [Hkv][capacity] */
     uint64_t *scratch;         /* [P + N] */
@@ -66,9 +66,10 @@ static enum ra_status open_oracle(void **self, const struct ra_policy_env *env, 
     *self = o;
     o->capacity = 1;
     o->model = env->model;
-    o->K = calloc((size_t)env->n_layers, sizeof *o->K);
-    for (int i = 0; o->K && i < env->n_layers; i++) {
-        int32_t k = ra_fraction_resolve(p[i].k, env->P);
+    o->K = calloc((size_t)env->n_layers * Hkv, sizeof *o->K);
+    for (int i = 0; o->K && i < env->n_layers * (int)Hkv; i++) {
+        int layer = i / (int)Hkv;
+        int32_t k = ra_policy_head_k(env, p[layer].k, layer, i % (int)Hkv);
         o->K[i] = (size_t)k < rows ? k : (int32_t)rows;
         o->capacity = o->K[i] > o->capacity ? o->K[i] : o->capacity;
     }
@@ -104,7 +105,8 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
         int32_t *set = o->chosen + (size_t)h * (size_t)o->capacity;
         const double *prob = scores->prob + (size_t)h * (size_t)G * (size_t)scores->L;
         ra_aggregate(prob, (size_t)scores->L, G, step->self, RA_AGG_SUM, o->sum);
-        o->sets[h].n = ra_top(o->sum, step->self, o->K[step->layer], set, o->scratch);
+        o->sets[h].n =
+            ra_top(o->sum, step->self, o->K[step->layer * o->model->Hkv + h], set, o->scratch);
         o->sets[h].pos = set;
     }
     plan->sets = o->sets;

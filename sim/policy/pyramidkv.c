@@ -20,7 +20,7 @@ struct pyramidkv_params {
 };
 
 static const struct ra_param table[] = {
-    RA_WINDOW_TABLE(pyramidkv_params),
+    RA_WINDOW_TABLE(pyramidkv_params, RA_REACH_HEAD),
     {RA_PARAM_OF(struct pyramidkv_params, beta, INT), .min = 1, .max = 65536, .fallback = "20",
      .help = "the last layer has 1/beta of the average"},
     {RA_PARAM_OF(struct pyramidkv_params, shape, CHOICE), .choices = "steps|linear",
@@ -57,15 +57,15 @@ static int32_t most(const void *params, int32_t P, int32_t N)
 }
 
 /* Prefix positions of a layer. */
-static int32_t room_of(const struct ra_window_votes *votes)
+static int32_t room_of(const struct ra_window_votes *votes, int32_t room)
 {
     const struct pyramidkv_params *p = votes->params;
     int64_t P = votes->env->P, layers = votes->env->model->n_layers, l = votes->layer_id;
     int64_t inside = p->counts == COUNTS_ALL ? p->common.window : 0;
-    int64_t b = votes->room + inside, all = votes->n + inside;
-    if (layers == 1 || P <= votes->room + p->common.window ||
-        (p->shorts == SHORT_UNIFORM && P < 2 * (int64_t)votes->room))
-        return votes->room;
+    int64_t b = room + inside, all = votes->n + inside;
+    if (layers == 1 || P <= room + p->common.window ||
+        (p->shorts == SHORT_UNIFORM && P < 2 * (int64_t)room))
+        return room;
     int64_t low = b / p->beta, high = 2 * b - low;
     if (high > all) {
         high = all;
@@ -81,7 +81,7 @@ static int32_t room_of(const struct ra_window_votes *votes)
 static void decide(const struct ra_window_votes *votes)
 {
     for (int h = 0; h < votes->Hkv; h++)
-        ra_window_take(votes, h, room_of(votes));
+        ra_window_take(votes, h, room_of(votes, votes->room[h]));
 }
 
 static enum ra_status open_pyramidkv(void **self, const struct ra_policy_env *env,

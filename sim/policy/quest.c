@@ -20,8 +20,8 @@ struct quest_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct quest_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions whose pages are read, self not counted"},
+    {RA_PARAM_OF(struct quest_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions whose pages are read, self not counted"},
     {RA_PARAM_OF(struct quest_params, page, INT), .min = 1, .max = 65536, .fallback = "16",
      .help = "positions of a page"},
     {RA_PARAM_OF(struct quest_params, agg, CHOICE), .choices = "max|mean|first|sum",
@@ -105,8 +105,11 @@ static enum ra_status open_quest(void **self, const struct ra_policy_env *env, c
     q->scratch = calloc(2 * (size_t)q->rows, sizeof *q->scratch);
     if (!q->rules || !q->sets || !q->chosen || !q->scratch)
         return ra_fail(err, RA_ENOMEM, "quest: no memory for %d positions", q->rows);
-    for (size_t i = 0; i < n; i++)
+    for (int i = 0; i < env->n_layers; i++) {
         pages(&q->params[i], env->P, &q->rules[i]);
+        q->rules[i].K = ra_policy_layer_k(env, q->params[i].k, i);
+        q->rules[i].K_heads = ra_policy_heads(env, i);
+    }
     return RA_OK;
 }
 
@@ -137,7 +140,8 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     size_t G = (size_t)q->model->G, n = (size_t)scores->L;
     for (int h = 0; h < q->model->Hkv; h++) {
         int32_t *set = q->chosen + (size_t)h * (size_t)q->rows;
-        int32_t size = ra_pages_choose(plan->pages, scores->prob + (size_t)h * G * n, q->model->G,
+        struct ra_page_rule rule = ra_page_rule_of(plan->pages, h);
+        int32_t size = ra_pages_choose(&rule, scores->prob + (size_t)h * G * n, q->model->G,
                                        step->self + 1, set, q->scratch);
         ra_kvset_sort(set, size);
         size -= size > 0 && set[size - 1] == step->self;

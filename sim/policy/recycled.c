@@ -32,8 +32,8 @@ struct recycled_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct recycled_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions kept, self not counted"},
+    {RA_PARAM_OF(struct recycled_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions kept, self not counted"},
     {RA_PARAM_OF(struct recycled_params, stride, INT), .min = 1, .max = INT32_MAX,
      .help = "steps per full step, or per check"},
     {RA_PARAM_OF(struct recycled_params, sim, REAL), .min = -DBL_MAX, .max = DBL_MAX,
@@ -51,10 +51,10 @@ static const struct ra_param table[] = {
     {RA_PARAM_OF(struct recycled_params, query, CHOICE), .choices = "pre|post", .fallback = "pre",
      .help = "queries are compared before or after RoPE"},
     {RA_PARAM_OF(struct recycled_params, scope, CHOICE), .choices = "layer|model-prev",
-     .fallback = "layer", .is_global = 1,
+     .fallback = "layer", .reach = RA_REACH_ALL,
      .help = "each layer checks itself, or all by the last step's queries"},
     {RA_PARAM_OF(struct recycled_params, share, LIST), .min = 0, .max = 4095, .fallback = "none",
-     .is_global = 1, .help = "layers that choose; those behind them follow"},
+     .reach = RA_REACH_ALL, .help = "layers that choose; those behind them follow"},
     {RA_PARAM_OF(struct recycled_params, stagger, INT), .min = 0, .max = 1, .fallback = "0",
      .help = "1: layer l is l steps early"},
     {.name = NULL},
@@ -119,9 +119,10 @@ static enum ra_status open_layer(struct recycled *r, int index, const struct rec
                                  struct ra_error *err)
 {
     struct layer *layer = &r->layers[index];
-    int32_t rows = r->env.P + r->env.N, K = ra_fraction_resolve(p->k, r->env.P);
+    int32_t rows = r->env.P + r->env.N, K = ra_policy_layer_k(&r->env, p->k, index);
     layer->params = p;
     layer->rule = (struct ra_select_rule){.K = K,
+                                          .K_heads = ra_policy_heads(&r->env, index),
                                           .pool = p->pool,
                                           .agg = (enum ra_agg)p->agg,
                                           .current = (enum ra_current)p->current,
@@ -203,7 +204,7 @@ static bool follow(struct recycled *r, struct layer *layer, int32_t t)
         struct ra_positions order;
         if (!ra_choices_get(chooser->choices, t, h, &order))
             return false;
-        int32_t n = order.n < layer->most ? order.n : layer->most;
+        int32_t K = ra_select_rule_of(&layer->rule, h).K, n = order.n < K ? order.n : K;
         ra_policy_cache_replace(&layer->heads[h], order.pos + order.n - n, n, 0);
     }
     return true;
@@ -261,8 +262,8 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     int G = r->env.model->G;
     const double *prob = scores->prob;
     for (int h = 0; h < r->env.model->Hkv; h++, prob += (size_t)G * (size_t)scores->L) {
-        const struct ra_select_rule *rule = &r->layers[step->layer].rule;
-        struct ra_positions order = ra_selector_choose(r->selector, rule, prob, G, scores->L);
+        struct ra_select_rule rule = ra_select_rule_of(&r->layers[step->layer].rule, h);
+        struct ra_positions order = ra_selector_choose(r->selector, &rule, prob, G, scores->L);
         install(r, step, h, &order);
     }
     return RA_OK;
@@ -276,7 +277,7 @@ static void advance(void *self, const struct ra_step *step)
         return;
     for (int h = 0; h < r->env.model->Hkv; h++) {
         ra_policy_cache_append(&layer->heads[h], step->self);
-        ra_policy_cache_evict(&layer->heads[h], layer->rule.K);
+        ra_policy_cache_evict(&layer->heads[h], ra_select_rule_of(&layer->rule, h).K);
     }
 }
 

@@ -17,7 +17,7 @@ struct snapkv_params {
 };
 
 static const struct ra_param table[] = {
-    RA_WINDOW_TABLE(snapkv_params),
+    RA_WINDOW_TABLE(snapkv_params, RA_REACH_HEAD),
     {.name = NULL},
 };
 
@@ -38,7 +38,7 @@ static int32_t most(const void *params, int32_t P, int32_t N)
 static void decide(const struct ra_window_votes *votes)
 {
     for (int h = 0; h < votes->Hkv; h++)
-        ra_window_take(votes, h, votes->room);
+        ra_window_take(votes, h, votes->room[h]);
 }
 
 static enum ra_status open_snapkv(void **self, const struct ra_policy_env *env, const void *params,

@@ -26,15 +26,16 @@ struct tidal_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct tidal_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions that a layer hands on, self not counted"},
+    {RA_PARAM_OF(struct tidal_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions that a layer hands on, self not counted"},
     {RA_PARAM_OF(struct tidal_params, select, LIST), .min = 0, .max = 4095, .choices = "mid",
-     .fallback = "2/mid", .is_global = 1,
+     .fallback = "2/mid", .reach = RA_REACH_ALL,
      .help = "layers of the model that choose; mid is the middle one"},
     {RA_PARAM_OF(struct tidal_params, correct, INT), .min = 0, .max = INT32_MAX, .fallback = "0",
-     .is_global = 1, .help = "every so many steps all layers attend to everything"},
-    {RA_PARAM_OF(struct tidal_params, agg, CHOICE), .is_global = 1, .choices = "max|mean|first|sum",
-     .fallback = "max", .help = "how a group's query heads become one score"},
+     .reach = RA_REACH_ALL, .help = "every so many steps all layers attend to everything"},
+    {RA_PARAM_OF(struct tidal_params, agg, CHOICE), .reach = RA_REACH_ALL,
+     .choices = "max|mean|first|sum", .fallback = "max",
+     .help = "how a group's query heads become one score"},
     {.name = NULL},
 };
 
@@ -96,8 +97,9 @@ static enum ra_status open_layer(struct tidal *d, int index, const struct tidal_
 {
     struct layer *layer = &d->layers[index];
     const struct ra_model *m = d->env.model;
-    int32_t rows = d->env.P + d->env.N, K = ra_fraction_resolve(p->k, d->env.P);
+    int32_t rows = d->env.P + d->env.N, K = ra_policy_layer_k(&d->env, p->k, index);
     layer->rule = (struct ra_select_rule){.K = K,
+                                          .K_heads = ra_policy_heads(&d->env, index),
                                           .pool = 1,
                                           .agg = (enum ra_agg)p->agg,
                                           .current = RA_CURRENT_DROP,
@@ -141,7 +143,7 @@ static void follow(struct tidal *d, const struct layer *layer, int32_t t, struct
         struct ra_positions order;
         int32_t *set = d->chosen + (size_t)h * rows;
         RA_BUG_ON(!ra_choices_get(d->layers[layer->chooser].choices, t, h, &order));
-        int32_t n = order.n < layer->rule.K ? order.n : layer->rule.K;
+        int32_t K = ra_select_rule_of(&layer->rule, h).K, n = order.n < K ? order.n : K;
         for (int32_t i = 0; i < n; i++)
             set[i] = order.pos[order.n - n + i];
         ra_kvset_sort(set, n);
@@ -187,8 +189,9 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     struct tidal *d = self;
     size_t G = (size_t)d->env.model->G, L = (size_t)scores->L;
     for (int h = 0; h < d->env.model->Hkv; h++) {
+        struct ra_select_rule rule = ra_select_rule_of(plan->rule, h);
         struct ra_positions order = ra_selector_choose(
-            d->selector, plan->rule, scores->prob + (size_t)h * G * L, (int)G, scores->L);
+            d->selector, &rule, scores->prob + (size_t)h * G * L, (int)G, scores->L);
         install(d, step, h, &order);
     }
     return RA_OK;

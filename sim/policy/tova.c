@@ -21,8 +21,8 @@ struct tova_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct tova_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions kept, self not counted"},
+    {RA_PARAM_OF(struct tova_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions kept, self not counted"},
     {RA_PARAM_OF(struct tova_params, agg, CHOICE), .choices = "max|mean|first|sum",
      .fallback = "mean", .help = "how query heads become one score"},
     {RA_PARAM_OF(struct tova_params, heads, CHOICE), .choices = "group|layer", .fallback = "group",
@@ -67,17 +67,22 @@ static void close_tova(void *self)
     free(tova);
 }
 
-static enum ra_status open_layer(const struct tova *tova, struct layer *layer,
-                                 const struct tova_params *p, struct ra_error *err)
+static enum ra_status open_layer(struct tova *tova, int index, const struct tova_params *p,
+                                 struct ra_error *err)
 {
-    int32_t most = tova->env.P + tova->env.N, K = ra_fraction_resolve(p->k, tova->env.P);
+    struct layer *layer = &tova->layers[index];
+    int32_t most = tova->env.P + tova->env.N, K = ra_policy_layer_k(&tova->env, p->k, index);
+    const int32_t *heads = ra_policy_heads(&tova->env, index);
+    if (heads && p->heads == HEADS_LAYER)
+        return ra_fail(err, RA_EUSAGE, "tova: k: expected one for all KV heads with heads=layer");
     layer->first = (struct ra_select_rule){.K = K,
+                                           .K_heads = heads,
                                            .pool = 1,
                                            .agg = (enum ra_agg)p->agg,
                                            .current = RA_CURRENT_PSEUDO,
                                            .evict = RA_EVICT_RAW};
     layer->rule = (struct ra_cut_rule){
-        .K = K, .agg = (enum ra_agg)p->agg, .of_layer = p->heads == HEADS_LAYER};
+        .K = K, .K_heads = heads, .agg = (enum ra_agg)p->agg, .of_layer = p->heads == HEADS_LAYER};
     return ra_policy_cuts_open(&layer->heads, tova->env.model->Hkv, K < most ? K + 1 : most, err);
 }
 
@@ -96,7 +101,7 @@ static enum ra_status open_tova(void **self, const struct ra_policy_env *env, co
     if (!tova->score || !tova->scratch)
         return ra_fail(err, RA_ENOMEM, "tova: no memory for %zu positions", rows);
     for (int i = 0; i < env->n_layers; i++)
-        RA_TRY(open_layer(tova, &tova->layers[i], &p[i], err));
+        RA_TRY(open_layer(tova, i, &p[i], err));
     return RA_OK;
 }
 
@@ -127,14 +132,14 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     int n = is_one ? m->Hq : m->G;
     size_t L = (size_t)scores->L;
     for (int h = 0; h < m->Hkv; h++) {
+        struct ra_cut_rule rule = ra_cut_rule_of(&layer->rule, h);
         if (h == 0 || !is_one)
             ra_aggregate(scores->prob + (size_t)h * (size_t)m->G * L, L, n, scores->L,
                          layer->rule.agg, tova->score);
         if (step->t < 0)
-            ra_policy_cut_choose(&layer->heads[h], &layer->rule, tova->score, scores->L,
-                                 tova->scratch);
+            ra_policy_cut_choose(&layer->heads[h], &rule, tova->score, scores->L, tova->scratch);
         else
-            ra_policy_cut_step(&layer->heads[h], &layer->rule, tova->score, step->self);
+            ra_policy_cut_step(&layer->heads[h], &rule, tova->score, step->self);
     }
     return RA_OK;
 }

@@ -25,8 +25,8 @@ struct triforce_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct triforce_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions kept between verifications, self not counted"},
+    {RA_PARAM_OF(struct triforce_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions kept between verifications, self not counted"},
     {RA_PARAM_OF(struct triforce_params, chunk, INT), .min = 1, .max = 65536, .fallback = "8",
      .help = "positions of a chunk, at most k"},
     {RA_PARAM_OF(struct triforce_params, gamma, INT), .min = 0, .max = INT32_MAX - 1,
@@ -36,7 +36,7 @@ static const struct ra_param table[] = {
     {RA_PARAM_OF(struct triforce_params, first, INT), .min = 0, .max = 1, .fallback = "0",
      .help = "1: chunk 0 is always among them"},
     {RA_PARAM_OF(struct triforce_params, draft, CHOICE), .choices = "retrieval|streaming",
-     .fallback = "retrieval", .is_global = 1, .help = "what drafted steps attend to"},
+     .fallback = "retrieval", .reach = RA_REACH_ALL, .help = "what drafted steps attend to"},
     {RA_PARAM_OF(struct triforce_params, sinks, INT), .min = 0, .max = INT32_MAX, .fallback = "4",
      .help = "first positions of draft=streaming"},
     {RA_PARAM_OF(struct triforce_params, over, CHOICE), .choices = "all|prompt", .fallback = "all",
@@ -112,13 +112,16 @@ static void close_triforce(void *self)
     free(f);
 }
 
-static enum ra_status open_layer(const struct triforce *f, struct layer *layer,
-                                 const struct triforce_params *p, struct ra_error *err)
+static enum ra_status open_layer(struct triforce *f, int index, const struct triforce_params *p,
+                                 struct ra_error *err)
 {
-    int32_t K = ra_fraction_resolve(p->k, f->env.P), rows = f->env.P + f->env.N;
+    struct layer *layer = &f->layers[index];
+    int32_t K = ra_policy_layer_k(&f->env, p->k, index), rows = f->env.P + f->env.N;
     *layer = (struct layer){.params = p, .K = K};
     layer->ahead = ra_schedule_ahead(&f->env, p->gamma + 1);
     pages(p, f->env.P, &layer->rule);
+    layer->rule.K = K;
+    layer->rule.K_heads = ra_policy_heads(&f->env, index);
     if (p->draft == DRAFT_STREAMING && p->sinks > K)
         return ra_fail(err, RA_EUSAGE, "triforce: sinks: expected at most k=%d/%d of %d, got %d",
                        p->k.num, p->k.den, f->env.P, p->sinks);
@@ -144,7 +147,7 @@ static enum ra_status open_triforce(void **self, const struct ra_policy_env *env
         return ra_fail(err, RA_ENOMEM, "triforce: no memory for %zu positions", rows);
     RA_TRY(ra_policy_pattern_open(&f->pattern, "triforce", env, err));
     for (int i = 0; i < env->n_layers; i++)
-        RA_TRY(open_layer(f, &f->layers[i], &p[i], err));
+        RA_TRY(open_layer(f, i, &p[i], err));
     return RA_OK;
 }
 
@@ -181,10 +184,11 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     int32_t L = ra_pages_rows(plan->pages, step->self + 1);
     for (int h = 0; h < f->env.model->Hkv; h++) {
         const double *score = scores->prob + (size_t)h * (size_t)G * (size_t)scores->L;
-        int32_t n = ra_pages_choose(plan->pages, score, G, L, f->order, f->scratch);
+        struct ra_page_rule rule = ra_page_rule_of(&layer->rule, h);
+        int32_t n = ra_pages_choose(&rule, score, G, L, f->order, f->scratch);
         for (int32_t pos = L; pos <= step->self; pos++)
             f->order[n++] = pos;
-        int32_t over = n > layer->K ? n - layer->K : 0;
+        int32_t over = n > rule.K ? n - rule.K : 0;
         ra_policy_cache_replace(&layer->heads[h], f->order + over, n - over, 0);
     }
     return RA_OK;
@@ -205,7 +209,7 @@ static void advance(void *self, const struct ra_step *step)
         return;
     for (int h = 0; h < f->env.model->Hkv; h++) {
         ra_policy_cache_append(&layer->heads[h], step->self);
-        ra_policy_cache_evict(&layer->heads[h], layer->K);
+        ra_policy_cache_evict(&layer->heads[h], ra_page_rule_of(&layer->rule, h).K);
     }
 }
 

@@ -16,15 +16,15 @@ struct unlimiformer_params {
 };
 
 static const struct ra_param table[] = {
-    {RA_PARAM_OF(struct unlimiformer_params, k, FRACTION), .min = 1, .max = INT32_MAX,
-     .help = "positions that each query head attends to besides self"},
+    {RA_PARAM_OF(struct unlimiformer_params, k, FRACTION), .reach = RA_REACH_HEAD, .min = 1,
+     .max = INT32_MAX, .help = "positions that each query head attends to besides self"},
     {.name = NULL},
 };
 
 struct unlimiformer {
-    int Hq;
+    int Hq, G;
     int32_t rows;
-    int32_t *K;                /* [n_layers] at most rows */
+    int32_t *K;                /* [n_layers][Hkv] at most rows */
     struct ra_positions *sets; /* [Hq] */
     int32_t *chosen;           /* [Hq][rows] */
     uint64_t *scratch;         /* [rows] */
@@ -58,21 +58,23 @@ static enum ra_status open_unlimiformer(void **self, const struct ra_policy_env 
                                         const void *params, struct ra_error *err)
 {
     const struct unlimiformer_params *p = params;
-    size_t n = (size_t)env->n_layers, Hq = (size_t)env->model->Hq;
+    int Hkv = env->model->Hkv, n = env->n_layers * Hkv;
+    size_t Hq = (size_t)env->model->Hq;
     struct unlimiformer *u = calloc(1, sizeof *u);
     if (!u)
         return ra_fail(err, RA_ENOMEM, "unlimiformer: no memory");
     *self = u;
     u->Hq = env->model->Hq;
+    u->G = env->model->G;
     u->rows = env->P + env->N;
-    u->K = calloc(n, sizeof *u->K);
+    u->K = calloc((size_t)n, sizeof *u->K);
     u->sets = calloc(Hq, sizeof *u->sets);
     u->chosen = calloc(Hq * (size_t)u->rows, sizeof *u->chosen);
     u->scratch = calloc((size_t)u->rows, sizeof *u->scratch);
     if (!u->K || !u->sets || !u->chosen || !u->scratch)
         return ra_fail(err, RA_ENOMEM, "unlimiformer: no memory for %d positions", u->rows);
-    for (size_t i = 0; i < n; i++) {
-        int32_t k = ra_fraction_resolve(p[i].k, env->P);
+    for (int i = 0; i < n; i++) {
+        int32_t k = ra_policy_head_k(env, p[i / Hkv].k, i / Hkv, i % Hkv);
         u->K[i] = k < u->rows ? k : u->rows;
     }
     return RA_OK;
@@ -100,7 +102,7 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     for (int h = 0; h < u->Hq; h++) {
         int32_t *set = u->chosen + (size_t)h * (size_t)u->rows;
         u->sets[h].n = ra_top(scores->prob + (size_t)h * (size_t)scores->L, step->self,
-                              u->K[step->layer], set, u->scratch);
+                              u->K[(step->layer * u->Hq + h) / u->G], set, u->scratch);
         u->sets[h].pos = set;
     }
     plan->sets = u->sets;

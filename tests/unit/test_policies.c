@@ -47,6 +47,7 @@ static void spell(const struct ra_policy_ops *ops, const char *key, const char *
 
 struct record {
     struct ra_sha256 lanes[DRIVE_LAYERS];
+    struct ra_sha256 heads[DRIVE_HEADS]; /* KV heads of layer 1 */
     int32_t K;
 };
 
@@ -68,6 +69,8 @@ static void check_step(struct drive *d, void *context)
         assert_int_equal(set[n - 1], d->step.self);
         assert_true(d->plan.attend == RA_ATTEND_ALL || record->K < 0 || n - 1 <= record->K);
         ra_sha256_i32s(hash, set, (size_t)n);
+        if (d->step.layer == 1)
+            ra_sha256_i32s(&record->heads[i * d->model.Hkv / d->n_sets], set, (size_t)n);
     }
 }
 
@@ -84,15 +87,26 @@ static void check_views(const struct drive *d)
 }
 
 /* Runs an opened policy; hashes of what each layer attended to. */
-static void run_lanes(struct drive *d, char lanes[DRIVE_LAYERS][RA_SHA256_HEX])
+static void run_parts(struct drive *d, char lanes[DRIVE_LAYERS][RA_SHA256_HEX],
+                      char heads[DRIVE_HEADS][RA_SHA256_HEX])
 {
     struct record record = {.K = ra_policy_spec_most(d->spec, d->P, d->N)};
     for (int layer = 0; layer < d->n_layers; layer++)
         ra_sha256_init(&record.lanes[layer]);
+    for (int head = 0; head < DRIVE_HEADS; head++)
+        ra_sha256_init(&record.heads[head]);
     drive_all(d, check_step, &record);
     check_views(d);
+    for (int head = 0; head < DRIVE_HEADS; head++)
+        ra_sha256_hex(&record.heads[head], heads[head]);
     for (int layer = 0; layer < d->n_layers; layer++)
         ra_sha256_hex(&record.lanes[layer], lanes[layer]);
+}
+
+static void run_lanes(struct drive *d, char lanes[DRIVE_LAYERS][RA_SHA256_HEX])
+{
+    char heads[DRIVE_HEADS][RA_SHA256_HEX];
+    run_parts(d, lanes, heads);
 }
 
 /* The same as one hash. */
@@ -236,7 +250,7 @@ static void test_layers(void **state)
     for (const struct ra_param *row = ops->params; row && row->name; row++) {
         bool matters = false;
         char value[64];
-        if (row->is_global)
+        if (row->reach == RA_REACH_ALL)
             continue;
         for (const char *at = row->choices; at && *at; at += strspn(at, "|")) {
             size_t n = strcspn(at, "|");
@@ -249,6 +263,35 @@ static void test_layers(void **state)
         if (!row->fallback)
             assert_true(matters);
     }
+}
+
+/* "key@1.0=value" does to KV head 0 of layer 1 what "key=value" does, and nothing to head 1. */
+static void test_heads(void **state)
+{
+    static struct drive d;
+    const struct ra_policy_ops *ops = *state;
+    static const char *const values[] = {"3", "4", "9"};
+    struct ra_error err;
+    for (const struct ra_param *row = ops->params; row && row->name; row++)
+        for (size_t i = 0; row->reach == RA_REACH_HEAD && i < sizeof values / sizeof *values; i++) {
+            char lanes[DRIVE_LAYERS][RA_SHA256_HEX], heads[3][DRIVE_HEADS][RA_SHA256_HEX];
+            char texts[3][640];
+            spell(ops, row->name, small_value(row), texts[0], 512);
+            spell(ops, row->name, values[i], texts[1], 512);
+            struct ra_writer out = {texts[2], sizeof texts[2], 0};
+            ra_write(&out, "%s,%s@1.0=%s", texts[0], row->name, values[i]);
+            for (int j = 0; j < 3; j++) {
+                drive_init(&d, 13);
+                ra_assert_ok(drive_open(&d, texts[j], &err));
+                run_parts(&d, lanes, heads[j]);
+                drive_close(&d);
+            }
+            bool follows = strcmp(ops->name, "tidal") == 0 && atoi(values[i]) > 6;
+            if (!follows) /* a layer that follows has no more than what it follows chose */
+                assert_string_equal(heads[2][0], heads[1][0]);
+            assert_string_equal(heads[2][1], heads[0][1]);
+            assert_string_not_equal(heads[1][0], heads[0][0]);
+        }
 }
 
 static void try_value(const struct ra_policy_ops *ops, const struct ra_param *row,
@@ -311,6 +354,7 @@ int main(void)
                  {"determinism", test_determinism},
                  {"shapes", test_shapes},
                  {"layers", test_layers},
+                 {"heads", test_heads},
                  {"ranges", test_ranges}};
     enum { N_RULES = sizeof rules / sizeof rules[0], MOST = 64 };
     static struct CMUnitTest tests[MOST * N_RULES];
