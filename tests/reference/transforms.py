@@ -65,12 +65,12 @@ def frequencies(D, meta):
                 f32(meta["rope." + key])
                 for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position")
             )
-            wavelength = 2 * f32(math.pi) / x
+            wavelength = f32(2) * f32(math.pi) / x
             if wavelength > old / low:
                 x = x / factor
             elif wavelength >= old / high:
                 smooth = (old / wavelength - low) / (high - low)
-                x = (1 - smooth) * x / factor + smooth * x
+                x = (f32(1) - smooth) * x / factor + smooth * x
         found.append(x)
     return np.array(found, np.float32)
 
