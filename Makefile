@@ -38,7 +38,7 @@ $(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o $(B)/sim/base/exp.o: 
 Q := $(if $(V),,@)
 
 # --- sources -------------------------------------------------------------------------------------
-SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c kernels/*.c \
+SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c sim/transform/*.c kernels/*.c \
          kernels/cpu/*.c kernels/null/*.c profiler/*.c profiler/cupti/*.c traces/*.c))
 CLI   := $(sort $(wildcard sim/cli/*.c))
 OBJ   := $(SRC:%.c=$(B)/%.o)
@@ -48,7 +48,7 @@ UNIT  := $(sort $(wildcard tests/unit/test_*.c))
 UNITB := $(UNIT:tests/unit/%.c=$(B)/tests/%)
 SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out tests/support/fault%,$(wildcard tests/support/*.c))))
 BATS  := $(sort $(wildcard tests/cli/*.bats))
-HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
+HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/transform/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
          traces/*.h))
 INC   := $(sort $(wildcard kernels/*/*.inc))
 CFILES := $(SRC) $(CLI) $(HDR) $(INC) \

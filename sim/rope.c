@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inverse rotary embedding. One frequency at a time: checks of a schedule are rare. */
+/* Rotary embedding and its inverse. */
 #include "sim/rope.h"
 
 #include <math.h>
@@ -29,16 +29,38 @@ static float inverse_frequency(const struct ra_rope *rope, int D, int i)
     return rope->type == RA_ROPE_LLAMA3 ? scale_llama3(rope, frequency) : frequency;
 }
 
+void ra_rope_frequencies(const struct ra_rope *rope, int D, float *frequencies)
+{
+    RA_BUG_ON(rope->type == RA_ROPE_UNKNOWN);
+    for (int i = 0; i < D / 2; i++)
+        frequencies[i] = rope->type == RA_ROPE_NONE ? 0 : inverse_frequency(rope, D, i);
+}
+
+static void turn_pair(float frequency, int half, int32_t pos, int sign, double *pair)
+{
+    double angle = (float)pos * frequency;
+    double c = cos(angle), s = sign * sin(angle), a = pair[0], b = pair[half];
+    pair[0] = a * c - b * s;
+    pair[half] = b * c + a * s;
+}
+
+void ra_rope_turn(const float *frequencies, int D, int32_t pos, double *vec)
+{
+    for (int i = 0; i < D / 2; i++)
+        turn_pair(frequencies[i], D / 2, pos, 1, vec + i);
+}
+
+void ra_rope_turn_back(const float *frequencies, int D, int32_t pos, double *vec)
+{
+    for (int i = 0; i < D / 2; i++)
+        turn_pair(frequencies[i], D / 2, pos, -1, vec + i);
+}
+
 void ra_rope_unrotate(const struct ra_rope *rope, int D, int32_t pos, double *vec)
 {
     RA_BUG_ON(rope->type == RA_ROPE_UNKNOWN);
     if (rope->type == RA_ROPE_NONE)
         return;
-    int half = D / 2;
-    for (int i = 0; i < half; i++) {
-        double angle = (float)pos * inverse_frequency(rope, D, i);
-        double c = cos(angle), s = sin(angle), a = vec[i], b = vec[i + half];
-        vec[i] = a * c + b * s;
-        vec[i + half] = b * c - a * s;
-    }
+    for (int i = 0; i < D / 2; i++)
+        turn_pair(inverse_frequency(rope, D, i), D / 2, pos, -1, vec + i);
 }

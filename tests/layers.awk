@@ -9,6 +9,7 @@ BEGIN {
     add(0, "sim/base/rng"); add(0, "sim/base/stats"); add(0, "sim/base/text"); add(0, "sim/base/params")
     add(0, "sim/base/json_memory")
     add(1, "sim/model"); add(1, "sim/kvset"); add(1, "sim/step"); add(1, "sim/rope"); add(1, "sim/select")
+    add(1, "sim/transform")
     add(1, "sim/reference"); add(1, "sim/pages"); add(1, "sim/scores"); add(1, "sim/quality"); add(1, "sim/traffic")
     add(3, "traces/model/")
     add(2, "traces/"); add(2, "kernels/"); add(2, "profiler/"); add(2, "sim/policy")

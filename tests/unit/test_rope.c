@@ -113,12 +113,42 @@ static void test_bands(void **state)
     assert_int_equal(blended, 6);
 }
 
+/* Vectors turned by stored frequencies: forth as complex numbers are, back to what they were, and
+ * as one alone is turned back. */
+static void test_turns(void **state)
+{
+    (void)state;
+    static const struct ra_rope plain = {.type = RA_ROPE_DEFAULT, .theta = 10000};
+    static const struct ra_rope none = {.type = RA_ROPE_NONE};
+    static const struct ra_rope *const all[] = {&plain, &llama3, &none};
+    float frequencies[32];
+    for (size_t i = 0; i < 3; i++) {
+        double vec[64], before[64], expected[64];
+        ra_rope_frequencies(all[i], 64, frequencies);
+        for (int d = 0; d < 64; d++)
+            expected[d] = vec[d] = before[d] = d - 20.5;
+        if (all[i] != &none)
+            rotate(all[i], 64, 300, expected);
+        ra_rope_turn(frequencies, 64, 300, vec);
+        for (int d = 0; d < 64; d++)
+            assert_true(fabs(vec[d] - expected[d]) < 1e-2);
+        assert_true((vec[0] != before[0]) == (all[i] != &none));
+        memcpy(expected, vec, sizeof vec);
+        ra_rope_turn_back(frequencies, 64, 300, vec);
+        ra_rope_unrotate(all[i], 64, 300, expected);
+        assert_memory_equal(vec, expected, sizeof vec);
+        for (int d = 0; d < 64; d++)
+            assert_true(fabs(vec[d] - before[d]) < 1e-12);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inverse),
         cmocka_unit_test(test_norms),
         cmocka_unit_test(test_bands),
+        cmocka_unit_test(test_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
