@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/engine_member.h"
+#include "sim/engine_transform.h"
 
 static uint64_t available_memory(void)
 {
@@ -36,6 +36,9 @@ static void add_files(const struct ra_member *member, int p, struct ra_replay_ne
     uint64_t all_steps = (uint64_t)shape->n_full * ((uint64_t)shape->run_steps + 1);
     uint64_t sets = all_steps * (uint64_t)m->Hkv * set * 4;
     bool exports = config->export_paths && config->export_paths[p];
+    if (ra_policy_spec_transform(config->specs[p]))
+        needs->spool_bytes += (uint64_t)shape->n_full * (uint64_t)m->Hkv * rows * (uint64_t)m->D *
+                              ra_dtype_bytes(m->dtype);
     if (config->quality) /* the reference is in f64; orders and sets, and sets again to export */
         needs->spool_bytes += 2 * out + sets + (exports ? out + sets : 0);
     if (exports)
@@ -98,10 +101,12 @@ static enum ra_status add_up(const struct ra_members *members, struct ra_replay_
     RA_TRY(add_backend(members, &backend, err));
     for (int i = 0; i < members->n; i++) {
         const struct ra_member *member = &members->list[i];
-        reference = larger(reference, reference_bytes(&member->shape));
+        reference = larger(reference, reference_bytes(&member->shape) +
+                                          ra_engine_transform_bytes(config, &member->shape, 1));
         books += book_bytes(&member->shape, config->n_policies);
         if (i == 0 || config->with)
-            decode += decode_bytes(&member->shape);
+            decode +=
+                decode_bytes(&member->shape) + ra_engine_transform_bytes(config, &member->shape, 2);
         for (int p = 0; p < config->n_policies; p++)
             add_files(member, p, needs);
     }

@@ -108,6 +108,8 @@ struct ra_replay_result {
     struct ra_counts total;
     int64_t window_keys_read, window_kv_read_bytes, window_kv_write_bytes; /* part of total */
     struct ra_counts prefill;
+    double k_bits, v_bits; /* mean bits of an entry of full layers, tables included; of a schedule
+                            * with a transformation */
     bool has_quality;
     struct ra_quality_summary all, on_recycled;
     int64_t err_undefined; /* query heads whose reference output is zero */

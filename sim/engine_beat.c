@@ -212,7 +212,7 @@ void ra_beat_turn(struct ra_beat *b, int member)
     b->member = member;
     b->config = &at_hand->config;
     b->shape = &at_hand->shape;
-    b->rows = &at_hand->rows;
+    b->rows = b->transformed ? ra_transformed_rows(b->transformed, member) : &at_hand->rows;
     b->track = &at_hand->tracks[b->policy];
     if (b->members->n > 1 && b->dev)
         b->ops->turn(b->dev, member);
@@ -285,12 +285,18 @@ static enum ra_status read_prompt(struct ra_beat *b, int lane, struct ra_prompt_
     return RA_OK;
 }
 
+static bool is_transformed(const struct ra_beat *b, int lane)
+{
+    return b->transformed && !b->shape->lanes[lane].window;
+}
+
 /* Those that the member at hand has, for each tile. */
 static enum ra_status load_lane(struct ra_beat *b, int lane, struct ra_prompt_rows rows,
                                 struct ra_error *err)
 {
     const struct ra_model *m = b->shape->model;
     size_t e = ra_dtype_bytes(m->dtype), drop = (size_t)b->shape->drop;
+    drop = is_transformed(b, lane) ? 0 : drop; /* such rows are the member's own */
     rows.k = (const char *)rows.k + drop * (size_t)m->D * e;
     rows.v = (const char *)rows.v + drop * (size_t)m->Dv * e;
     rows.P = b->shape->P;
@@ -306,7 +312,9 @@ static enum ra_status load_prompts(struct ra_beat *b, struct ra_error *err)
         for (int i = 0; i < b->members->n; i++) {
             ra_beat_turn(b, i);
             enum ra_status st = RA_OK;
-            if (i == 0 || b->config->with)
+            if (is_transformed(b, l))
+                st = ra_transformed_load(b->transformed, i, l, &rows, err);
+            else if (i == 0 || b->config->with)
                 st = read_prompt(b, l, &rows, err);
             if (st == RA_OK)
                 st = load_lane(b, l, rows, err);
@@ -362,6 +370,7 @@ enum ra_status ra_beat_repeat(struct ra_beat *b, uint64_t done_before, uint64_t 
 
 enum ra_status ra_beat_open(struct ra_beat *b, struct ra_error *err)
 {
+    RA_TRY(ra_transformed_open(&b->transformed, b->members, b->policy, err));
     ra_beat_turn(b, 0);
     const struct ra_model *m = b->shape->model;
     size_t Hq = (size_t)m->Hq, n_outs = (size_t)b->members->n * (size_t)b->shape->n_lanes;
@@ -403,6 +412,7 @@ void ra_beat_close(struct ra_beat *b)
     free(b->entry_scores);
     free(b->cut_order);
     free(b->prompt);
+    ra_transformed_close(b->transformed);
     free(b->output);
     free(b->step_outputs);
     free(b->full_lanes);

@@ -5,6 +5,7 @@
 
 #include "profiler/range.h"
 #include "sim/engine_pass.h"
+#include "sim/engine_transform.h"
 
 struct ra_beat;
 
@@ -42,17 +43,18 @@ struct ra_beat {
     float *first_out;     /* [members][n_lanes][Hq][Dv] of this step in tile 0 */
     int32_t *record;      /* a spooled record */
     size_t record_bytes;
-    struct ra_positions *sets;   /* [Hq] of a record */
-    struct ra_positions *chosen; /* [Hkv] the backend's selection */
-    int32_t *evicted, *most;     /* [Hkv] */
-    double *scores;              /* [Hkv][ra_beat_rows] of a record */
-    bool has_scores;             /* `scores` are of what is being installed */
-    const float **entry_scores;  /* [Hkv] the backend's, before a cut */
-    int32_t *cut_order;          /* [ra_beat_rows] */
-    char *prompt;                /* one lane's prompt rows, K then V */
-    struct ra_sha256 *output;    /* [members] */
-    uint64_t *step_outputs;      /* [1 + run_steps] hashes of what each step played gave; 0: none */
-    int *full_lanes; /* [n_steps] lanes that ran a full step, of all tiles and members */
+    struct ra_positions *sets;          /* [Hq] of a record */
+    struct ra_positions *chosen;        /* [Hkv] the backend's selection */
+    int32_t *evicted, *most;            /* [Hkv] */
+    double *scores;                     /* [Hkv][ra_beat_rows] of a record */
+    bool has_scores;                    /* `scores` are of what is being installed */
+    const float **entry_scores;         /* [Hkv] the backend's, before a cut */
+    int32_t *cut_order;                 /* [ra_beat_rows] */
+    char *prompt;                       /* one lane's prompt rows, K then V */
+    struct ra_transformed *transformed; /* in place of those recorded; NULL: they stay */
+    struct ra_sha256 *output;           /* [members] */
+    uint64_t *step_outputs; /* [1 + run_steps] hashes of what each step played gave; 0: none */
+    int *full_lanes;        /* [n_steps] lanes that ran a full step, of all tiles and members */
 };
 
 /* Storage for one step; everything in the struct's first block must be set. Member 0 is at hand. */

@@ -41,9 +41,7 @@ static enum ra_status form_scores(struct ra_track *track, const struct ra_lane *
     if (!k || !stored_q || !q || !prob)
         st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
     if (st == RA_OK)
-        st = ra_shape_read(
-            track->shape, config->trace,
-            (struct ra_trace_slice){config->seq, lane->index, RA_TRACE_K, kv, 0, d->L}, k, err);
+        st = ra_track_read_keys(track, lane, kv, d->L, k, err);
     for (size_t g = 0; st == RA_OK && g < G; g++)
         st = ra_shape_read(track->shape, config->trace,
                            (struct ra_trace_slice){config->seq, lane->index, RA_TRACE_Q,
@@ -178,14 +176,13 @@ static enum ra_status form_pages(struct ra_beat *b, const struct ra_page_rule *r
     struct ra_pages *pages = NULL;
     char *k = malloc((size_t)L * (size_t)m->D * ra_dtype_bytes(m->dtype));
     double *each = malloc((size_t)m->G * (size_t)n * sizeof *each);
-    struct ra_trace_slice slice = {b->config->seq, b->lane->index, RA_TRACE_K, kv, 0, L};
     enum ra_status st = RA_OK;
     if (!k || !each)
         st = ra_fail(err, RA_ENOMEM, "engine: no memory to settle a near tie");
     if (st == RA_OK)
         st = ra_pages_open(&pages, m, rule->page, rule->digest, L, err);
     if (st == RA_OK)
-        st = ra_shape_read(shape, b->config->trace, slice, k, err);
+        st = ra_track_read_keys(b->track, b->lane, kv, L, k, err);
     if (st == RA_OK) {
         ra_pages_extend(pages, kv, k, L);
         ra_pages_score(pages, kv, b->q + head, each);

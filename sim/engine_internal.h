@@ -30,6 +30,12 @@ struct ra_residence {
     int32_t n_now;
 };
 
+/* Keys and values of a lane as stored, and what they take in memory, all rows together. */
+struct ra_lane_kv {
+    char *k, *v;
+    struct ra_transform_bits bits;
+};
+
 /* The books of one schedule. */
 struct ra_track {
     const struct ra_replay_config *config;
@@ -39,6 +45,10 @@ struct ra_track {
     struct ra_policy **tiles; /* [n_tiles] one for each time that phase 2 has the layers */
     int tile, n_tiles;        /* only tile 0 counts: others do the same */
     enum ra_caches caches;
+    /* With a transformation, else NULL: [n_full] bits of all rows of a lane, and [n_full][Hkv] the
+     * keys that phase 2 loaded. */
+    struct ra_transform_bits *row_bits;
+    struct ra_spool *keys;
     int number;                           /* of the schedule */
     const struct ra_replay_config *whole; /* whose runs a copy's rows are of; NULL: its own */
     int member;                           /* which copy it is */
@@ -122,6 +132,19 @@ RA_MUST_CHECK enum ra_status ra_track_spool_cut(struct ra_track *track, const st
  * positions, then scores as f64. */
 RA_MUST_CHECK enum ra_status ra_track_spool_order(struct ra_track *track,
                                                   const struct ra_step *step, struct ra_error *err);
+/* One counted step of a layer as it was recorded, and as the schedule sees it. */
+struct ra_seen {
+    const struct ra_step *step;
+    bool is_true;            /* both are one */
+    const double *true_prob; /* [Hq][L], L = self + 1 */
+    const double *true_out;  /* [Hq][Dv] over everything */
+    const double *prob, *out;
+    const char *k, *v; /* [Hkv][P + run_steps][D] as stored, [..][Dv]: as it sees them */
+    const float *q;    /* [Hq][D] */
+};
+/* Fill the figures of a counted layer-step, and the output that a backend will be held to. */
+void ra_track_measure(struct ra_track *track, const struct ra_seen *seen,
+                      const struct ra_plan *plan, struct ra_layer_step_row *row);
 /* Close the layer-step: refresh, writes, selection bytes, fingerprint, totals, the row. */
 RA_MUST_CHECK enum ra_status ra_track_close_step(struct ra_track *track, const struct ra_lane *lane,
                                                  const struct ra_step *step,
@@ -148,6 +171,16 @@ void ra_track_types_head(struct ra_track *track, const double *prob, int32_t L,
                          const struct ra_positions *set, double error);
 /* {"text": {...}, ...}; the caller owns it. */
 json_t *ra_types_json(const struct ra_track *track);
+
+/* The first n keys of a full lane's KV head as the schedule sees them, as stored. */
+RA_MUST_CHECK enum ra_status ra_track_read_keys(const struct ra_track *track,
+                                                const struct ra_lane *lane, int kv, int32_t n,
+                                                char *k, struct ra_error *err);
+
+/* Bytes of n rows of K and V of a full lane, and of n rows of K. Of transformed rows the mean over
+ * the lane's rows, tables included; rounded up. */
+int64_t ra_track_kv_bytes(const struct ra_track *track, int full, int64_t n);
+int64_t ra_track_k_bytes(const struct ra_track *track, int full, int64_t n);
 
 /* A row in which nothing is measured yet. */
 struct ra_layer_step_row ra_track_blank_row(void);

@@ -2,16 +2,15 @@
 /*
  * Phase 1: decide and measure, layer by layer. Tiles of consecutive steps go through the f64
  * reference in parallel; then every schedule walks the tile by itself, also in parallel. Rows of a
- * finished layer go to the store before the next begins.
+ * finished layer go to the store before the next begins. Schedules that see transformed keys and
+ * values come after the others, and what is true is formed once more for them.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/engine_internal.h"
-#include "sim/quality.h"
+#include "sim/engine_transform.h"
 #include "sim/reference.h"
-#include "sim/select.h"
 
 enum { GROUP = 4, MAX_TILE = 64 };
 #define TILE_BYTES ((size_t)24 << 20)
@@ -26,10 +25,14 @@ struct phase {
     float *q;    /* [run_steps + 1][Hq][D]; row 0 the prefill's */
     float *acc;  /* [Hq][P], NULL */
     double *prob, *out;
-    double *max_abs; /* [Hkv * MAX_TILE] */
-    int tile;        /* steps formed together */
-    int32_t first;   /* row of q where the tile starts; step first - 1 */
-    int n;           /* steps in the tile */
+    struct ra_lane_view
+        truth; /* as recorded: these, unless schedules at hand see transformed rows */
+    struct ra_lane_view beside;        /* room for those, NULL without any */
+    const struct ra_policy_spec *spec; /* the schedules at hand see what this one does */
+    double *max_abs;                   /* [Hkv * MAX_TILE] */
+    int tile;                          /* steps formed together */
+    int32_t first;                     /* row of q where the tile starts; step first - 1 */
+    int n;                             /* steps in the tile */
 };
 
 static size_t row_stride(const struct ra_shape *shape)
@@ -56,6 +59,24 @@ static size_t step_probs(const struct phase *ph)
     return (size_t)ph->shape->model->Hq * row_stride(ph->shape);
 }
 
+static bool is_at_hand(const struct phase *ph, const struct ra_track *track)
+{
+    return ra_engine_same_rows(track->spec, ph->spec);
+}
+
+static bool sees_truth(const struct phase *ph)
+{
+    return !ra_policy_spec_transform(ph->spec);
+}
+
+static const struct ra_track *first_track(const struct phase *ph)
+{
+    const struct ra_track *track = ph->tracks;
+    while (!is_at_hand(ph, track))
+        track++;
+    return track;
+}
+
 /* Task: one KV head's group over up to GROUP steps of the tile. */
 static void form_reference(void *context, size_t index, int worker)
 {
@@ -66,7 +87,7 @@ static void form_reference(void *context, size_t index, int worker)
     int s = (int)(index / (size_t)m->Hkv) * GROUP;
     int n = ph->n - s < GROUP ? ph->n - s : GROUP;
     size_t head = (size_t)kv * (size_t)m->G;
-    ph->max_abs[index] = ph->tracks[0].max_abs_logit; /* the same in all tracks */
+    ph->max_abs[index] = first_track(ph)->max_abs_logit; /* the same in all tracks at hand */
     struct ra_reference call = {.model = m,
                                 .k = head_rows(ph, false, kv),
                                 .v = head_rows(ph, true, kv),
@@ -146,115 +167,21 @@ static enum ra_status learn(struct ra_track *track, const struct moment *at, str
     return ra_policy_learn(track->policy, &at->step, &scores, plan, err);
 }
 
-/* A' = A without self is all of the set but its last. */
-static double recall_of(struct ra_track *track, const struct moment *at, const double *score,
-                        const struct ra_positions *set)
-{
-    if (!set->pos)
-        return at->step.self > 0 ? 1 : NAN;
-    return ra_topk_recall(score, at->step.self, set->pos, set->n - 1, track->scratch);
-}
-
-static void measure_recall(struct ra_track *track, const struct moment *at,
-                           const struct ra_plan *plan, double *recall)
-{
-    const struct ra_model *m = track->shape->model;
-    size_t stride = (size_t)at->scores.L;
-    for (int i = 0; i < (plan->per_query_head ? m->Hq : m->Hkv); i++) {
-        const double *score = at->scores.prob + (size_t)i * stride;
-        if (!plan->per_query_head) {
-            score = track->aggregated;
-            if (track->sets[i].pos)
-                ra_aggregate(at->scores.prob + (size_t)(i * m->G) * stride, stride, m->G,
-                             at->scores.L, track->agg, track->aggregated);
-        }
-        recall[i] = recall_of(track, at, score, &track->sets[i]);
-    }
-}
-
-/* Mass, error and output of query heads first..first+n-1, which attend to one set. */
-static void measure_set(struct ra_track *track, const struct moment *at,
-                        const struct ra_positions *set, int first, int n, size_t base)
-{
-    const struct ra_model *m = track->shape->model;
-    size_t Dv = (size_t)m->Dv, head = (size_t)first, L = (size_t)at->scores.L;
-    double *attended = track->attended + head * Dv, *mass = track->mass + base + head;
-    const double *want = at->out + head * Dv;
-    if (!set->pos) {
-        memcpy(attended, want, (size_t)n * Dv * sizeof *attended);
-        for (int h = 0; h < n; h++) {
-            mass[h] = 1;
-            track->err[base + head + (size_t)h] = 0;
-        }
-        return;
-    }
-    int kv = first / m->G;
-    ra_reference_attend_set(&(struct ra_reference_set){.model = m,
-                                                       .k = head_rows(at->ph, false, kv),
-                                                       .v = head_rows(at->ph, true, kv),
-                                                       .q = at->q + head * (size_t)m->D,
-                                                       .prob = at->scores.prob + head * L,
-                                                       .prob_stride = L,
-                                                       .n_heads = n,
-                                                       .set = set,
-                                                       .out = attended,
-                                                       .mass = mass});
-    for (size_t h = 0; h < (size_t)n; h++)
-        track->err[base + head + h] = ra_rel_err(attended + h * Dv, want + h * Dv, m->Dv);
-}
-
-static void summarise_heads(const double *values, int n, double *mean, double *extreme, int sign)
-{
-    double sum = 0;
-    int defined = 0;
-    *extreme = NAN;
-    for (int i = 0; i < n; i++) {
-        if (isnan(values[i]))
-            continue;
-        sum += values[i];
-        if (defined++ == 0 || sign * values[i] > sign * *extreme)
-            *extreme = values[i];
-    }
-    *mean = defined ? sum / defined : NAN;
-}
-
-static bool is_everything(const struct ra_track *track, int n_sets, int32_t L)
-{
-    for (int i = 0; i < n_sets; i++)
-        if (track->sets[i].n != L)
-            return false;
-    return true;
-}
-
-/* Fill the figures of a counted layer-step, and the output that a backend will be held to. */
 static void measure(struct ra_track *track, const struct moment *at, const struct ra_plan *plan,
                     struct ra_layer_step_row *row)
 {
-    const struct ra_shape *shape = track->shape;
-    const struct ra_model *m = shape->model;
-    size_t where = ra_shape_at(shape, at->step.layer, at->step.t);
-    size_t base = where * (size_t)m->Hq;
-    int n_sets = plan->per_query_head ? m->Hq : m->Hkv;
-    int per_set = m->Hq / n_sets;
-    for (int i = 0; i < n_sets; i++)
-        measure_set(track, at, &track->sets[i], i * per_set, per_set, base);
-    for (int h = 0; h < m->Hq; h++) {
-        const struct ra_positions *set = &track->sets[h / per_set];
-        track->err_undefined += isnan(track->err[base + (size_t)h]) != 0;
-        ra_track_types_head(track, at->scores.prob + (size_t)h * (size_t)at->scores.L, at->scores.L,
-                            set, track->err[base + (size_t)h]);
-    }
-    ra_track_types_keys(track, n_sets, at->scores.L);
-    measure_recall(track, at, plan, track->recall + base);
-    bool whole = is_everything(track, n_sets, at->scores.L);
-    track->flags[where] = (uint8_t)((plan->is_full ? RA_FLAG_FULL : 0) |
-                                    (!plan->is_full || !whole ? RA_FLAG_SPARSE : 0));
-    double unused;
-    summarise_heads(track->mass + base, m->Hq, &row->mass_recovered_mean, &row->mass_recovered_min,
-                    -1);
-    summarise_heads(track->err + base, m->Hq, &row->output_rel_err_mean, &row->output_rel_err_max,
-                    1);
-    summarise_heads(track->recall + base, n_sets, &row->topk_recall, &unused, 1);
+    const struct phase *ph = at->ph;
+    ra_track_measure(track,
+                     &(struct ra_seen){.step = &at->step,
+                                       .is_true = sees_truth(ph),
+                                       .true_prob = ph->truth.prob + (at->scores.prob - ph->prob),
+                                       .true_out = ph->truth.out + (at->out - ph->out),
+                                       .prob = at->scores.prob,
+                                       .out = at->out,
+                                       .k = ph->k,
+                                       .v = ph->v,
+                                       .q = at->q},
+                     plan, row);
 }
 
 /* Records that phase 2 and the export read. */
@@ -310,7 +237,7 @@ static void walk_tile(void *context, size_t index, int worker)
     (void)worker;
     struct phase *ph = context;
     struct ra_track *track = &ph->tracks[index];
-    for (int s = 0; s < ph->n && track->status == RA_OK; s++) {
+    for (int s = 0; is_at_hand(ph, track) && s < ph->n && track->status == RA_OK; s++) {
         struct moment at = moment_at(ph, s);
         track->status = walk_step(track, &at, &track->error);
     }
@@ -351,22 +278,46 @@ static enum ra_status read_lane(struct phase *ph, struct ra_error *err)
     return RA_OK;
 }
 
-static enum ra_status measure_lane(struct phase *ph, struct ra_pool *pool, uint64_t done_before,
-                                   uint64_t total, struct ra_error *err)
+static void set_views(struct phase *ph, struct ra_lane_view seen, struct ra_lane_view truth)
+{
+    ph->k = seen.k;
+    ph->v = seen.v;
+    ph->prob = seen.prob;
+    ph->out = seen.out;
+    ph->truth = truth;
+}
+
+/* What is true of the tile, and what the schedules at hand see of it. */
+static void form_tile(struct phase *ph, struct ra_pool *pool)
+{
+    size_t groups = (size_t)(ph->n + GROUP - 1) / GROUP;
+    size_t n = groups * (size_t)ph->shape->model->Hkv;
+    struct ra_lane_view seen = {ph->k, ph->v, ph->prob, ph->out}, truth = ph->truth;
+    if (!sees_truth(ph)) {
+        set_views(ph, truth, truth);
+        ra_pool_run(pool, n, form_reference, ph);
+        set_views(ph, seen, truth);
+    }
+    ra_pool_run(pool, n, form_reference, ph);
+    for (size_t i = 0; i < n; i++)
+        for (int p = 0; p < ph->config->n_policies; p++) {
+            struct ra_track *track = &ph->tracks[p];
+            if (is_at_hand(ph, track))
+                track->max_abs_logit = fmax(track->max_abs_logit, ph->max_abs[i]);
+        }
+}
+
+/* The schedules at hand, over all tiles of the lane. */
+static enum ra_status walk_lane(struct phase *ph, struct ra_pool *pool, uint64_t done_before,
+                                uint64_t total, struct ra_error *err)
 {
     const struct ra_shape *shape = ph->shape;
     const struct ra_replay_config *config = ph->config;
-    size_t Hkv = (size_t)shape->model->Hkv;
-    RA_TRY(read_lane(ph, err));
     for (int32_t first = 0; first <= shape->run_steps; first += ph->tile) {
         int32_t left = shape->run_steps + 1 - first;
         ph->first = first;
         ph->n = left < ph->tile ? left : ph->tile;
-        size_t groups = (size_t)(ph->n + GROUP - 1) / GROUP;
-        ra_pool_run(pool, groups * Hkv, form_reference, ph);
-        for (size_t i = 0; i < groups * Hkv; i++)
-            for (int p = 0; p < config->n_policies; p++)
-                ph->tracks[p].max_abs_logit = fmax(ph->tracks[p].max_abs_logit, ph->max_abs[i]);
+        form_tile(ph, pool);
         ra_pool_run(pool, (size_t)config->n_policies, walk_tile, ph);
         RA_TRY(first_failure(config, ph->tracks, err));
         if (config->progress)
@@ -374,6 +325,46 @@ static enum ra_status measure_lane(struct phase *ph, struct ra_pool *pool, uint6
                              done_before + (uint64_t)(first + ph->n), total);
     }
     return RA_OK;
+}
+
+/* Make the rows those that the schedules at hand see; the recorded ones stay beside them. */
+static enum ra_status transform_lane(struct phase *ph, struct ra_error *err)
+{
+    const struct ra_model *m = ph->shape->model;
+    size_t n = (size_t)m->Hkv * row_stride(ph->shape) * ra_dtype_bytes(m->dtype);
+    struct ra_lane_kv kv = {.k = ph->k, .v = ph->v};
+    memcpy(ph->k, ph->truth.k, n * (size_t)m->D);
+    memcpy(ph->v, ph->truth.v, n * (size_t)m->Dv);
+    RA_TRY(ra_engine_transform(ph->config, ph->shape, ph->lane, ra_policy_spec_transform(ph->spec),
+                               &kv, err));
+    for (int p = 0; p < ph->config->n_policies; p++)
+        if (is_at_hand(ph, &ph->tracks[p]))
+            ph->tracks[p].row_bits[ph->lane->full] = kv.bits;
+    return RA_OK;
+}
+
+/* The schedules that see what was recorded, then those of each transformation. */
+static enum ra_status measure_lane(struct phase *ph, struct ra_pool *pool, uint64_t done_before,
+                                   uint64_t total, struct ra_error *err)
+{
+    const struct ra_replay_config *config = ph->config;
+    struct ra_lane_view own = {ph->k, ph->v, ph->prob, ph->out}, beside = ph->beside;
+    enum ra_status st = read_lane(ph, err);
+    for (int pass = 0; st == RA_OK && pass < 2; pass++)
+        for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
+            bool transformed = ra_policy_spec_transform(config->specs[p]) != NULL;
+            if (transformed != (pass == 1) || !ra_engine_opens_rows(config, p))
+                continue;
+            ph->spec = config->specs[p];
+            set_views(ph, transformed ? beside : own, own);
+            if (transformed)
+                st = transform_lane(ph, err);
+            if (st == RA_OK)
+                st = walk_lane(ph, pool, done_before, total, err);
+            done_before += (uint64_t)ph->shape->run_steps + 1;
+        }
+    set_views(ph, own, own);
+    return st;
 }
 
 /* What a backend's window layer is held to: attention over the window, the same for every
@@ -443,10 +434,11 @@ static enum ra_status open_phase(struct phase *ph, struct ra_error *err)
     ph->prob = malloc((size_t)ph->tile * step_probs(ph) * sizeof *ph->prob);
     ph->out = malloc((size_t)ph->tile * (size_t)(m->Hq * m->Dv) * sizeof *ph->out);
     ph->max_abs = calloc((size_t)m->Hkv * MAX_TILE, sizeof *ph->max_abs);
+    ph->truth = (struct ra_lane_view){ph->k, ph->v, ph->prob, ph->out};
     if (!ph->k || !ph->v || !ph->q || !ph->prob || !ph->out || !ph->max_abs ||
         (needs_acc && !ph->acc))
         return ra_fail(err, RA_ENOMEM, "engine: no memory for a layer of %zu rows", rows);
-    return RA_OK;
+    return ra_engine_open_beside(ph->config, shape, &ph->beside, err);
 }
 
 enum ra_status ra_engine_measure(const struct ra_replay_config *config,
@@ -455,7 +447,8 @@ enum ra_status ra_engine_measure(const struct ra_replay_config *config,
 {
     struct phase ph = {.config = config, .shape = shape, .tracks = tracks};
     uint64_t per_lane = (uint64_t)shape->run_steps + 1, done = 0;
-    uint64_t total = per_lane * (uint64_t)shape->n_full;
+    uint64_t groups = ra_engine_count_rows(config),
+             total = per_lane * groups * (uint64_t)shape->n_full;
     enum ra_status st = open_phase(&ph, err);
     for (int l = 0; st == RA_OK && l < shape->n_lanes; l++) {
         ph.lane = &shape->lanes[l];
@@ -466,7 +459,7 @@ enum ra_status ra_engine_measure(const struct ra_replay_config *config,
         }
         if (ph.lane->full >= 0) {
             st = measure_lane(&ph, pool, done, total, err);
-            done += per_lane;
+            done += per_lane * groups;
         } else {
             st = reference_of_window(&ph, err);
         }
@@ -480,5 +473,6 @@ enum ra_status ra_engine_measure(const struct ra_replay_config *config,
     free(ph.prob);
     free(ph.out);
     free(ph.max_abs);
+    ra_engine_close_beside(&ph.beside);
     return st;
 }

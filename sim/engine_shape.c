@@ -147,6 +147,9 @@ static enum ra_status check_needs(const struct ra_shape *shape,
     for (int p = 0; p < config->n_policies; p++) {
         const char *name = ra_policy_spec_canonical(config->specs[p]);
         unsigned needs = ra_policy_spec_needs(config->specs[p]);
+        const struct ra_transform_chain *chain = ra_policy_spec_transform(config->specs[p]);
+        if (chain)
+            RA_TRY(ra_transform_fits(chain, shape->model, err));
         if ((needs & RA_NEEDS_ACC) && !shape->seq->has_acc)
             return ra_fail(err, RA_EUSAGE, "%s: needs tensor s%d.l*.acc, which %s lacks", name,
                            config->seq, shape->info->path);

@@ -45,6 +45,17 @@ static void summarise(const struct ra_track *track, uint8_t flag, double *buffer
     out->overlap_p05 = ra_percentile(buffer, n, 5);
 }
 
+static void mean_bits(const struct ra_track *track, struct ra_replay_result *result)
+{
+    const struct ra_shape *shape = track->shape;
+    const struct ra_model *m = shape->model;
+    double rows = (double)(shape->P + shape->run_steps) * m->Hkv * shape->n_full;
+    for (int l = 0; track->row_bits && l < shape->n_full; l++) {
+        result->k_bits += (double)track->row_bits[l].k / (rows * m->D);
+        result->v_bits += (double)track->row_bits[l].v / (rows * m->Dv);
+    }
+}
+
 enum ra_status ra_engine_summarise(struct ra_track *track, struct ra_replay_result *result,
                                    struct ra_error *err)
 {
@@ -59,6 +70,7 @@ enum ra_status ra_engine_summarise(struct ra_track *track, struct ra_replay_resu
     result->recycled_layer_steps = track->recycled_layer_steps;
     result->total = track->total;
     result->prefill = track->prefill;
+    mean_bits(track, result);
     result->window_keys_read = track->window_keys;
     result->window_kv_read_bytes = track->window_read;
     result->window_kv_write_bytes = track->window_write;
@@ -154,6 +166,19 @@ static json_t *speedup(const struct ra_replay_result *full, const struct ra_repl
     return ratio(full->attention_ns * (timed / of_full), r->attention_ns);
 }
 
+/* A transformation is executed on rows that were dequantised before the clock started. */
+static void put_transformation(json_t *object, const struct ra_policy_spec *spec,
+                               const struct ra_replay_result *r)
+{
+    const struct ra_transform_chain *chain = ra_policy_spec_transform(spec);
+    json_object_set_new(object, "transformation",
+                        chain ? json_pack("{s:s,s:o,s:o,s:s}", "name",
+                                          ra_transform_canonical(chain), "bits_per_key_entry",
+                                          number(r->k_bits), "bits_per_value_entry",
+                                          number(r->v_bits), "timed_rows", "dequantised")
+                              : json_null());
+}
+
 static void put_times(json_t *object, const struct ra_replay_config *config,
                       const struct ra_replay_result *r, const struct ra_replay_result *full)
 {
@@ -169,7 +194,8 @@ static void put_times(json_t *object, const struct ra_replay_config *config,
     for (int op = 0; op < RA_OP_COUNT; op++)
         json_object_set_new(ops, ra_op_name(op), number(r->ops_ns[op] + missing));
     json_object_set_new(object, "ops_ns", ops);
-    bool compared = full && r->is_timed && full->is_timed;
+    bool is_own = json_is_null(json_object_get(object, "transformation")); /* rows as recorded */
+    bool compared = full && r->is_timed && full->is_timed && is_own;
     json_object_set_new(object, "speedup_attention", compared ? speedup(full, r) : json_null());
     json_object_set_new(object, "speedup_step", json_pack("{s:n,s:n}", "value", "rest"));
     json_object_set_new(object, "step_ratio",
@@ -249,6 +275,7 @@ static json_t *result_json(const struct ra_replay_config *config, const struct r
                   isnan(r->kernel_err_max) ? json_null() : number(r->kernel_err_bound)));
     json_object_set_new(object, "near_ties", json_integer(r->near_ties));
     json_object_set_new(object, "selections", json_integer(r->selections));
+    put_transformation(object, config->specs[p], r);
     put_times(object, config, r, full);
     json_object_set_new(object, "prefill",
                         json_pack("{s:I,s:I,s:I,s:o}", "kv_read_bytes",

@@ -56,6 +56,12 @@ enum ra_status ra_track_open(struct ra_track *track, const struct ra_replay_conf
                                .spec = config->specs[number],
                                .number = number,
                                .caches = ra_policy_spec_caches(config->specs[number])};
+    if (ra_policy_spec_transform(track->spec)) {
+        track->row_bits = calloc((size_t)shape->n_full, sizeof *track->row_bits);
+        if (!track->row_bits)
+            return ra_fail(err, RA_ENOMEM, "engine: no memory for %d layers", shape->n_full);
+        RA_TRY(ra_spool_open(&track->keys, (size_t)shape->n_full * Hkv, err));
+    }
     track->lane_hash = calloc((size_t)shape->n_lanes, sizeof *track->lane_hash);
     track->sets = calloc(Hq, sizeof *track->sets);
     track->set_storage = malloc(Hkv * cap * sizeof *track->set_storage);
@@ -88,6 +94,7 @@ void ra_track_close(struct ra_track *track)
     ra_track_end(track);
     ra_spool_close(track->spool);
     ra_spool_close(track->output);
+    ra_spool_close(track->keys);
     for (int i = 0; i < track->n_residence; i++) {
         free(track->residence[i].entered);
         free(track->residence[i].now);
@@ -112,6 +119,7 @@ void ra_track_close(struct ra_track *track)
     free(track->record);
     free(track->types);
     ra_scorer_close(track->scorer);
+    free(track->row_bits);
 }
 
 enum ra_status ra_track_widen(struct ra_track *track, const struct ra_plan *plan,
@@ -252,7 +260,7 @@ static void rebuilt(struct ra_track *track, const struct ra_step *step,
     }
     row->refresh_overlap = defined ? sum / defined : NAN;
     row->refresh_bytes = is_compact(track) && track->caches == RA_CACHES_BOTH
-                             ? row->refresh_entries * (int64_t)ra_model_row_bytes(m)
+                             ? ra_track_kv_bytes(track, step->layer, row->refresh_entries)
                              : 0;
 }
 
@@ -291,7 +299,7 @@ static int64_t scoring_read(const struct ra_track *track, const struct ra_step *
 {
     const struct ra_model *m = track->shape->model;
     int64_t L = step->self + 1, heads = m->Hq + m->Hkv;
-    int64_t keys = m->Hkv * L * m->D * (int64_t)ra_dtype_bytes(m->dtype);
+    int64_t keys = ra_track_k_bytes(track, step->layer, m->Hkv * L);
     if (plan->pages)
         row->selection_bytes += digest_upkeep(track, step, plan->pages);
     if (plan->scores == RA_SCORES_NONE || plan->scores_are_free)
@@ -370,16 +378,16 @@ static enum ra_status finish(struct ra_track *track, const struct ra_lane *lane,
                              struct ra_layer_step_row *row, struct ra_error *err)
 {
     const struct ra_model *m = track->shape->model;
-    int64_t E = (int64_t)ra_model_row_bytes(m);
     if (step->t >= 0 && !ra_shape_counts(track->shape, step->t))
         return RA_OK;
     row->step = step->t;
     row->layer = lane->id;
     row->is_full = plan->is_full;
     row->query_cosine = plan->checks_query ? plan->query_cosine : NAN;
-    row->kv_read_bytes = row->keys_read * E + row->refresh_bytes;
+    row->kv_read_bytes = ra_track_kv_bytes(track, step->layer, row->keys_read) + row->refresh_bytes;
     row->kv_read_bytes += scoring_read(track, step, plan, row);
-    row->kv_write_bytes = written_rows(track, step, plan) * E + row->refresh_bytes;
+    row->kv_write_bytes =
+        ra_track_kv_bytes(track, step->layer, written_rows(track, step, plan)) + row->refresh_bytes;
     if (step->t < 0) {
         add_counts(&track->prefill, row);
     } else {

@@ -16,6 +16,7 @@
 
 #include "sim/base/params.h"
 #include "sim/step.h"
+#include "sim/transform.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -107,7 +108,8 @@ struct ra_policy_spec;
 
 /*
  * Parse "NAME[:key=value[,key=value...]]"; "key@0-3=value" or "key@5=value" gives layers 0 to 3,
- * or 5, another value, "key@0-3.1=value" KV head 1 of each. RA_EUSAGE naming the word, what was
+ * or 5, another value, "key@0-3.1=value" KV head 1 of each; "+TRANSFORMATION..." may follow.
+ * RA_EUSAGE naming the word, what was
  * expected and the nearest name.
  */
 RA_MUST_CHECK enum ra_status ra_policy_parse(struct ra_policy_spec **spec, const char *text,
@@ -118,6 +120,9 @@ const struct ra_policy_ops *ra_policy_spec_ops(const struct ra_policy_spec *spec
 
 /* The one spelling that results carry: all parameters, in table order. Parses back to itself. */
 const char *ra_policy_spec_canonical(const struct ra_policy_spec *spec);
+
+/* What is done to K and V before the policy sees them; NULL: nothing. Borrowed. */
+const struct ra_transform_chain *ra_policy_spec_transform(const struct ra_policy_spec *spec);
 
 /* RA_NEEDS_* bits and caches of the parsed policy. */
 unsigned ra_policy_spec_needs(const struct ra_policy_spec *spec);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Spellings of policies: "NAME:key=value,key@layers=value", checked against the policy's parameter
- * table, and the one canonical spelling of what they mean. Knows no policy by name.
+ * table, and the one canonical spelling of what they mean. What comes after '+' is parsed by
+ * sim/transform.c. Knows no policy by name.
  */
 #include "sim/policy_spec.h"
 
@@ -23,6 +24,7 @@ struct ra_policy_spec {
     unsigned needs;
     enum ra_caches caches;
     bool is_examined;
+    struct ra_transform_chain *transform; /* NULL: none */
     char canonical[RA_SPELLING_MAX + 1];
 };
 
@@ -196,6 +198,8 @@ static enum ra_status write_canonical(struct ra_policy_spec *spec, struct ra_err
             write_value(spec, row, spec->overrides[next].params, layers, &out);
         }
     }
+    if (spec->transform)
+        ra_write(&out, "+%s", ra_transform_canonical(spec->transform));
     if (out.used >= out.size)
         return ra_fail(err, RA_EUSAGE,
                        "%s: expected at most %d characters with all parameters, got %zu",
@@ -264,14 +268,8 @@ static enum ra_status parse(struct ra_policy_spec *spec, const char *text, struc
     spec->ops = find_policy(name, err);
     if (!spec->ops)
         return RA_EUSAGE;
-    if (is_transformed) {
-        struct ra_span transformation;
-        ra_span_cut(&rest, ':', &transformation);
-        return ra_fail(err, RA_EUSAGE,
-                       "no transformation named '%.*s' in this build; transformations come after "
-                       "'+', and this build has none",
-                       RA_SPAN(transformation));
-    }
+    if (is_transformed)
+        RA_TRY(ra_transform_parse(&spec->transform, rest, err));
     spec->params = calloc(1, spec->ops->params_size + 1);
     if (!spec->params)
         return ra_fail(err, RA_ENOMEM, "%s: no memory", spec->ops->name);
@@ -302,6 +300,7 @@ void ra_policy_spec_close(struct ra_policy_spec *spec)
     for (int i = 0; i < spec->n_overrides; i++)
         free(spec->overrides[i].params);
     free(spec->params);
+    ra_transform_close(spec->transform);
     free(spec);
 }
 
@@ -344,6 +343,11 @@ const struct ra_policy_ops *ra_policy_spec_ops(const struct ra_policy_spec *spec
 const char *ra_policy_spec_canonical(const struct ra_policy_spec *spec)
 {
     return spec->canonical;
+}
+
+const struct ra_transform_chain *ra_policy_spec_transform(const struct ra_policy_spec *spec)
+{
+    return spec->transform;
 }
 
 unsigned ra_policy_spec_needs(const struct ra_policy_spec *spec)

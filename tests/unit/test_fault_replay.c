@@ -162,6 +162,26 @@ static void open_case(struct replaying *r, const char *name)
     r->bytes = tmp_read(r->db, &r->n);
 }
 
+/* The same of a schedule that sees transformed rows, of which phase 2 keeps a spool. */
+static void sweep_transformed(struct fault_case c, struct replaying *r)
+{
+    const char *const words[] = {"replay",    "synth:case=integer,P=32,N=8",
+                                 "-p",        "recycled:k=4,stride=4+int4+kvquant",
+                                 "--repeat",  "1",
+                                 "-j",        "1",
+                                 "-q",        "--format",
+                                 "json",      "--db",
+                                 r->db,       "--export",
+                                 r->exported, NULL};
+    r->words = words;
+    c.name = "replay of transformed rows";
+    c.places = NULL;
+    fault_sweep(&c, FAULT_MEMORY, ENOMEM);
+    c.places = places;
+    assert_true(fault_sweep(&c, FAULT_READ, EIO).n_failed > 0);
+    assert_true(fault_sweep(&c, FAULT_WRITE, ENOSPC).n_failed > 0);
+}
+
 static void test_replay(void **unused)
 {
     (void)unused;
@@ -203,6 +223,7 @@ static void test_replay(void **unused)
     fault_sweep(&c, FAULT_WRITE, FAULT_SIGNAL);
     c.places = NULL;
     fault_sweep(&c, FAULT_MEMORY, ENOMEM);
+    sweep_transformed(c, &r);
     free(r.bytes);
 }
 

@@ -51,6 +51,10 @@ static void test_canonical(void **state)
         {"recycled:k=9,stride=5,share=2/14,current=snapkv",
          "recycled:k=9,stride=5,sim=none,pool=7,agg=max,current=snapkv,evict=pooled,attend=before,"
          "query=pre,scope=layer,share=2/14,stagger=0"},
+        {"full+int8", "full+int8"},
+        {"streaming:k=64+kvquant:nuq=0+fp8", "streaming:k=64,sinks=4,stride=none+kvquant:bits=2,"
+                                             "outliers=0.01,keys=channel,values=token,nuq=0+"
+                                             "fp8:format=e4m3"},
     };
     struct ra_policy_spec *spec;
     struct ra_error err;
@@ -134,9 +138,11 @@ static void test_refused(void **state)
         {"recycled:k=8,pool@2=4,stride=2", "layer 2: recycled: pool: expected an odd number"},
         {"streaming:k=4", "streaming: k: expected more than sinks=4, got 4"},
         {"streaming:k=9,stride@3=2", "layer 3 would keep other caches than layer 0"},
-        {"recycled:k=8,stride=2+kvquant:bits=2",
-         "no transformation named 'kvquant' in this build;"},
-        {"full+", "transformations come after '+'"},
+        {"recycled:k=8,stride=2+kvqunt:bits=2",
+         "no transformation named 'kvqunt', which comes after '+'; nearest is 'kvquant'"},
+        {"full+", "no transformation named '', which comes after '+'"},
+        {"full+int8,k=2", "no transformation named 'int8,k=2'"},
+        {"full+kvquant:bits=8", "kvquant: bits: expected a whole number from 2 to 4, got '8'"},
         {"nothing+kvquant", "no policy named 'nothing'"},
         {"full\x1b[31m", "no policy named 'full?[31m'"},
     };
