@@ -41,6 +41,9 @@ static const struct ra_param *params_of(struct ra_span name)
     for (size_t i = 0; ra_policies[i]; i++)
         if (ra_span_is(name, ra_policies[i]->name))
             return ra_policies[i]->params;
+    for (size_t i = 0; ra_transforms[i]; i++)
+        if (ra_span_is(name, ra_transforms[i]->name))
+            return ra_transforms[i]->params;
     return NULL;
 }
 
@@ -55,24 +58,36 @@ static bool is_default(const struct ra_param *params, struct ra_span word)
     return false;
 }
 
-void ra_report_short_policy(const char *canonical, char *out, size_t size)
+static void write_short(struct ra_span rest, struct ra_writer *writer)
 {
-    struct ra_writer writer = {out, size, 0};
-    struct ra_span rest = ra_span_of(canonical), name, word;
+    struct ra_span whole = rest, name, word;
     bool more = ra_span_cut(&rest, ':', &name);
     const struct ra_param *params = more ? params_of(name) : NULL;
     if (!params) {
-        snprintf(out, size, "%s", canonical);
+        ra_write(writer, "%.*s", (int)whole.n, whole.at);
         return;
     }
-    ra_write(&writer, "%.*s", (int)name.n, name.at);
+    ra_write(writer, "%.*s", (int)name.n, name.at);
     char separator = ':';
     while (more) {
         more = ra_span_cut(&rest, ',', &word);
         if (is_default(params, word))
             continue;
-        ra_write(&writer, "%c%.*s", separator, (int)word.n, word.at);
+        ra_write(writer, "%c%.*s", separator, (int)word.n, word.at);
         separator = ',';
+    }
+}
+
+void ra_report_short_policy(const char *canonical, char *out, size_t size)
+{
+    struct ra_writer writer = {out, size, 0};
+    struct ra_span rest = ra_span_of(canonical), part;
+    bool more = true;
+    while (more) {
+        more = ra_span_cut(&rest, '+', &part);
+        write_short(part, &writer);
+        if (more)
+            ra_write(&writer, "+");
     }
 }
 
@@ -87,15 +102,14 @@ bool ra_report_is_bound(const char *canonical)
     return needs_truth;
 }
 
-/* Print as much of a spelling as fits the column, up to a comma; returns what is left, or NULL.
- * *n_put is the number of characters printed. */
+/* Print as much of a spelling as fits the column, up to a comma or a plus; returns what is left, or
+ * NULL. *n_put is the number of characters printed. */
 static const char *put_policy(FILE *out, const char *text, int width, int *n_put)
 {
     size_t n = strlen(text), fits = 0;
     if (n > (size_t)width)
         for (size_t i = 0; i < (size_t)width; i++)
-            if (text[i] == ',')
-                fits = i + 1;
+            fits = text[i] == ',' ? i + 1 : text[i] == '+' ? i : fits;
     if (n <= (size_t)width)
         fits = n;
     else if (fits == 0)
@@ -185,6 +199,8 @@ static void put_notes(FILE *out, const struct ra_report_table *table)
     if (ra_report_late(table, words, sizeof words))
         fprintf(out, "%s\n", words);
     fputs(RA_REPORT_OPEN_LOOP "\n", out);
+    if (ra_report_transformed(table))
+        fputs(RA_REPORT_TRANSFORMED "\n", out);
     if (ra_report_rounding(table, words, sizeof words))
         fprintf(out, "%s\n", words);
 }

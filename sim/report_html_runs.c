@@ -165,6 +165,8 @@ static void put_table(FILE *out, const struct ra_report_table *table, const json
     if (ra_report_late(table, words, sizeof words))
         fprintf(out, "<li>%s</li>\n", words);
     fputs("<li>" RA_REPORT_OPEN_LOOP "</li>\n", out);
+    if (ra_report_transformed(table))
+        fputs("<li>" RA_REPORT_TRANSFORMED "</li>\n", out);
     if (ra_report_rounding(table, words, sizeof words))
         fprintf(out, "<li>%s</li>\n", words);
     fputs("</ul>\n", out);

@@ -54,7 +54,8 @@ static double end_of(const json_t *span, size_t end)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* Full wins every comparison of what is kept; a bound could not be chosen. */
+/* Full wins every comparison of what is kept, and so does what keeps all of it in fewer bits: that
+ * loses by its error, which is not compared here. A bound could not be chosen. */
 static void scan(struct verdict *verdict)
 {
     const struct ra_report_table *table = &verdict->table;
@@ -66,7 +67,7 @@ static void scan(struct verdict *verdict)
             continue;
         if (strcmp(policy, "full") == 0)
             verdict->full = row;
-        if (strcmp(policy, "full") == 0 || ra_report_is_bound(policy))
+        if (strcmp(policy, "full") == 0 || strchr(policy, '+') || ra_report_is_bound(policy))
             continue;
         verdict->n_schedules++;
         double bytes = ra_result_bytes(row), mass = ra_result_number(row, "mass_recovered", "mean");

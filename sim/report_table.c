@@ -137,6 +137,16 @@ bool ra_report_table_open(struct ra_report_table *table, const json_t *results, 
     return true;
 }
 
+bool ra_report_transformed(const struct ra_report_table *table)
+{
+    for (size_t i = table->first; i < json_array_size(table->results); i++) {
+        const json_t *row = json_array_get(table->results, i);
+        if (same_table(table->head, row) && strchr(ra_result_text(row, "policy"), '+'))
+            return true;
+    }
+    return false;
+}
+
 /* --- cells -------------------------------------------------------------------------------------
  */
 

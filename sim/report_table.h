@@ -71,6 +71,12 @@ void ra_report_times(const struct ra_report_table *table, ra_report_part_fn put,
 #define RA_REPORT_OPEN_LOOP                                                                        \
     "open loop: exact for this recording; later drift is not included (see eval)"
 
+#define RA_REPORT_TRANSFORMED                                                                      \
+    "with +: bytes are of the codes, times of dequantised rows, and so no speed-up"
+
+/* Has any row of the table a transformation? */
+bool ra_report_transformed(const struct ra_report_table *table);
+
 /* What the columns mean. */
 void ra_report_meaning(char *out, size_t size);
 

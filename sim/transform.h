@@ -37,6 +37,7 @@ struct ra_transform_ops {
     const char *name;              /* spelling on the command line and in results: "kvquant" */
     const char *summary;           /* one line, at most 72 columns */
     const char *source;            /* paper and section, or "baseline" */
+    const char *deviations;        /* where paper and this differ; NULL: nowhere known */
     const struct ra_param *params; /* option table, ends with a zero entry; NULL if none */
     size_t params_size;            /* bytes of the struct that the table fills */
     bool unrotates;                /* looks at keys as they were before RoPE */

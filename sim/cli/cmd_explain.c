@@ -111,13 +111,26 @@ static enum ra_status tell(const struct ra_cli *cli, const struct values *values
     return status;
 }
 
+/* What is told are positions chosen by the scores of what was recorded. */
+static enum ra_status check_plain(const struct ra_policy_spec *spec, struct ra_error *err)
+{
+    const struct ra_transform_chain *chain = ra_policy_spec_transform(spec);
+    if (!chain)
+        return RA_OK;
+    return ra_fail(err, RA_EUSAGE,
+                   "explain: shows schedules on keys as they were recorded: leave out '+%s'",
+                   ra_transform_canonical(chain));
+}
+
 static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
 {
     const struct values *values = arguments;
     struct ra_policy_spec *spec;
     struct ra_scene scene = {0};
     RA_TRY(ra_policy_parse(&spec, values->policy, err));
-    enum ra_status status = open_scene(cli, values, spec, &scene, err);
+    enum ra_status status = check_plain(spec, err);
+    if (status == RA_OK)
+        status = open_scene(cli, values, spec, &scene, err);
     if (status == RA_OK)
         status = tell(cli, values, spec, &scene, err);
     ra_scene_close(&scene);

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What to offer at a place comes from _rattn_sim_table KEY, which sets `found` to words or to one of
-# @files, @folders, @none, @flag, @policies. Keys: "" commands, "COMMAND " its options,
+# @files, @folders, @none, @flag, @policies, @transforms. Keys: "" commands, "COMMAND " its options,
 # "COMMAND --option" and "COMMAND -o" the option's argument, "COMMAND 1" its first operand,
 # "POLICY:" the policy's keys, "POLICY:key" choices of a key.
 
@@ -12,10 +12,19 @@ _rattn_sim_offer() { # TYPED PREFIX WORDS
     done
 }
 
-_rattn_sim_policy() { # TYPED PREFIX: NAME:key=value,key=value
+_rattn_sim_policy() { # TYPED PREFIX: NAME:key=value,key=value+NAME:key=value
+    local text=${1#"$2"}
+    if [[ $text == *+* ]]; then
+        _rattn_sim_spell "$1" "$2${text%"${text##*+}"}" @transforms
+        return
+    fi
+    _rattn_sim_spell "$1" "$2" @policies
+}
+
+_rattn_sim_spell() { # TYPED PREFIX NAMES: NAME:key=value,key=value
     local found text=${1#"$2"} name rest item key word
     if [[ $text != *:* ]]; then
-        _rattn_sim_table @policies
+        _rattn_sim_table "$3"
         compopt -o nospace
         _rattn_sim_offer "$1" "$2" "$found"
         return

@@ -104,29 +104,39 @@ static void put_operands(FILE *out, const struct ra_command *command)
     }
 }
 
+/* Keys of a policy or a transformation, and the choices of each. */
+static void put_params(FILE *out, const char *name, const struct ra_param *params)
+{
+    if (!params)
+        return;
+    fprintf(out, "    %s:) found=\"", name);
+    for (const struct ra_param *row = params; row->name; row++)
+        fprintf(out, "%s%s=", row > params ? " " : "", row->name);
+    fputs("\" ;;\n", out);
+    for (const struct ra_param *row = params; row->name; row++) {
+        if (!row->choices)
+            continue;
+        fprintf(out, "    %s:%s) found=\"", name, row->name);
+        put_choices(out, row->choices);
+        fputs("\" ;;\n", out);
+    }
+}
+
 static void put_policies(FILE *out)
 {
     fputs("    @policies) found=\"", out);
     for (int i = 0; ra_policies[i]; i++)
         fprintf(out, "%s%s%s", i ? " " : "", ra_policies[i]->name,
                 ra_policies[i]->params ? ":" : "");
+    fputs("\" ;;\n    @transforms) found=\"", out);
+    for (int i = 0; ra_transforms[i]; i++)
+        fprintf(out, "%s%s%s", i ? " " : "", ra_transforms[i]->name,
+                ra_transforms[i]->params ? ":" : "");
     fputs("\" ;;\n", out);
-    for (int i = 0; ra_policies[i]; i++) {
-        const struct ra_param *params = ra_policies[i]->params;
-        if (!params)
-            continue;
-        fprintf(out, "    %s:) found=\"", ra_policies[i]->name);
-        for (const struct ra_param *row = params; row->name; row++)
-            fprintf(out, "%s%s=", row > params ? " " : "", row->name);
-        fputs("\" ;;\n", out);
-        for (const struct ra_param *row = params; row->name; row++) {
-            if (!row->choices)
-                continue;
-            fprintf(out, "    %s:%s) found=\"", ra_policies[i]->name, row->name);
-            put_choices(out, row->choices);
-            fputs("\" ;;\n", out);
-        }
-    }
+    for (int i = 0; ra_policies[i]; i++)
+        put_params(out, ra_policies[i]->name, ra_policies[i]->params);
+    for (int i = 0; ra_transforms[i]; i++)
+        put_params(out, ra_transforms[i]->name, ra_transforms[i]->params);
 }
 
 void ra_manual_completion(const struct ra_manual *manual, FILE *out)

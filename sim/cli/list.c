@@ -82,21 +82,45 @@ static json_t *describe_needs(const struct ra_policy_ops *ops)
     return needs;
 }
 
+static json_t *describe_params(const struct ra_param *table)
+{
+    json_t *params = json_array();
+    for (const struct ra_param *param = table; param && param->name; param++)
+        json_array_append_new(params, describe_param(param));
+    return params;
+}
+
+/* Transformations after the policies, their names with the '+' by which they follow one. */
+static enum ra_status list_transforms(json_t *rows, struct ra_error *err)
+{
+    for (size_t i = 0; ra_transforms[i]; i++) {
+        const struct ra_transform_ops *ops = ra_transforms[i];
+        json_t *needs = json_array();
+        if (ops->unrotates)
+            json_array_append_new(needs, json_string("rope"));
+        RA_TRY(
+            append(rows,
+                   json_pack("{s:s+, s:s, s:s, s:s*, s:o, s:o}", "name", "+", ops->name, "summary",
+                             ops->summary, "source", ops->source, "deviations", ops->deviations,
+                             "needs", needs, "parameters", describe_params(ops->params)),
+                   err));
+    }
+    return RA_OK;
+}
+
 enum ra_status ra_list_policies(json_t *rows, const char *db, struct ra_error *err)
 {
     (void)db;
     for (size_t i = 0; ra_policies[i]; i++) {
         const struct ra_policy_ops *ops = ra_policies[i];
-        json_t *params = json_array();
-        for (const struct ra_param *param = ops->params; param && param->name; param++)
-            json_array_append_new(params, describe_param(param));
         RA_TRY(append(rows,
                       json_pack("{s:s, s:s, s:s, s:s*, s:o, s:o}", "name", ops->name, "summary",
                                 ops->summary, "source", ops->source, "deviations", ops->deviations,
-                                "needs", describe_needs(ops), "parameters", params),
+                                "needs", describe_needs(ops), "parameters",
+                                describe_params(ops->params)),
                       err));
     }
-    return RA_OK;
+    return list_transforms(rows, err);
 }
 
 void ra_list_range(const char *choices, double min, double max, char *out, size_t size)

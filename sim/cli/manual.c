@@ -207,6 +207,24 @@ static void put_param(FILE *out, const struct ra_param *param)
     }
 }
 
+static void put_transforms(FILE *out)
+{
+    fputs(".SH TRANSFORMATIONS\n\\fIPOLICY\\fR+\\fINAME\\fR[:\\fIkey\\fR=\\fIvalue\\fR[,...]] "
+          "changes keys and values before the policy sees them; several apply in order. Bytes are "
+          "those of the last one's codes, tables included; times are of dequantised rows.\n",
+          out);
+    for (int i = 0; ra_transforms[i]; i++) {
+        fputs(".SS +", out);
+        put(out, ra_transforms[i]->name);
+        fputc('\n', out);
+        put_sentence(out, ra_transforms[i]->summary);
+        fputs(".br\nSource:\n", out);
+        put_sentence(out, ra_transforms[i]->source);
+        for (const struct ra_param *row = ra_transforms[i]->params; row && row->name; row++)
+            put_param(out, row);
+    }
+}
+
 static void put_policies(FILE *out)
 {
     fputs(".SH POLICIES\nA schedule is spelled \\fINAME\\fR[:\\fIkey\\fR=\\fIvalue\\fR[,...]];\n"
@@ -222,6 +240,7 @@ static void put_policies(FILE *out)
         for (const struct ra_param *row = ra_policies[i]->params; row && row->name; row++)
             put_param(out, row);
     }
+    put_transforms(out);
 }
 
 static void put_examples(FILE *out)

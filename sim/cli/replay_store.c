@@ -94,20 +94,23 @@ static char *config_json(const struct ra_replay_session *s)
     return text;
 }
 
-/* {"k":"256","stride":"16"}: the canonical spelling taken apart. */
+/* {"k":"256","stride":"16","transformation":"int8"}: the canonical spelling taken apart. */
 static char *params_json(const char *canonical)
 {
     json_t *object = json_object();
-    const char *at = strchr(canonical, ':');
+    const char *plus = strchr(canonical, '+'), *at = strchr(canonical, ':');
+    at = plus && at > plus ? NULL : at;
     while (at && *at) {
         char key[64], value[1024];
         int used = 0;
-        if (sscanf(at + 1, "%63[^=]=%1023[^,]%n", key, value, &used) != 2)
+        if (sscanf(at + 1, "%63[^=]=%1023[^,+]%n", key, value, &used) != 2)
             break;
         json_object_set_new(object, key, json_string(value));
         at += 1 + used;
         at = *at == ',' ? at : NULL;
     }
+    if (plus)
+        json_object_set_new(object, "transformation", json_string(plus + 1));
     char *text = ra_json_dump(object, JSON_COMPACT);
     json_decref(object);
     return text;

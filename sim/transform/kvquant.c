@@ -324,6 +324,8 @@ const struct ra_transform_ops ra_transform_kvquant = {
     .name = "kvquant",
     .summary = "non-uniform codes of 2 to 4 bits, outliers and first token kept",
     .source = "Hooper et al. 2024, arXiv:2401.18079, sec. 3",
+    .deviations = "paper: levels weighted by Fisher information, Q-Norm at 2 bits; "
+                  "here: by acc, or not; no Q-Norm",
     .params = table,
     .params_size = sizeof(struct kvquant_params),
     .unrotates = true,
