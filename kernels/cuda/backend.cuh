@@ -98,7 +98,7 @@ struct ra_cuda {
     struct ra_cuda_pair<int32_t> ranked; /* the same in order of eviction; one layer's comes back */
     struct ra_cuda_pair<int32_t> counted; /* [.][B][Hkv] chosen; entries moved; who was evicted */
     int32_t *set, *order, *set_n;         /* [B][Hkv][cap], counts: what a refresh installs */
-    int32_t *position;                    /* [B][Hkv] of self */
+    int32_t *position, *most;             /* [B][Hkv] of self; entries kept */
     int2 *moves;                          /* [score_slots][B][Hkv][cap] */
     struct ra_cuda_pair<double> cosine;   /* [B] */
     struct ra_cuda_pair<int32_t> fires;   /* card: [n_slots][B], host: [B] */

@@ -154,7 +154,7 @@ enum ra_status ra_cuda_refresh(void *self, int layer, int64_t *moved, struct ra_
     return RA_OK;
 }
 
-/* variant: K. */
+/* variant: K; 0: of each KV head its own. */
 static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &call,
                                     struct ra_error *err)
 {
@@ -164,6 +164,8 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
     RA_TRY(ra_cuda_settle_for(cuda, call, err));
     ra_insert_args a = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->position, &a.position, err));
+    if (call.variant == 0)
+        RA_TRY(ra_cuda_put(cuda, call, 1, cuda->most, &a.each_K, err));
     a.cache = {c->n + row,           c->slot_pos + row * cap, c->queue + row * cap,
                c->queue_first + row, c->queue_n + row,        cuda->cap};
     a.self_k = ra_cuda_self(cuda, call)->at_k;
@@ -207,25 +209,22 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *most, 
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
     int Hkv = cuda->model.Hkv;
-    int32_t K = most[0];
-    for (int head = 1; head < Hkv; head++)
-        if (most[head] != K)
-            return ra_fail(err, RA_ENODEV, "cuda: layer %d: KV heads keep different numbers",
-                           layer);
-    RA_BUG_ON(!of->held || K < 1);
+    RA_BUG_ON(!of->held || *std::min_element(most, most + Hkv) < 1);
     for (int head = 0; head < Hkv; head++)
-        if (of->held[head] > K && of->queued[head] > 0)
+        if (of->held[head] > most[head] && of->queued[head] > 0)
             return ra_fail(err, RA_ERANGE,
                            "cuda: layer %d, KV head %d: expected at most %d entries, got %d; one "
                            "is evicted a step",
-                           layer, head, (int)K, (int)of->held[head]);
+                           layer, head, (int)most[head], (int)of->held[head]);
     std::vector<int32_t> position((size_t)Hkv, of->rows - 1);
     ra_cuda_call call = ra_cuda_call_of(cuda, "insert and evict", layer, launch_insert);
-    call.variant = K;
     ra_cuda_call_give(&call, 0, position.data(), position.size() * sizeof(int32_t));
+    call.variant = std::count(most, most + Hkv, most[0]) == Hkv ? most[0] : 0;
+    if (call.variant == 0)
+        ra_cuda_call_give(&call, 1, most, (size_t)Hkv * sizeof *most);
     RA_TRY(ra_cuda_issue(cuda, call, err));
     for (int head = 0; head < Hkv && !cuda->is_passed_over; head++) {
-        bool replaces = of->held[head] >= K && of->queued[head] > 0;
+        bool replaces = of->held[head] >= most[head] && of->queued[head] > 0;
         of->held[head] += !replaces;
         of->queued[head] += !replaces;
         of->has_self[head] = true;

@@ -173,6 +173,7 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->order = at.card.take<int32_t>(entries);
     cuda->set_n = at.card.take<int32_t>(rows);
     cuda->position = at.card.take<int32_t>(rows);
+    cuda->most = at.card.take<int32_t>(rows);
     cuda->moves = at.card.take<int2>(slots * entries);
 }
 

@@ -224,9 +224,9 @@ __device__ __forceinline__ int32_t ra_take_slot(const ra_insert_args &a, int64_t
     const ra_recycled &c = a.cache;
     int64_t first = row * c.cap;
     int32_t n = ra_ld(c.n + row), head = ra_ld(c.queue_first + row),
-            queued = ra_ld(c.queue_n + row);
+            queued = ra_ld(c.queue_n + row), K = a.each_K ? ra_ld(a.each_K + row) : a.K;
     int32_t slot = n, evicted = -1;
-    if (n >= a.K && queued > 0) {
+    if (n >= K && queued > 0) {
         slot = ra_ld(c.queue + first + head);
         evicted = ra_ld(c.slot_pos + first + slot);
         head = head + 1 < c.cap ? head + 1 : 0;

@@ -74,8 +74,9 @@ struct ra_insert_args {
     int32_t *evicted;            /* [rows] filled: position, or -1; NULL: unwanted */
     int64_t row_stride, page_stride;
     int32_t n_rows, Hkv, row_bytes;
-    int32_t K;                /* not below n, unless what is over it is pinned */
-    struct ra_rows rows = {}; /* those served; others are left as they are */
+    int32_t K;                       /* not below n, unless what is over it is pinned */
+    const int32_t *each_K = nullptr; /* [rows] of each; NULL: K of all */
+    struct ra_rows rows = {};        /* those served; others are left as they are */
 };
 
 /* Grid (n_rows at one a warp). Attention of the step must be done: self takes its victim's slot. */

@@ -236,20 +236,23 @@ static void random_run(enum ra_cache_mode cache, uint64_t seed)
     ra_case_open(&c, PROMPT);
     refresh(&c, heads, PROMPT, &seed);
     for (int32_t rows = PROMPT + 1; rows <= ROWS; rows++) {
-        int32_t evicted[HKV], longest = 0;
+        int32_t evicted[HKV], most[HKV];
+        bool alike = ra_case_below(&seed, 2);
         ra_case_append(&c, 0, rows - 1);
         ra_case_query(&c, 1);
         check_recycled(&c, heads, rows);
         if (ra_case_below(&seed, 5) == 0) {
             refresh(&c, heads, rows, &seed);
         } else {
+            int32_t longest = heads[0].n > heads[1].n ? heads[0].n : heads[1].n;
+            for (int h = 0; h < HKV; h++) {
+                most[h] =
+                    (alike ? longest : heads[h].n) + (alike ? rows & 1 : ra_case_below(&seed, 2));
+                most[h] = most[h] < 1 ? 1 : most[h];
+            }
+            ra_assert_ok(c.ops->insert_evict(c.self, 0, most, evicted, &err));
             for (int h = 0; h < HKV; h++)
-                longest = heads[h].n > longest ? heads[h].n : longest;
-            int32_t K = longest + ra_case_below(&seed, 2);
-            K = K < 1 ? 1 : K;
-            ra_assert_ok(c.ops->insert_evict(c.self, 0, ra_case_each(K), evicted, &err));
-            for (int h = 0; h < HKV; h++)
-                assert_int_equal(evicted[h], insert(&heads[h], rows - 1, K));
+                assert_int_equal(evicted[h], insert(&heads[h], rows - 1, most[h]));
         }
         check_recycled(&c, heads, rows);
     }

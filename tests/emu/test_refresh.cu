@@ -232,7 +232,11 @@ static void insert(world &w, int position, bool appends, test_case &test)
             v.push_back(byte_of(1, row, position, i));
         }
     device_array<uint8_t> self_k(k), self_v(v);
-    device_array<int32_t> positions(std::vector<int32_t>(s.rows, position)), evicted(s.rows);
+    std::vector<int32_t> most(s.rows, s.K);
+    for (int row = 1; row < s.rows; row += 2)
+        most[row]++;
+    device_array<int32_t> positions(std::vector<int32_t>(s.rows, position)), evicted(s.rows),
+        each_K(most);
     ra_insert_args a = {};
     a.cache = w.cache;
     a.self_k = self_k.get();
@@ -250,6 +254,7 @@ static void insert(world &w, int position, bool appends, test_case &test)
     a.Hkv = s.Hkv;
     a.row_bytes = s.row_bytes;
     a.K = s.K;
+    a.each_K = position % 2 ? each_K.get() : nullptr;
     int ctas = (s.rows * 32 + RA_INSERT_THREADS - 1) / RA_INSERT_THREADS;
     start_counting();
     test.launched(ra_launch(insert_evict, ctas, RA_INSERT_THREADS, 0, 0, a));
@@ -257,7 +262,7 @@ static void insert(world &w, int position, bool appends, test_case &test)
     std::vector<uint8_t> full_k = w.full_k.read(), full_v = w.full_v.read();
     std::vector<int32_t> went = evicted.read();
     for (int row = 0; row < s.rows; row++) {
-        int victim = insert_expected(w.want[row], position, s.K);
+        int victim = insert_expected(w.want[row], position, a.each_K ? most[row] : s.K);
         if (went[row] != victim)
             test.complain("row %d: expected %d to go, got %d", row, victim, went[row]);
         for (int i = 0; i < s.row_bytes && appends; i++)
