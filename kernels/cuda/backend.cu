@@ -208,6 +208,7 @@ static void cuda_close(void *self)
 static void forget(const struct ra_cuda *cuda, struct ra_cuda_known *known)
 {
     known->rows = 0;
+    known->is_scored = known->keeps_scores = false;
     for (int head = 0; head < cuda->model.Hkv && known->held; head++) {
         known->held[head] = known->queued[head] = 0;
         known->has_self[head] = false;
@@ -220,10 +221,20 @@ enum ra_status ra_cuda_clear(struct ra_cuda *cuda, const struct ra_cuda_layer *l
 {
     size_t counts = (size_t)cuda->rows * sizeof(int32_t);
     const struct ra_recycled *c = &layer->recycled;
-    int32_t *cleared[] = {layer->n, c->n, c->queue_first, c->queue_n};
-    for (int32_t *piece : cleared)
-        if (piece)
-            RA_TRY(ra_cuda_done(cudaMemsetAsync(piece, 0, counts, cuda->stream), "reset", err));
+    const struct {
+        void *piece;
+        int value;
+        size_t bytes;
+    } cleared[] = {{layer->n, 0, counts},
+                   {c->n, 0, counts},
+                   {c->queue_first, 0, counts},
+                   {c->queue_n, 0, counts},
+                   {c->self_pos, -1, counts},
+                   {c->score, 0, (size_t)cuda->rows * (size_t)cuda->cap * sizeof(double)}};
+    for (const auto &each : cleared)
+        if (each.piece)
+            RA_TRY(ra_cuda_done(cudaMemsetAsync(each.piece, each.value, each.bytes, cuda->stream),
+                                "reset", err));
     return ra_cuda_done(
         cudaMemsetAsync(layer->has_reference, 0, (size_t)cuda->B * sizeof(int32_t), cuda->stream),
         "reset", err);

@@ -3,7 +3,8 @@
  * The state of the cuda backend, and its operations by file: backend_memory.cu sizes and places the
  * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f,
  * backend_decide.cu the reference queries, backend_attend.cu attends and scores, backend_select.cu
- * chooses, backend_cache.cu keeps C_r; backend_call.cu brings them to launches.
+ * chooses, backend_cache.cu keeps C_r, backend_scores.cu what its entries received; backend_call.cu
+ * brings them to launches.
  *
  * An operation copies what it is given to the card, launches, copies back what it returns, and
  * waits. For times, backend_record.cu records the launches of whole steps as graphs, with
@@ -28,6 +29,9 @@ struct ra_cuda_known {
     int32_t *next, *order;   /* [Hkv][cap] adopted: ascending, and first to be evicted first */
     int32_t *next_n;         /* [Hkv]; -1: nothing adopted */
     int32_t next_pinned;
+    double *next_score; /* [Hkv][cap] adopted, ascending by position */
+    bool is_scored;     /* next_score is filled */
+    bool keeps_scores;  /* of entries: they were given some, or asked for */
 };
 
 struct ra_cuda_layer {
@@ -85,6 +89,7 @@ struct ra_cuda {
     float *lse;                     /* [score_slots][B][Hq] */
     int64_t logit_stride;
     int scores_layer, scores_turn; /* whose logits came last; layer -1: nobody's */
+    bool scores_of_cache;          /* they are of C_r, else of all rows */
     enum ra_cuda_ahead ahead;
     float *partial, *partial_sums;
     uint32_t *ticket;
@@ -98,6 +103,11 @@ struct ra_cuda {
     struct ra_cuda_pair<int32_t> ranked; /* the same in order of eviction; one layer's comes back */
     struct ra_cuda_pair<int32_t> counted; /* [.][B][Hkv] chosen; entries moved; who was evicted */
     int32_t *set, *order, *set_n;         /* [B][Hkv][cap], counts: what a refresh installs */
+    double *given_score;                  /* [B][Hkv][cap] of the set */
+    int32_t *instead;                     /* [B][Hkv] who goes in a cut */
+    int32_t *slot_pos;                    /* host: [B][Hkv][cap] positions and scores by slot */
+    double *score, *self_score;           /* host: and of self, [B][Hkv] */
+    float *entry_scores;                  /* host: [Hkv][cap + 1] by position, self last */
     int32_t *position, *most;             /* [B][Hkv] of self; entries kept */
     int2 *moves;                          /* [score_slots][B][Hkv][cap] */
     struct ra_cuda_pair<double> cosine;   /* [B] */
@@ -199,6 +209,10 @@ inline size_t ra_cuda_row(const struct ra_cuda *cuda, const ra_cuda_span &span)
 
 /* Those of a launch for the span. Of a branch that the card decides on, where it takes it. */
 ra_rows ra_cuda_rows(const struct ra_cuda *cuda, const ra_cuda_span &span, enum ra_branch branch);
+
+/* C_r of a span, with scores where they are kept. */
+ra_recycled ra_cuda_recycled(const struct ra_cuda *cuda, const ra_cuda_span &span,
+                             bool keeps_scores);
 
 /* Choose for a span; bring its C_r to the lists that are given, [rows][cap]. */
 enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,

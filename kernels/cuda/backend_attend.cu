@@ -100,12 +100,14 @@ static ra_cuda_call query_call(const struct ra_cuda *cuda, const char *name, int
     return call;
 }
 
-static void note_scores(struct ra_cuda *cuda, int layer)
+static void note_scores(struct ra_cuda *cuda, int layer, bool of_cache)
 {
     cuda->scores_layer = layer;
     cuda->scores_turn = cuda->turn;
+    cuda->scores_of_cache = of_cache;
 }
 
+/* variant: logits are wanted. */
 static enum ra_status launch_full(struct ra_cuda *cuda, const ra_cuda_call &call,
                                   struct ra_error *err)
 {
@@ -124,7 +126,7 @@ enum ra_status ra_cuda_attend_full(void *self, int layer, const float *q, bool w
     call.out = ra_cuda_output(cuda);
     RA_TRY(ra_cuda_issue(cuda, call, err));
     if (fused)
-        note_scores(cuda, layer);
+        note_scores(cuda, layer, false);
     return fetch_out(cuda, out, call.name, err);
 }
 
@@ -141,10 +143,11 @@ enum ra_status ra_cuda_score(void *self, int layer, const float *q, struct ra_er
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     ra_cuda_call call = query_call(cuda, "score", layer, launch_score, q);
     RA_TRY(ra_cuda_issue(cuda, call, err));
-    note_scores(cuda, layer);
+    note_scores(cuda, layer, false);
     return ra_cuda_wait(cuda, call.name, err);
 }
 
+/* variant: logits are wanted. */
 static enum ra_status launch_recycled(struct ra_cuda *cuda, const ra_cuda_call &call,
                                       struct ra_error *err)
 {
@@ -168,23 +171,26 @@ static enum ra_status launch_recycled(struct ra_cuda *cuda, const ra_cuda_call &
         a.index = of->recycled.slot_pos + row * cap;
         a.index_stride = cuda->cap;
     }
-    return run(cuda, a, call, {false, !of->r_k, true}, err);
+    return run(cuda, a, call, {call.variant != 0, !of->r_k, true}, err);
 }
 
 enum ra_status ra_cuda_attend_recycled(void *self, int layer, const float *q, bool want_scores,
                                        float *out, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
-    const struct ra_cuda_known *known = ra_cuda_at_hand(cuda, layer);
+    struct ra_cuda_known *known = ra_cuda_at_hand(cuda, layer);
     RA_BUG_ON(!known->held);
-    if (want_scores)
-        return ra_fail(err, RA_ENODEV, "cuda: probabilities of a recycled step are not kept");
     std::vector<int32_t> flags(known->has_self, known->has_self + cuda->model.Hkv);
     ra_cuda_call call = query_call(cuda, "attend to the recycled cache", layer, launch_recycled, q);
     ra_cuda_call_give(&call, 1, flags.data(), flags.size() * sizeof(int32_t));
     call.longest = cuda->cap;
+    call.variant = want_scores;
     call.out = ra_cuda_output(cuda);
     RA_TRY(ra_cuda_issue(cuda, call, err));
+    if (want_scores) {
+        note_scores(cuda, layer, true);
+        known->keeps_scores = true;
+    }
     return fetch_out(cuda, out, call.name, err);
 }
 

@@ -19,6 +19,20 @@ void ra_cuda_adopt(void *self, int layer, int kv_head, const struct ra_retained 
     memcpy(to->order + first, retained->evict.pos, n * sizeof *set->pos);
     to->next_n[kv_head] = set->n;
     to->next_pinned = retained->n_pinned;
+    RA_BUG_ON(kv_head > 0 && to->is_scored != (retained->score != NULL));
+    to->is_scored = retained->score != NULL;
+    if (retained->score)
+        memcpy(to->next_score + first, retained->score, n * sizeof *retained->score);
+    to->keeps_scores = to->keeps_scores || to->is_scored;
+}
+
+ra_recycled ra_cuda_recycled(const struct ra_cuda *cuda, const ra_cuda_span &span,
+                             bool keeps_scores)
+{
+    ra_recycled some = ra_recycled_from(cuda->recycled, ra_cuda_row(cuda, span));
+    if (!keeps_scores)
+        some.score = NULL;
+    return some;
 }
 
 ra_rows ra_cuda_rows(const struct ra_cuda *cuda, const ra_cuda_span &span, enum ra_branch branch)
@@ -41,15 +55,15 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
 {
     size_t row = ra_cuda_row(cuda, span), score = ra_cuda_score_row(cuda, span);
     size_t cap = (size_t)cuda->cap;
-    const struct ra_recycled *all = &cuda->recycled;
     int rows = span.n * span.copies * cuda->model.Hkv, layer = span.n == 1 ? call.layer : -1;
     ra_plan_args plan = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->set, &plan.chosen, err));
     RA_TRY(ra_cuda_put(cuda, call, 1, cuda->order, &plan.order, err));
     RA_TRY(ra_cuda_put(cuda, call, 2, cuda->set_n, &plan.n_chosen, err));
     plan.n_pinned = (int32_t)call.variant;
-    plan.cache = {all->n + row,           all->slot_pos + row * cap, all->queue + row * cap,
-                  all->queue_first + row, all->queue_n + row,        cuda->cap};
+    if (!call.given[3].empty())
+        RA_TRY(ra_cuda_put(cuda, call, 3, cuda->given_score, &plan.given, err));
+    plan.cache = ra_cuda_recycled(cuda, span, call.keeps_scores);
     plan.moves = cuda->moves + score * cap;
     plan.n_moves = cuda->counted.card + score;
     plan.stride = cuda->cap;
@@ -122,10 +136,13 @@ static ra_cuda_call refresh_call(const struct ra_cuda *cuda, int layer)
     std::vector<int32_t> none(Hkv, 0);
     ra_cuda_call call = ra_cuda_call_of(cuda, "refresh", layer, launch_install);
     call.variant = of->next_pinned;
+    call.keeps_scores = of->keeps_scores;
     ra_cuda_call_give(&call, 0, of->next, entries);
     ra_cuda_call_give(&call, 1, of->order, entries);
     ra_cuda_call_give(&call, 2, cuda->is_passed_over ? none.data() : of->next_n,
                       Hkv * sizeof(int32_t));
+    if (of->is_scored)
+        ra_cuda_call_give(&call, 3, of->next_score, Hkv * (size_t)cuda->cap * sizeof(double));
     return call;
 }
 
@@ -159,15 +176,14 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
                                     struct ra_error *err)
 {
     const struct ra_cuda_layer *of = &cuda->layers[call.layer];
-    const struct ra_recycled *c = &of->recycled;
+    ra_cuda_span span = ra_cuda_span_of(cuda, call.layer, call.first, call.n);
     size_t row = (size_t)(call.first * cuda->model.Hkv), cap = (size_t)cuda->cap;
     RA_TRY(ra_cuda_settle_for(cuda, call, err));
     ra_insert_args a = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->position, &a.position, err));
     if (call.variant == 0)
         RA_TRY(ra_cuda_put(cuda, call, 1, cuda->most, &a.each_K, err));
-    a.cache = {c->n + row,           c->slot_pos + row * cap, c->queue + row * cap,
-               c->queue_first + row, c->queue_n + row,        cuda->cap};
+    a.cache = ra_cuda_recycled(cuda, span, call.keeps_scores);
     a.self_k = ra_cuda_self(cuda, call)->at_k;
     a.self_v = ra_cuda_self(cuda, call)->at_v;
     if (of->r_k) {
@@ -180,7 +196,7 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
     a.Hkv = cuda->model.Hkv;
     a.row_bytes = (int32_t)cuda->row_bytes;
     a.K = (int32_t)call.variant;
-    a.rows = ra_cuda_rows(cuda, ra_cuda_span_of(cuda, call.layer, call.first, call.n), call.branch);
+    a.rows = ra_cuda_rows(cuda, span, call.branch);
     unsigned each = RA_INSERT_THREADS / 32;
     auto launch = [=](cudaStream_t stream) {
         return ra_launch(insert_evict, ((unsigned)a.n_rows + each - 1) / each, RA_INSERT_THREADS, 0,
@@ -219,6 +235,7 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *most, 
     std::vector<int32_t> position((size_t)Hkv, of->rows - 1);
     ra_cuda_call call = ra_cuda_call_of(cuda, "insert and evict", layer, launch_insert);
     ra_cuda_call_give(&call, 0, position.data(), position.size() * sizeof(int32_t));
+    call.keeps_scores = of->keeps_scores;
     call.variant = std::count(most, most + Hkv, most[0]) == Hkv ? most[0] : 0;
     if (call.variant == 0)
         ra_cuda_call_give(&call, 1, most, (size_t)Hkv * sizeof *most);
@@ -230,20 +247,6 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *most, 
         of->has_self[head] = true;
     }
     return fetch_evicted(cuda, evicted, err);
-}
-
-enum ra_status ra_cuda_accumulate(void *self, int layer, enum ra_agg agg, bool keep,
-                                  const float **scores, struct ra_error *err)
-{
-    (void)self, (void)layer, (void)agg, (void)keep, (void)scores;
-    return ra_fail(err, RA_ENODEV, "cuda: scores of entries are not accumulated");
-}
-
-enum ra_status ra_cuda_cut(void *self, int layer, const struct ra_cut_rule *rule,
-                           const int32_t *instead, int32_t *evicted, struct ra_error *err)
-{
-    (void)self, (void)layer, (void)rule, (void)instead, (void)evicted;
-    return ra_fail(err, RA_ENODEV, "cuda: caches are not cut by scores");
 }
 
 enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,

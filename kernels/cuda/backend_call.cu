@@ -49,6 +49,12 @@ bool ra_cuda_same_rule(const struct ra_select_rule &a, const struct ra_select_ru
            a.evict == b.evict;
 }
 
+static bool same_cut(const struct ra_cut_rule &a, const struct ra_cut_rule &b)
+{
+    return a.K == b.K && a.recent == b.recent && a.agg == b.agg && a.adds_up == b.adds_up &&
+           a.of_layer == b.of_layer;
+}
+
 /* Can `next` be launched with `call`, for the copies right behind its own? */
 static bool continues(const struct ra_cuda *cuda, const ra_cuda_call &call,
                       const ra_cuda_call &next)
@@ -56,8 +62,9 @@ static bool continues(const struct ra_cuda *cuda, const ra_cuda_call &call,
     size_t floats = (size_t)call.n * (size_t)(cuda->model.Hq * cuda->model.D);
     bool same = next.launch == call.launch && next.variant == call.variant &&
                 next.branch == call.branch && next.sim == call.sim &&
-                ra_cuda_same_rule(next.rule, call.rule);
-    for (int i = 0; i < 3; i++)
+                next.keeps_scores == call.keeps_scores && ra_cuda_same_rule(next.rule, call.rule) &&
+                same_cut(next.cut, call.cut);
+    for (int i = 0; i < RA_CUDA_OPERANDS; i++)
         same =
             same && next.given[i].size() * (size_t)call.n == call.given[i].size() * (size_t)next.n;
     return same && next.first == call.first + call.n &&
@@ -66,7 +73,7 @@ static bool continues(const struct ra_cuda *cuda, const ra_cuda_call &call,
 
 static void extend(ra_cuda_call *call, const ra_cuda_call &next)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < RA_CUDA_OPERANDS; i++)
         call->given[i].insert(call->given[i].end(), next.given[i].begin(), next.given[i].end());
     call->expects.insert(call->expects.end(), next.expects.begin(), next.expects.end());
     call->longest = next.longest > call->longest ? next.longest : call->longest;

@@ -14,6 +14,8 @@
 
 struct ra_cuda;
 
+enum { RA_CUDA_OPERANDS = 4 };
+
 struct ra_cuda_call {
     const char *name; /* for errors */
     enum ra_status (*launch)(struct ra_cuda *cuda, const ra_cuda_call &call, struct ra_error *err);
@@ -21,12 +23,14 @@ struct ra_cuda_call {
     int first, n;    /* copies first..first + n - 1 */
     int64_t variant; /* calls that differ in it are not launched together */
     enum ra_branch branch;
-    struct ra_select_rule rule;   /* of a choice */
-    double sim;                   /* of a decision */
-    int32_t longest;              /* rows or entries of a KV head, at most */
-    float *out;                   /* [n][Hq][D]; NULL: it has no output */
-    std::vector<char> given[3];   /* [n][..] operands */
-    std::vector<int32_t> expects; /* [n] of a decision: is it made? */
+    struct ra_select_rule rule;                /* of a choice */
+    struct ra_cut_rule cut;                    /* of a cut */
+    bool keeps_scores;                         /* those of entries are kept up to date */
+    double sim;                                /* of a decision */
+    int32_t longest;                           /* rows or entries of a KV head, at most */
+    float *out;                                /* [n][Hq][D]; NULL: it has no output */
+    std::vector<char> given[RA_CUDA_OPERANDS]; /* [n][..] */
+    std::vector<int32_t> expects;              /* [n] of a decision: is it made? */
 };
 
 /* The copies at hand: all, or the one whose turn it is. */

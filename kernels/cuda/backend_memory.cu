@@ -73,6 +73,9 @@ static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
     c->queue = at.card.take<int32_t>(rows * cap);
     c->queue_first = at.card.take<int32_t>(rows);
     c->queue_n = at.card.take<int32_t>(rows);
+    c->score = at.card.take<double>(rows * cap);
+    c->self_score = at.card.take<double>(rows);
+    c->self_pos = at.card.take<int32_t>(rows);
     if (cuda->config.cache == RA_CACHE_COMPACT) {
         cuda->r_k = at.card.take<char>(rows * cap, cuda->row_bytes);
         cuda->r_v = at.card.take<char>(rows * cap, cuda->row_bytes);
@@ -82,7 +85,7 @@ static void lay_out_slots(struct ra_cuda *cuda, arenas &at)
 static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
 {
     size_t row = (size_t)layer->slot * (size_t)cuda->rows, cap = (size_t)cuda->cap;
-    const struct ra_recycled *all = &cuda->recycled;
+    const struct ra_recycled *all = &cuda->recycled; /* not yet there while pieces are counted */
     size_t stored = cuda->n_pages > 0 ? 0 : row * rows_stored(cuda) * cuda->row_bytes;
     layer->k = offset(cuda->k, stored);
     layer->v = offset(cuda->v, stored);
@@ -93,9 +96,8 @@ static void place_slot(const struct ra_cuda *cuda, struct ra_cuda_layer *layer)
     }
     layer->n = offset(cuda->n, row);
     layer->fires = offset(cuda->fires.card, (size_t)(layer->slot * cuda->B));
-    layer->recycled = {offset(all->n, row),           offset(all->slot_pos, row * cap),
-                       offset(all->queue, row * cap), offset(all->queue_first, row),
-                       offset(all->queue_n, row),     cuda->cap};
+    if (all->n)
+        layer->recycled = ra_recycled_from(*all, row);
     layer->r_k = offset(cuda->r_k, row * cap * cuda->row_bytes);
     layer->r_v = offset(cuda->r_v, row * cap * cuda->row_bytes);
 }
@@ -114,6 +116,7 @@ static void lay_out_known(const struct ra_cuda *cuda, int slot, struct ra_cuda_k
     placed.next = at.host.take<int32_t>(entries);
     placed.order = at.host.take<int32_t>(entries);
     placed.next_n = at.host.take<int32_t>(Hkv);
+    placed.next_score = at.host.take<double>(entries);
     if (known)
         *known = placed;
 }
@@ -172,6 +175,12 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->set = at.card.take<int32_t>(entries);
     cuda->order = at.card.take<int32_t>(entries);
     cuda->set_n = at.card.take<int32_t>(rows);
+    cuda->given_score = at.card.take<double>(entries);
+    cuda->instead = at.card.take<int32_t>(rows);
+    cuda->slot_pos = at.host.take<int32_t>(entries);
+    cuda->score = at.host.take<double>(entries);
+    cuda->self_score = at.host.take<double>(rows);
+    cuda->entry_scores = at.host.take<float>((size_t)cuda->model.Hkv * ((size_t)cuda->cap + 1));
     cuda->position = at.card.take<int32_t>(rows);
     cuda->most = at.card.take<int32_t>(rows);
     cuda->moves = at.card.take<int2>(slots * entries);

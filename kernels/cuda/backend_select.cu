@@ -120,7 +120,9 @@ static bool in_line(const struct ra_cuda *cuda, const ra_cuda_due &a, const ra_c
     const ra_cuda_call &x = a.choice, &y = b.choice;
     return cuda->layers[y.layer].slot == cuda->layers[x.layer].slot + 1 && x.first == y.first &&
            x.n == y.n && x.branch == y.branch && ra_cuda_same_rule(x.rule, y.rule) &&
-           a.refreshes == b.refreshes && a.install.variant == b.install.variant;
+           a.refreshes == b.refreshes && a.install.variant == b.install.variant &&
+           a.install.keeps_scores == b.install.keeps_scores &&
+           a.install.given[3].empty() == b.install.given[3].empty();
 }
 
 /* n choices in line. */
@@ -132,7 +134,7 @@ static enum ra_status settle_span(struct ra_cuda *cuda, const ra_cuda_due *due, 
     span.n = (int)n;
     for (size_t i = 1; i < n; i++) {
         choice.longest = std::max(choice.longest, due[i].choice.longest);
-        for (int k = 0; k < 3; k++)
+        for (int k = 0; k < RA_CUDA_OPERANDS; k++)
             install.given[k].insert(install.given[k].end(), due[i].install.given[k].begin(),
                                     due[i].install.given[k].end());
     }
@@ -214,8 +216,8 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
     ra_cuda_call call = ra_cuda_call_of(cuda, "select", layer, launch_choice);
     call.rule = *rule;
     call.longest = ra_cuda_at_hand(cuda, layer)->rows;
-    RA_BUG_ON(cuda->scores_layer != layer || cuda->scores_turn != cuda->turn || rule->K < 1 ||
-              most_of(call) > cuda->cap);
+    RA_BUG_ON(cuda->scores_layer != layer || cuda->scores_turn != cuda->turn ||
+              cuda->scores_of_cache || rule->K < 1 || most_of(call) > cuda->cap);
     if (rule->pool > RA_AGGREGATE_POOL)
         return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
                        (int)RA_AGGREGATE_POOL, rule->pool);

@@ -3,14 +3,14 @@
  * Refresh by ranks: a chosen position is known by its place in the ascending list of them, so that
  * what is kept per entry does not grow with the context. What is chosen but not kept moves into
  * slots that hold nothing kept. Where a cache shrinks, entries beyond its new end are not kept, but
- * copied again, so that no holes come to be.
+ * copied again, so that no holes come to be; their scores, if any, come along.
  */
 #include "kernels/cuda/refresh.cuh"
 
 #include "kernels/cuda/vec.cuh"
 
 /* Positions that a thread looks up side by side: each look waits for shared memory. */
-enum { AT_ONCE = 4 };
+enum { AT_ONCE = 4, NO_SLOT = 0xffff };
 
 /* Lists and bitmaps of the row that a CTA plans, in shared memory. */
 struct ra_refresh_plan {
@@ -96,8 +96,10 @@ __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_
     int32_t n_old = ra_ld_warp(a.cache.n + row), thread = (int32_t)threadIdx.x;
     for (int32_t w = thread; w < plan.words; w += RA_PLAN_THREADS)
         plan.kept[w] = plan.taken[w] = 0;
-    for (int32_t i = thread; i < plan.n; i += RA_PLAN_THREADS)
+    for (int32_t i = thread; i < plan.n; i += RA_PLAN_THREADS) {
         plan.chosen[i] = ra_ld(a.chosen + given * a.stride + i);
+        plan.slot_of[i] = NO_SLOT;
+    }
     __syncthreads();
     int32_t n = n_old < plan.n ? n_old : plan.n;
     auto visit = [&](int32_t slot, int32_t position, int32_t rank) {
@@ -108,12 +110,30 @@ __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_
         plan.slot_of[rank] = (uint16_t)slot;
     };
     ra_rank_each(plan, a.cache.slot_pos + row * a.cache.cap, n, visit);
+    /* Where a score is to be found of what is copied again. */
+    auto note = [&](int32_t i, int32_t position, int32_t rank) {
+        if (plan.chosen[rank] == position)
+            plan.slot_of[rank] = (uint16_t)(n + i);
+    };
+    if (a.cache.score && n > 0)
+        ra_rank_each(plan, a.cache.slot_pos + row * a.cache.cap + n, n_old - n, note);
     __syncthreads();
+}
+
+/* The score of the chosen of a rank, which moves to another slot or is new. */
+__device__ __forceinline__ double ra_first_score(const ra_plan_args &a, const ra_refresh_plan &plan,
+                                                 int64_t given, int64_t row, int32_t rank)
+{
+    if (plan.slot_of[rank] != NO_SLOT)
+        return ra_ld(a.cache.score + row * a.cache.cap + plan.slot_of[rank]);
+    if (a.given)
+        return ra_ld(a.given + given * a.stride + rank);
+    return ra_ld(a.cache.self_pos + row) == plan.chosen[rank] ? ra_ld(a.cache.self_score + row) : 0;
 }
 
 /* The i-th new position goes to the i-th slot that is not taken. */
 __device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_plan &plan,
-                                        int64_t row, uint32_t *totals)
+                                        int64_t given, int64_t row, uint32_t *totals)
 {
     ra_count_words(
         plan.words, totals, [&](int32_t w) { return ~plan.taken[w] & ra_bits_below(w, plan.n); },
@@ -129,6 +149,8 @@ __device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_
                 int32_t s = plan.free_slot[i];
                 ra_st(a.moves + first + i, make_int2(plan.chosen[rank], s));
                 ra_st(a.cache.slot_pos + first + s, plan.chosen[rank]);
+                if (a.cache.score)
+                    ra_st(a.cache.score + first + s, ra_first_score(a, plan, given, row, rank));
                 plan.slot_of[rank] = (uint16_t)s;
             });
             if (w == plan.words - 1)
@@ -153,7 +175,7 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
     plan.slot_of = (uint16_t *)(plan.chosen + a.cache.cap);
     plan.free_slot = plan.slot_of + a.cache.cap;
     ra_mark(a, plan, given, row);
-    ra_pair(a, plan, row, totals);
+    ra_pair(a, plan, given, row, totals);
     int32_t queued = plan.n > a.n_pinned ? plan.n - a.n_pinned : 0;
     int32_t *queue = a.cache.queue + row * a.cache.cap;
     ra_rank_each(plan, a.order + given * a.stride, queued, [&](int32_t i, int32_t, int32_t rank) {
@@ -163,6 +185,8 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
         ra_st(a.cache.n + row, plan.n);
         ra_st(a.cache.queue_first + row, 0);
         ra_st(a.cache.queue_n + row, queued);
+        if (a.cache.score)
+            ra_st(a.cache.self_pos + row, -1);
     }
 }
 
@@ -239,6 +263,11 @@ __device__ __forceinline__ int32_t ra_take_slot(const ra_insert_args &a, int64_t
     int32_t tail = head + queued < c.cap ? head + queued : head + queued - c.cap;
     ra_st(c.queue + first + tail, slot);
     ra_st(c.slot_pos + first + slot, position);
+    if (c.score) {
+        bool is_known = ra_ld(c.self_pos + row) == position;
+        ra_st(c.score + first + slot, is_known ? ra_ld(c.self_score + row) : 0);
+        ra_st(c.self_pos + row, -1);
+    }
     if (a.evicted)
         ra_st(a.evicted + row, evicted);
     return slot;

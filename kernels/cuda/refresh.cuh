@@ -20,8 +20,29 @@ struct ra_recycled {
     int32_t *queue;       /* [rows][cap] ring of slots, first to be evicted first */
     int32_t *queue_first; /* [rows] */
     int32_t *queue_n;     /* [rows] entries that may be evicted */
-    int32_t cap;          /* at most 65,536 */
+    int32_t cap;          /* at most 65,535 */
+    /* What each entry received so far, where that is kept: score is NULL otherwise. */
+    double *score = nullptr;      /* [rows][cap] by slot */
+    double *self_score = nullptr; /* [rows] of a position that is no entry, */
+    int32_t *self_pos = nullptr;  /* [rows] this one; -1: of none */
 };
+
+/* The same from another row on. */
+inline ra_recycled ra_recycled_from(const ra_recycled &all, size_t row)
+{
+    ra_recycled some = all;
+    some.n += row;
+    some.slot_pos += row * (size_t)all.cap;
+    some.queue += row * (size_t)all.cap;
+    some.queue_first += row;
+    some.queue_n += row;
+    if (!all.score)
+        return some;
+    some.score += row * (size_t)all.cap;
+    some.self_score += row;
+    some.self_pos += row;
+    return some;
+}
 
 struct ra_plan_args {
     struct ra_recycled cache;
@@ -32,8 +53,10 @@ struct ra_plan_args {
     int2 *moves;             /* [rows][cap] filled: position, slot */
     int32_t *n_moves;        /* [rows] filled */
     int64_t stride;
-    int32_t n_pinned;         /* of each row, where it has as many */
-    struct ra_rows rows = {}; /* those served; others are left as they are */
+    int32_t n_pinned;              /* of each row, where it has as many */
+    struct ra_rows rows = {};      /* those served; others are left as they are */
+    const double *given = nullptr; /* [rows][stride] scores of what is new, where they are kept;
+                                    * NULL: self_score of what it is of, else 0 */
 };
 
 /* Bytes of dynamic shared memory that plan_refresh needs. */

@@ -13,8 +13,9 @@ EMU_TSAN  := $(filter thread,$(SANITIZE))
 # attention within it; test-emu too has that done (emu-race).
 EMU_WITH  := $(patsubst %,$(B)/emu/kernels/cuda/%.cu.o,$(if $(EMU_TSAN),append between order query refresh select select_plan,\
              $(notdir $(EMU_CU:%.cu=%))))
+EMU_C     := $(patsubst tests/emu/%.c,$(B)/emu/%,$(sort $(wildcard tests/emu/test_*.c)))
 EMU_TESTS := $(patsubst tests/emu/%.cu,$(B)/emu/%,$(if $(EMU_TSAN),$(patsubst %,tests/emu/test_%.cu,kernels runtime race),\
-             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(B)/emu/test_backend $(B)/emu/test_backend_record)
+             $(sort $(wildcard tests/emu/test_*.cu)))) $(B)/emu/faults $(if $(EMU_TSAN),,$(EMU_C))
 EMU_WATCH  = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined)
 CXXFLAGS   = -std=c++17 -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(WERROR) $(OPT) -g -ffp-contract=off \
              -fno-omit-frame-pointer -pthread -I. -Itests/emu $(if $(EMU_TSAN),-DRA_EMU_TSAN)
@@ -36,7 +37,7 @@ EMU_LINK = $(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.cu.o,$^) 
 $(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cu.o $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	$(Q)$(EMU_LINK)
 # A backend's test is C, with the support of those of the cpu backend.
-$(B)/emu/test_backend $(B)/emu/test_backend_record: $(B)/emu/%: $(B)/tests/emu/%.o $(SUPO) $(EMU_WITH) $(EMU_OBJ) $(LIB)
+$(EMU_C): $(B)/emu/%: $(B)/tests/emu/%.o $(SUPO) $(EMU_WITH) $(EMU_OBJ) $(LIB)
 	@echo "  LD    $@"
 	$(Q)$(CXX) $(CXXFLAGS) $(EMU_WATCH) -o $@ $(EMU_OBJ) $(filter %.o,$(filter-out $(EMU_OBJ),$^)) $(LIB) $(LDLIBS) $(TESTLIBS)
 $(B)/emu/faults: $(B)/emu/tests/emu/faults/faults.cu.o $(EMU_OBJ) $(LIB)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cuda backend, run on the host, against naive f64 attention, a plain list as recycled cache,
- * and the cpu backend's selections. Would catch a row read or moved from the wrong place, a
- * selection taken from another layer's logits, logits that a later pass spoils, self attended twice
- * or not at all, and memory announced but not what is taken.
+ * The cuda backend, run on the host, against naive f64 attention, a plain list as recycled cache
+ * with scores, and the cpu backend's selections. Would catch a row read or moved from the wrong
+ * place, a selection taken from another layer's logits, logits that a later pass spoils, self
+ * attended twice or not at all, and memory announced but not what is taken.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -12,9 +12,10 @@
 #include "tests/emu/control.h"
 #include "tests/support/approx.h"
 #include "tests/support/backend_case.h"
+#include "tests/support/cache_life.h"
 #include "tests/support/ra_test.h"
 
-enum { HKV = 2, ROWS = 160, PROMPT = 40 };
+enum { HKV = 2 };
 
 static const struct ra_backend_ops *cuda;
 
@@ -131,139 +132,20 @@ static void test_attention(void **state)
 /* --- the recycled cache ------------------------------------------------------------------------
  */
 
-/* One KV head, as a list in eviction order with pinned entries at the end. */
-struct list {
-    int32_t order[ROWS + 1];
-    int32_t n, n_pinned;
-};
-
-static bool has(const struct list *l, int32_t p)
-{
-    for (int32_t i = 0; i < l->n; i++)
-        if (l->order[i] == p)
-            return true;
-    return false;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    return *(const int32_t *)a - *(const int32_t *)b;
-}
-
-static struct ra_positions ascending(const struct list *l, int32_t *room)
-{
-    memcpy(room, l->order, (size_t)l->n * sizeof *room);
-    qsort(room, (size_t)l->n, sizeof *room, by_value);
-    return (struct ra_positions){.pos = room, .n = l->n};
-}
-
-static int32_t insert(struct list *l, int32_t self, int32_t K)
-{
-    int32_t evicted = -1;
-    if (l->n >= K && l->n > l->n_pinned) {
-        evicted = l->order[0];
-        memmove(l->order, l->order + 1, (size_t)(l->n - 1) * sizeof l->order[0]);
-        l->n--;
-    }
-    int32_t at = l->n - l->n_pinned;
-    memmove(l->order + at + 1, l->order + at, (size_t)l->n_pinned * sizeof l->order[0]);
-    l->order[at] = self;
-    l->n++;
-    return evicted;
-}
-
-/* Other positions in another order, sometimes so few that a run evicts all that may go; returns how
- * many were not there before. */
-static int32_t rebuild(struct list *l, int32_t rows, int32_t n_pinned, uint64_t *seed)
-{
-    struct list old = *l;
-    int32_t came = 0, of = ra_case_below(seed, 2) ? 4 : 24, keep = 1 + ra_case_below(seed, 4);
-    l->n = 0;
-    for (int32_t p = 0; p < rows; p++) {
-        bool was = has(&old, p);
-        if (ra_case_below(seed, of) >= (was ? keep : 1))
-            continue;
-        int32_t at = ra_case_below(seed, l->n + 1);
-        l->order[l->n] = l->order[at];
-        l->order[at] = p;
-        l->n++;
-        came += !was;
-    }
-    l->n_pinned = n_pinned < l->n ? n_pinned : l->n;
-    return came;
-}
-
-static void check_recycled(struct ra_case *c, const struct list *heads, int32_t rows)
-{
-    struct ra_error err = {0};
-    struct ra_positions lists[HKV];
-    int32_t room[HKV][ROWS + 1];
-    for (int h = 0; h < HKV; h++) {
-        lists[h] = ascending(&heads[h], room[h]);
-        if (!has(&heads[h], rows - 1))
-            room[h][lists[h].n++] = rows - 1;
-    }
-    ra_assert_ok(c->ops->attend_recycled(c->self, 0, c->q, false, c->out, &err));
-    assert_true(ra_case_error(c, lists, HKV) <= 1e-6);
-}
-
-static void refresh(struct ra_case *c, struct list *heads, int32_t rows, uint64_t *seed)
-{
-    struct ra_error err = {0};
-    int64_t moved, came = 0, gone = 0;
-    int32_t room[ROWS], n_pinned = ra_case_below(seed, 3) ? 0 : ra_case_below(seed, 9);
-    for (int h = 0; h < HKV; h++) {
-        int32_t before = heads[h].n;
-        came += rebuild(&heads[h], rows, n_pinned, seed);
-        gone += before > heads[h].n ? before - heads[h].n : 0;
-        struct ra_retained retained = {.set = ascending(&heads[h], room),
-                                       .evict = {.pos = heads[h].order, .n = heads[h].n},
-                                       .n_pinned = n_pinned};
-        c->ops->adopt(c->self, 0, h, &retained);
-    }
-    ra_assert_ok(c->ops->refresh(c->self, 0, &moved, &err));
-    /* A cache that shrank copies what lay beyond its new end. */
-    assert_true(moved >= came && moved <= came + gone);
-}
-
-static void random_run(enum ra_cache_mode cache, uint64_t seed)
-{
-    struct ra_case c;
-    struct ra_error err = {0};
-    struct list heads[HKV] = {{.n = 0}};
-    init(&c, (enum ra_dtype)(seed % 3), 1 + (int)(seed % 4), 64, ROWS, seed);
-    c.config.cache = cache;
-    ra_case_open(&c, PROMPT);
-    refresh(&c, heads, PROMPT, &seed);
-    for (int32_t rows = PROMPT + 1; rows <= ROWS; rows++) {
-        int32_t evicted[HKV], most[HKV];
-        bool alike = ra_case_below(&seed, 2);
-        ra_case_append(&c, 0, rows - 1);
-        ra_case_query(&c, 1);
-        check_recycled(&c, heads, rows);
-        if (ra_case_below(&seed, 5) == 0) {
-            refresh(&c, heads, rows, &seed);
-        } else {
-            int32_t longest = heads[0].n > heads[1].n ? heads[0].n : heads[1].n;
-            for (int h = 0; h < HKV; h++) {
-                most[h] =
-                    (alike ? longest : heads[h].n) + (alike ? rows & 1 : ra_case_below(&seed, 2));
-                most[h] = most[h] < 1 ? 1 : most[h];
-            }
-            ra_assert_ok(c.ops->insert_evict(c.self, 0, most, evicted, &err));
-            for (int h = 0; h < HKV; h++)
-                assert_int_equal(evicted[h], insert(&heads[h], rows - 1, most[h]));
-        }
-        check_recycled(&c, heads, rows);
-    }
-    ra_case_fini(&c);
-}
-
 static void test_random_sequences(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 8; seed++)
-        random_run(seed & 1 ? RA_CACHE_COMPACT : RA_CACHE_GATHER, seed);
+    for (uint64_t seed = 1; seed <= 16; seed++) {
+        struct cache_life life = {.ops = cuda,
+                                  .dtype = (enum ra_dtype)(seed % 3),
+                                  .G = 1 + (int)(seed % 4),
+                                  .cache = seed & 1 ? RA_CACHE_COMPACT : RA_CACHE_GATHER,
+                                  .page = seed & 4 ? 16 : 0,
+                                  .one_a_step = true,
+                                  .score_error = 1e-5,
+                                  .seed = seed};
+        cache_life(&life);
+    }
 }
 
 /* --- selection ---------------------------------------------------------------------------------

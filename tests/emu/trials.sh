@@ -44,6 +44,18 @@ kernels/cuda/rows.cuh|rows all in line|if (rows.group == 0)|@s/rows.group == 0/t
 kernels/cuda/refresh.cu|rows moved behind a shut gate|ra_row_of(a.rows, blockIdx.y)|@,+1s/!ra_is_served(a.rows, row)/false/
 kernels/cuda/refresh.cu|lists of other rows|given = blockIdx.x|@s/given = blockIdx.x/given = ra_row_of(a.rows, blockIdx.x)/
 kernels/cuda/select.cu|scratch of other rows|own_row = blockIdx.y|@s/own_row = blockIdx.y/own_row = ra_row_of(a.rows, blockIdx.y)/
+kernels/cuda/refresh.cu|a moved entry's score stays behind|n_old - n, note|@s/n_old - n/0/
+kernels/cuda/refresh.cu|a given score is not taken|if (a.given)|@s/a.given/false/
+kernels/cuda/accumulate.cu|scores always added|a.keeps ? ra_ld|@s/a.keeps/true/
+kernels/cuda/accumulate.cu|scores never added|a.keeps ? ra_ld|@s/a.keeps/false/
+kernels/cuda/accumulate.cu|self weighed twice|if (i > n|@s/ && self_in/ \&\& false/
+kernels/cuda/cut.cu|of equal scores the lower position|at > position|@s/at > position/at < position/
+kernels/cuda/cut.cu|one more is recent|wanted = a.recent - 1|@s/a.recent - 1/a.recent/
+kernels/cuda/cut.cu|the newest are looked for in line alone|high - low > 1|@s/high - low > 1/false/
+kernels/cuda/cut.cu|slots of all rows alike|ra_ld(slots + j) != position|@s/!= position/!= position \&\& false/
+kernels/cuda/cut.cu|nobody else goes|instead >= 0 ? instead|@s/instead >= 0/false/
+kernels/cuda/cut.cu|dynamic memory 16 bytes less|size_t shared = |@s/;$/ - 16;/
+kernels/cuda/backend_scores.cu|scores of another copy|query = ra_cuda_score_row|@s/query = /query = 0 * /
 kernels/cuda/backend_attend.cu|no gate|call.branch == RA_BRANCH_NONE|@s/call.branch == RA_BRANCH_NONE/true/
 kernels/cuda/backend_call.cu|a copy's calls out of order|is_first = next.first|@s/next.first != copy/true/
 kernels/cuda/decode.cuh|K read twice|ra_cp_async16_zfill(slot + r \* 32|@p
@@ -58,10 +70,12 @@ reach() { # FILE
     */decode*.cuh) sources=tests/emu/test_decode.cu tests=test_decode ;;
     */score.cuh) sources=kernels/cuda/score_f16.cu tests=test_score ;;
     */select.cu | */order.cu) sources=$1 tests="test_select test_rows" ;;
-    */refresh.cu) sources=$1 tests="test_refresh test_rows" ;;
+    */refresh.cu) sources=$1 tests="test_refresh test_rows test_backend" ;;
+    */accumulate.cu | */cut.cu) sources=$1 tests=test_accumulate ;;
     */rows.cuh) sources="kernels/cuda/select.cu kernels/cuda/order.cu kernels/cuda/refresh.cu" tests=test_rows ;;
     */backend_attend.cu | */backend_call.cu) sources=$1 tests=test_backend_record ;;
     */refresh.cuh) sources=tests/emu/test_refresh.cu tests=test_refresh ;;
+    */backend_scores.cu) sources=$1 tests="test_backend test_backend_scores" ;;
     */backend*.cu) sources=$1 tests=test_backend ;;
     */vec.cuh) sources="kernels/cuda/select.cu kernels/cuda/refresh.cu" tests="test_select test_refresh" ;;
     *) sources='' tests='' ;;
@@ -117,7 +131,7 @@ export -f try link reach
 log=$work/log
 # What fails unspoiled would catch anything.
 # shellcheck disable=SC2016 # the inner shell expands
-printf '%s\n' test_{decode,score,select,refresh,rows,backend,backend_record}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
+printf '%s\n' test_{accumulate,decode,score,select,refresh,rows,backend,backend_record,backend_scores}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
     'RA_EMU_SEED=$1 "$B/emu/$0" >"$work/$0.$1" 2>&1 || { echo "$0 with seed $1 fails unspoiled"; exit 255; }' ||
     exit 1
 mapfile -t trials < <(list | awk -F'|' -v wanted="$pattern" '$1 ":" $2 " " $3 ~ wanted')
