@@ -215,12 +215,17 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     ra_cuda_call call = ra_cuda_call_of(cuda, "select", layer, launch_choice);
     call.rule = *rule;
+    call.rule.K_heads = NULL;
     call.longest = ra_cuda_at_hand(cuda, layer)->rows;
     RA_BUG_ON(cuda->scores_layer != layer || cuda->scores_turn != cuda->turn ||
               cuda->scores_of_cache || rule->K < 1 || most_of(call) > cuda->cap);
     if (rule->pool > RA_AGGREGATE_POOL)
         return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
                        (int)RA_AGGREGATE_POOL, rule->pool);
+    if (rule->K_heads && rule->evict == RA_EVICT_RAW)
+        return ra_fail(err, RA_ENODEV,
+                       "cuda: KV heads with budgets of their own need evict=pooled, whose order does "
+                       "not depend on them");
     if (ra_cuda_runs(cuda))
         RA_TRY(choose_now(cuda, call, err));
     else
@@ -230,6 +235,10 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
     for (int head = 0; head < cuda->model.Hkv; head++) {
         order[head].pos = cuda->ranked.host + (size_t)head * (size_t)cuda->cap;
         order[head].n = cuda->is_passed_over ? 0 : cuda->counted.host[head];
+        /* All are chosen for the largest budget: a smaller one has what would go last. */
+        int32_t over = rule->K_heads ? order[head].n - rule->K_heads[head] : 0;
+        order[head].pos += over > 0 ? over : 0;
+        order[head].n -= over > 0 ? over : 0;
     }
     return RA_OK;
 }
