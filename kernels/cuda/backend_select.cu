@@ -223,9 +223,10 @@ enum ra_status ra_cuda_select(void *self, int layer, const struct ra_select_rule
         return ra_fail(err, RA_EUSAGE, "cuda: expected pool of at most %d, got %d",
                        (int)RA_AGGREGATE_POOL, rule->pool);
     if (rule->K_heads && rule->evict == RA_EVICT_RAW)
-        return ra_fail(err, RA_ENODEV,
-                       "cuda: KV heads with budgets of their own need evict=pooled, whose order does "
-                       "not depend on them");
+        return ra_fail(
+            err, RA_ENODEV,
+            "cuda: KV heads with budgets of their own need evict=pooled, whose order does "
+            "not depend on them");
     if (ra_cuda_runs(cuda))
         RA_TRY(choose_now(cuda, call, err));
     else
