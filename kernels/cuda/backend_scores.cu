@@ -155,6 +155,9 @@ enum ra_status ra_cuda_cut(void *self, int layer, const struct ra_cut_rule *rule
     int Hkv = cuda->model.Hkv;
     RA_BUG_ON(!of->held || rule->K < 1 || rule->recent > rule->K);
     RA_BUG_ON(rule->of_layer && rule->adds_up);
+    if (rule->K_heads)
+        return ra_fail(err, RA_ENODEV,
+                       "cuda: a cache that is cut by scores keeps as many entries of each KV head");
     std::vector<int32_t> position = position_of_self(cuda, layer), goes((size_t)Hkv, -1);
     if (instead)
         goes.assign(instead, instead + Hkv);

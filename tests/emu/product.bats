@@ -42,6 +42,27 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
     same "$trace" -p recycled:k=16,stride=4,attend=after -p recycled:k=16,stride=4,sim=0.9 --select side
 }
 
+@test "schedules of the literature: cut by scores, chosen once, handed on, by pattern" {
+    local some=(--layers 0,9 --steps 0..19)
+    same "$sample" "${some[@]}" -p h2o:k=64 -p h2o:k=1/16,recent=0.25,agg=max -p tova:k=64 \
+        -p tova:k=64,heads=layer,agg=max
+    same "$sample" "${some[@]}" -p snapkv:k=64 -p snapkv:k=64,evict=fifo -p pyramidkv:k=1/8,evict=fifo \
+        -p adakv:k=64,evict=fifo -p adakv:k=1/8
+    same "$sample" "${some[@]}" -p tidal:k=64,select=0 -p tidal:k=64,select=0,correct=4 \
+        -p unlimiformer:k=32 -p longformer:window=64,globals=4 -p sparse-transformer:stride=40
+}
+
+@test "KV heads with budgets of their own" {
+    same "$sample" --layers 0,9 --steps 0..19 -p recycled:k=64,stride=4,k@0.1=100,k@9.0-1=20 \
+        -p snapkv:k=64,k@0.2=99,evict=fifo
+    run -3 --separate-stderr "$emulated" replay "$sample" --layers 0 --steps 0..3 --backend cuda \
+        -p h2o:k=64,k@0.1=100
+    [[ $stderr == *"cuda: a cache that is cut by scores keeps as many entries of each KV head"* ]]
+    run -3 --separate-stderr "$emulated" replay "$sample" --layers 0 --steps 0..3 --backend cuda \
+        -p recycled:k=64,stride=4,k@0.1=100,evict=raw
+    [[ $stderr == *"cuda: KV heads with budgets of their own need evict=pooled"* ]]
+}
+
 @test "the largest k, 8192, of a context that has more" {
     same synth:case=integer,D=64,Hkv=1,P=8300,N=3 -p recycled:k=8192,stride=2
     run -2 --separate-stderr "$emulated" replay synth:case=integer,D=64,Hkv=1,P=8300,N=3 \
