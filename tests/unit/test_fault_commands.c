@@ -99,6 +99,30 @@ static void test_trace_readers(void **unused)
                 "null", "-q", "--check", saved));
 }
 
+/* What schedules hold, and the scores that they ask for. */
+static void test_schedules(void **unused)
+{
+    static const char *const policies[] = {"h2o:k=3",
+                                           "tova:k=3,heads=layer",
+                                           "adakv:k=4,window=2,early=1",
+                                           "pyramidkv:k=4,window=2,evict=fifo",
+                                           "quest:k=4,page=2",
+                                           "triforce:k=4,chunk=2,gamma=1",
+                                           "tidal:k=3,select=0",
+                                           "unlimiformer:k=3",
+                                           "longformer:window=3",
+                                           "recycled:k=3,stride=2,k@0.1=5"};
+    (void)unused;
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        struct fault_case c = {.name = policies[i],
+                               .context = WORDS("explain", trace, "-p", policies[i], "--layer", "0",
+                                                "-q", "--steps", "0..3", "--format", "json"),
+                               .run = run,
+                               .check = check_same_store};
+        assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 0);
+    }
+}
+
 /* What CUPTI itself allocates is not ours to refuse. */
 static void test_counters(void **unused)
 {
@@ -456,13 +480,10 @@ static int teardown(void **state)
 FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_store_readers),
-        cmocka_unit_test(test_trace_readers),
-        cmocka_unit_test(test_counters),
-        cmocka_unit_test(test_report_file),
-        cmocka_unit_test(test_export_database),
-        cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_page),
+        cmocka_unit_test(test_store_readers), cmocka_unit_test(test_trace_readers),
+        cmocka_unit_test(test_schedules),     cmocka_unit_test(test_counters),
+        cmocka_unit_test(test_report_file),   cmocka_unit_test(test_export_database),
+        cmocka_unit_test(test_plot),          cmocka_unit_test(test_page),
         cmocka_unit_test(test_migration),
     };
     fault_init();
