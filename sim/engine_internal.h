@@ -2,7 +2,8 @@
 /*
  * What the parts of the engine share, beside the shape: the books that are kept for each schedule.
  * engine.c plans and runs the phases, engine_track.c counts, engine_measure.c is phase 1,
- * engine_time.c phase 2, engine_member.c has what of a batch differs, engine_check.c compares a
+ * engine_figures.c measures a layer-step, engine_transform.c has the rows that schedules see,
+ * engine_time.c is phase 2, engine_member.c has what of a batch differs, engine_check.c compares a
  * backend's selections with the reference's, engine_output.c its outputs, engine_summary.c reduces,
  * engine_export.c writes files.
  */
@@ -172,6 +173,8 @@ void ra_track_types_head(struct ra_track *track, const double *prob, int32_t L,
 /* {"text": {...}, ...}; the caller owns it. */
 json_t *ra_types_json(const struct ra_track *track);
 
+/* Room for what a transformation leaves; nothing without one. */
+RA_MUST_CHECK enum ra_status ra_track_open_transform(struct ra_track *track, struct ra_error *err);
 /* The first n keys of a full lane's KV head as the schedule sees them, as stored. */
 RA_MUST_CHECK enum ra_status ra_track_read_keys(const struct ra_track *track,
                                                 const struct ra_lane *lane, int kv, int32_t n,

@@ -56,12 +56,7 @@ enum ra_status ra_track_open(struct ra_track *track, const struct ra_replay_conf
                                .spec = config->specs[number],
                                .number = number,
                                .caches = ra_policy_spec_caches(config->specs[number])};
-    if (ra_policy_spec_transform(track->spec)) {
-        track->row_bits = calloc((size_t)shape->n_full, sizeof *track->row_bits);
-        if (!track->row_bits)
-            return ra_fail(err, RA_ENOMEM, "engine: no memory for %d layers", shape->n_full);
-        RA_TRY(ra_spool_open(&track->keys, (size_t)shape->n_full * Hkv, err));
-    }
+    RA_TRY(ra_track_open_transform(track, err));
     track->lane_hash = calloc((size_t)shape->n_lanes, sizeof *track->lane_hash);
     track->sets = calloc(Hq, sizeof *track->sets);
     track->set_storage = malloc(Hkv * cap * sizeof *track->set_storage);

@@ -44,6 +44,17 @@ static size_t lane_rows(const struct ra_shape *shape)
     return (size_t)(shape->P + shape->run_steps);
 }
 
+enum ra_status ra_track_open_transform(struct ra_track *track, struct ra_error *err)
+{
+    size_t n = (size_t)track->shape->n_full;
+    if (!ra_policy_spec_transform(track->spec))
+        return RA_OK;
+    track->row_bits = calloc(n, sizeof *track->row_bits);
+    if (!track->row_bits)
+        return ra_fail(err, RA_ENOMEM, "engine: no memory for %zu layers", n);
+    return ra_spool_open(&track->keys, n * (size_t)track->shape->model->Hkv, err);
+}
+
 enum ra_status ra_track_read_keys(const struct ra_track *track, const struct ra_lane *lane, int kv,
                                   int32_t n, char *k, struct ra_error *err)
 {
