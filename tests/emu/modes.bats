@@ -281,3 +281,16 @@ PYTHON
     run -2 --separate-stderr emu "$trace" -p streaming:k=30,sinks=25 --batch 2 --ragged 0.5
     [[ $stderr == *"copy 1, of 20 prompt tokens: streaming: sinks: expected at most the prompt's 20, got 25"* ]]
 }
+
+@test "transformed rows: the cpu backend's sets and counts, of copies, tiles and gathered caches too" {
+    local trace=synth:case=drift,D=64,P=96,N=12,layers=2 how
+    local policies=(-p full+int8 -p recycled:k=24,stride=4+kvquant:bits=3
+        -p recycled:k=24,stride=4,sim=0.9+fp8)
+    "$emulated" replay "$trace" "${policies[@]}" --backend cpu --repeat 1 -q --format json >cpu.json
+    for how in "" "--batch 3" "--batch 3 --phase spread" "--batch 3 --ragged 0.3" "--tile-layers 2" "--no-graph"; do
+        # shellcheck disable=SC2086
+        emu "$trace" "${policies[@]}" $how --format json --check cpu.json >cuda.json
+    done
+    "$emulated" replay "$trace" "${policies[@]}" --cache gather --scores recompute --backend cpu --repeat 1 -q --format json >cpu.json
+    emu "$trace" "${policies[@]}" --cache gather --scores recompute --check cpu.json
+}
