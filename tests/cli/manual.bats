@@ -15,7 +15,7 @@ section() {
 }
 block() { # of a command or a policy, up to the next
     page >plain
-    sed -n "/^\.SS $1\$/,/^\.S[SH] /=" page.1 | sed -n '1p;$p' | tr '\n' , | sed 's/,$/p/' >range
+    sed -n "/^\.SS ${1//-/\\\\-}\$/,/^\.S[SH] /=" page.1 | sed -n '1p;$p' | tr '\n' , | sed 's/,$/p/' >range
     sed -n -f range plain
 }
 
