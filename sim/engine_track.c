@@ -314,6 +314,7 @@ static int64_t scoring_read(const struct ra_track *track, const struct ra_step *
         row->selection_bytes += 2 * WORD * L * heads;
         return keys;
     case RA_SCORES_OF_PAGES:
+        RA_BUG_ON(!plan->pages);
         L = ra_pages_count(ra_pages_rows(plan->pages, step->self + 1), plan->pages->page);
         row->selection_bytes += digest_bytes(m, plan->pages, L) + 2 * WORD * L * heads;
         return 0;
