@@ -125,22 +125,58 @@ enum ra_status ra_list_policies(json_t *rows, const char *db, struct ra_error *e
 
 void ra_list_range(const char *choices, double min, double max, char *out, size_t size)
 {
-    if (choices)
-        snprintf(out, size, "%s", choices);
-    else if (max >= INT32_MAX)
-        snprintf(out, size, min < -INT32_MAX ? "any" : "%.0f or more", min);
+    struct ra_writer writer = {out, size, 0};
+    if (choices && min >= max) {
+        ra_write(&writer, "%s", choices);
+        return;
+    }
+    if (max >= INT32_MAX - 1)
+        ra_write(&writer, min < -INT32_MAX ? "any" : "%.0f or more", min);
     else
-        snprintf(out, size, "%g..%g", min, max);
+        ra_write(&writer, "%g..%g", min, max);
+    if (choices)
+        ra_write(&writer, ", %s", choices);
 }
 
-static void print_param(const json_t *param)
+static void range_of(const json_t *param, char *out, size_t size)
+{
+    ra_list_range(json_string_value(json_object_get(param, "choices")),
+                  json_number_value(json_object_get(param, "min")),
+                  json_number_value(json_object_get(param, "max")), out, size);
+}
+
+/* Widths of the columns of parameters, for all policies alike. */
+struct param_widths {
+    int name, range;
+};
+
+static int wider(int width, const char *text)
+{
+    int n = (int)strlen(text);
+    return n > width ? n : width;
+}
+
+static struct param_widths widths_of(const json_t *rows)
+{
+    struct param_widths widths = {0, 0};
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *params = json_object_get(json_array_get(rows, i), "parameters");
+        for (size_t j = 0; j < json_array_size(params); j++) {
+            char range[96];
+            range_of(json_array_get(params, j), range, sizeof range);
+            widths.name = wider(widths.name, text_of(json_array_get(params, j), "name"));
+            widths.range = wider(widths.range, range);
+        }
+    }
+    return widths;
+}
+
+static void print_param(const json_t *param, struct param_widths widths)
 {
     const char *fallback = json_string_value(json_object_get(param, "default"));
     char range[96];
-    ra_list_range(json_string_value(json_object_get(param, "choices")),
-                  json_number_value(json_object_get(param, "min")),
-                  json_number_value(json_object_get(param, "max")), range, sizeof range);
-    int column = printf("    %-8s %-18s ", text_of(param, "name"), range);
+    range_of(param, range, sizeof range);
+    int column = printf("    %-*s %-*s ", widths.name, text_of(param, "name"), widths.range, range);
     char help[256];
     snprintf(help, sizeof help, "%s (%s)", text_of(param, "help"),
              fallback ? fallback : "required");
@@ -149,9 +185,14 @@ static void print_param(const json_t *param)
 
 void ra_list_print_policies(const json_t *rows, int verbosity)
 {
+    struct param_widths widths = widths_of(rows);
+    int width = 0;
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        width = wider(width, text_of(json_array_get(rows, i), "name"));
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
-        ra_put_wrapped(printf("%-10s ", text_of(row, "name")), 11, text_of(row, "summary"));
+        int column = printf("%-*s ", width, text_of(row, "name"));
+        ra_put_wrapped(column, column, text_of(row, "summary"));
         if (verbosity == 0)
             continue;
         fputs("    source:  ", stdout);
@@ -167,7 +208,7 @@ void ra_list_print_policies(const json_t *rows, int verbosity)
             printf("%s%s", j ? ", " : "", json_string_value(json_array_get(needs, j)));
         puts(json_array_size(needs) ? "" : "nothing beyond k, v, q");
         for (size_t j = 0; j < json_array_size(params); j++)
-            print_param(json_array_get(params, j));
+            print_param(json_array_get(params, j), widths);
         putchar('\n');
     }
 }

@@ -16,7 +16,8 @@ RA_MUST_CHECK enum ra_status ra_list_backends(json_t *rows, const char *db, stru
 RA_MUST_CHECK enum ra_status ra_list_devices(json_t *rows, const char *db, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_list_runs(json_t *rows, const char *db, struct ra_error *err);
 
-/* What a parameter may be, for people: "0..64", "1 or more", "any", "max|mean". */
+/* What a parameter may be, for people: "0..64", "1 or more", "any", "max|mean", "0..64, mid". Words
+ * alone have no range: min and max 0. */
 void ra_list_range(const char *choices, double min, double max, char *out, size_t size);
 
 /* More detail with verbosity > 0. */

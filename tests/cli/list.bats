@@ -17,21 +17,32 @@ load common
     [[ $output == *"+fp8 "*"format "*"e4m3|e5m2"* ]]
 }
 
+@test "policies: columns are as wide as what stands in them; ranges are in whole numbers" {
+    run -0 "$rattn" list policies -v
+    [[ $output == *$'\n    select '*"0..4095, mid "*"(2/mid)"* ]]
+    [[ $output == *$'\n    globals '*"0 or more "* ]]
+    [[ $output != *e+* ]]
+    # summaries, ranges and helps each begin in one column, lines that go on included
+    [ "$("$rattn" list policies | sed -E 's/^([+a-z0-9-]* +).*/\1/' | awk '{ print length }' | sort -u | wc -l)" -eq 1 ]
+    [ "$("$rattn" list policies -v | grep -oE '^    [a-z]+ +[^ :]' | awk '{ print length }' | sort -u | wc -l)" -eq 1 ]
+    [ -z "$(echo "$output" | awk 'length > 80')" ]
+}
+
 @test "policies: what the json says a policy accepts is accepted" {
     "$rattn" list policies --format json >p.json
     python3 - "$rattn" "$sample" <<'PY'
 import json, subprocess, sys
 policies = json.load(open("p.json"))
-assert len(policies) >= 4
+assert len(policies) >= 15
 for policy in policies:
     words = []
     for p in policy["parameters"]:
         value = p["default"]
         if value is None:
-            value = p["choices"].split("|")[0] if "choices" in p else "%d" % max(p["min"], 8)
+            value = p["choices"].split("|")[0] if "choices" in p else "%d" % max(p["min"], 64)
         words.append(p["name"] + "=" + value)
     spelling = policy["name"] + (":" + ",".join(words) if words else "")
-    command = ["explain"]
+    command = ["explain", sys.argv[2], "--steps", "0"]
     if spelling[0] == "+":  # it comes after a policy, and explain knows none
         spelling, command = "full" + spelling, ["replay", sys.argv[2], "--dry-run", "-q"]
     done = subprocess.run([sys.argv[1], *command, "-p", spelling, "--format", "json"],
