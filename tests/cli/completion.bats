@@ -31,6 +31,11 @@ is_offered() { # LINE WORDS: exactly these
     diff <(offers "$1" | sort) <(tr ' ' '\n' <<<"$2" | sort)
 }
 
+policies() { # as they are offered: with a colon where parameters follow
+    "$rattn" list policies --format json |
+        json '" ".join(p["name"] + (":" if p["parameters"] else "") for p in d)'
+}
+
 @test "commands, and nothing but what goes on from what was typed" {
     # shellcheck disable=SC2046
     is_offered "rattn-sim " "help $(echo $(commands))"
@@ -76,7 +81,8 @@ is_offered() { # LINE WORDS: exactly these
 }
 
 @test "policies, their keys, and the choices of a key, with ':' and '=' breaking words" {
-    is_offered "rattn-sim replay t -p " "+nospace full recycled: streaming: oracle:"
+    is_offered "rattn-sim replay t -p " "+nospace $(policies)"
+    [[ $(policies) == "full recycled: streaming: oracle: "*"sparse-transformer: "* ]]
     is_offered "rattn-sim replay t -p rec" "+nospace recycled:"
     is_offered "rattn-sim replay t -prec" "+nospace -precycled:"
     is_offered "rattn-sim replay t --policy=rec" "+nospace recycled:"
@@ -114,7 +120,7 @@ is_offered() { # LINE WORDS: exactly these
     # the argument of one option is not an operand, joined letters are not a word
     is_offered "rattn-sim list --format json " "policies backends devices figures metrics runs"
     is_offered "rattn-sim list -qv " "policies backends devices figures metrics runs"
-    is_offered "rattn-sim replay -qp " "+nospace full recycled: streaming: oracle:"
+    is_offered "rattn-sim replay -qp " "+nospace $(policies)"
 }
 
 @test "it is a clean script that says nothing and sets nothing but its own" {
