@@ -17,6 +17,7 @@
 #include "sim/cli/plot.h"
 #include "sim/cli/plot_choice.h"
 #include "sim/cli/plot_traffic.h"
+#include "sim/cli/wrap.h"
 
 enum { MANY = 16 }; /* series: more are hard to tell apart */
 
@@ -90,6 +91,13 @@ static enum ra_status check_figures(const struct values *values, struct ra_error
     return RA_OK;
 }
 
+static void say_left_out(const struct ra_plot *plot, const char *needs)
+{
+    char text[384];
+    snprintf(text, sizeof text, "figure %s left out: the runs lack %s", plot->name, needs);
+    ra_complain(text);
+}
+
 static enum ra_status draw(const struct ra_cli *cli, const struct values *values,
                            struct ra_store *store, const char *runs, struct ra_error *err)
 {
@@ -110,7 +118,7 @@ static enum ra_status draw(const struct ra_cli *cli, const struct values *values
         if (has_rows)
             printf("%s/%s.%s\n", values->folder, plot->name, extensions[values->format]);
         else if (!cli->is_quiet)
-            fprintf(stderr, "rattn-sim: figure %s left out: the runs lack %s\n", plot->name, needs);
+            say_left_out(plot, needs);
     }
     return RA_OK;
 }

@@ -14,6 +14,7 @@
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
 #include "sim/cli/manual.h"
+#include "sim/cli/wrap.h"
 
 static const struct ra_command *const commands[] = {
     &ra_cmd_explain, &ra_cmd_info, &ra_cmd_replay,  &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,
@@ -67,7 +68,7 @@ static int exit_code(enum ra_status status)
 
 static int complain(const struct ra_error *err, enum ra_status status)
 {
-    fprintf(stderr, "rattn-sim: %s\n", err->msg);
+    ra_complain(err->msg);
     return exit_code(status);
 }
 

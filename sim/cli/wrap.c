@@ -3,6 +3,7 @@
 #include "sim/cli/wrap.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { COLUMNS = 80 };
 
@@ -50,4 +51,16 @@ void ra_put_wrapped(int column, int indent, const char *text)
     struct ra_wrap wrap = {stdout, column, indent, true};
     ra_wrap_words(&wrap, text ? text : "-");
     putchar('\n');
+}
+
+void ra_complain(const char *text)
+{
+    static const char program[] = "rattn-sim: ";
+    struct ra_wrap wrap = {stderr, sizeof program - 1, sizeof program - 1, true};
+    fputs(program, stderr);
+    if (isatty(STDERR_FILENO))
+        ra_wrap_words(&wrap, text);
+    else
+        fputs(text, stderr);
+    fputc('\n', stderr);
 }

@@ -28,4 +28,8 @@ void ra_wrap_words(struct ra_wrap *wrap, const char *text);
  * the line already. NULL prints as "-". */
 void ra_put_wrapped(int column, int indent, const char *text);
 
+/* A message on stderr behind the program's name: broken on a terminal, one line elsewhere, where
+ * something may look for it. */
+void ra_complain(const char *text);
+
 #endif
