@@ -411,18 +411,21 @@ bool ra_policy_spec_pages(const struct ra_policy_spec *spec, int layer_id, int32
     void *params = ops->pages ? calloc(1, ops->params_size + 1) : NULL;
     if (!params)
         return false;
+    struct ra_page_rule own = {0};
     ra_policy_spec_resolve(spec, layer_id, params);
-    ops->pages(params, P, rule);
+    ops->pages(params, P, &own);
     free(params);
     for (int i = 0; i < spec->n_overrides; i++) {
         const struct ra_override *entry = &spec->overrides[i];
         bool is_k = entry->head != RA_ALL_HEADS && strcmp(entry->param->name, "k") == 0;
         if (!is_k || layer_id < entry->first || layer_id > entry->last)
             continue;
-        int32_t own = resolve_k(entry->param, entry->params, P);
-        rule->K = own > rule->K ? own : rule->K;
+        int32_t k = resolve_k(entry->param, entry->params, P);
+        own.K = k > own.K ? k : own.K;
     }
-    return true;
+    if (own.page > 0)
+        *rule = own;
+    return own.page > 0;
 }
 
 int32_t ra_policy_spec_head_k(const struct ra_policy_spec *spec, int layer_id, int head, int32_t P)
