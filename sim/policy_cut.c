@@ -86,4 +86,5 @@ void ra_policy_cut_view(const struct ra_policy_cut *cut, struct ra_retained *vie
 {
     ra_policy_cache_view(&cut->cache, view);
     view->score = cut->is_scored ? cut->score : NULL;
+    view->evictions = RA_EVICTIONS_BY_SCORE;
 }

@@ -224,5 +224,8 @@ void ra_window_advance(void *self, const struct ra_step *step)
 
 void ra_window_view(const void *self, int layer, int kv_head, struct ra_retained *view)
 {
-    ra_policy_cache_view(&((const struct window *)self)->layers[layer].heads[kv_head], view);
+    const struct layer *of = &((const struct window *)self)->layers[layer];
+    ra_policy_cache_view(&of->heads[kv_head], view);
+    if (of->params->evict == RA_WINDOW_EVICT_NONE)
+        view->evictions = RA_EVICTIONS_NONE;
 }

@@ -167,12 +167,20 @@ struct ra_plan {
     const struct ra_plan *otherwise;
 };
 
+/* What makes entries of a retained cache go. */
+enum ra_evictions {
+    RA_EVICTIONS_BY_ORDER, /* each that enters may push out the next of `evict` */
+    RA_EVICTIONS_BY_SCORE, /* ra_cut_rule: `evict` says nothing */
+    RA_EVICTIONS_NONE
+};
+
 /* A retained cache C_r of one (layer, KV head). Borrowed until the policy's next call. */
 struct ra_retained {
     struct ra_positions set;   /* ascending */
     struct ra_positions evict; /* the same positions, first to be evicted first; pinned ones last */
     int32_t n_pinned;          /* the last n_pinned of `evict` are never evicted */
     const double *score;       /* [n] accumulated, in the order of `set`; NULL: none is kept */
+    enum ra_evictions evictions;
 };
 
 /* Mean over query heads of each layer's query, f64, for schedules that compare queries. */

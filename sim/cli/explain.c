@@ -25,7 +25,7 @@ struct teller {
     bool *old, *is_read;       /* [P + N] members of C_r before the step; of A */
     json_t *steps;
     int32_t pending_from; /* first position that is not in C_f */
-    bool has_both;
+    enum ra_caches caches;
     int64_t keys_read, keys_full;
     int32_t retained;
 };
@@ -61,9 +61,11 @@ static void mark(bool *marked, const struct ra_positions *set)
         marked[set->pos[i]] = true;
 }
 
+/* C_r; false where there is none. */
 static bool view_of(const struct teller *teller, struct ra_retained *view)
 {
-    return ra_policy_view(teller->policy, teller->scene->layer, teller->scene->kv_head, view);
+    return ra_policy_view(teller->policy, teller->scene->layer, teller->scene->kv_head, view) &&
+           teller->caches != RA_CACHES_FULL;
 }
 
 /* Mean over the group of the probability on the marked positions, of the scores last formed. */
@@ -78,6 +80,20 @@ static double mass_of(const struct teller *teller, const bool *marked, int32_t L
     return sum / G;
 }
 
+/* The same where each query head of the group attends to a set of its own and self. */
+static double mass_of_heads(const struct teller *teller, const struct ra_plan *plan, int32_t L)
+{
+    int G = teller->scene->env.model->G, first = teller->scene->kv_head * G;
+    double sum = 0;
+    for (int h = first; h < first + G; h++) {
+        const double *row = teller->prob + (size_t)h * (size_t)L;
+        for (int32_t i = 0; i < plan->sets[h].n; i++)
+            sum += row[plan->sets[h].pos[i]];
+        sum += row[L - 1];
+    }
+    return sum / G;
+}
+
 /* A, self included: of all query heads of the group where they choose for themselves. */
 static void mark_read(struct teller *teller, const struct ra_step *step, const struct ra_plan *plan)
 {
@@ -88,7 +104,8 @@ static void mark_read(struct teller *teller, const struct ra_step *step, const s
     if (plan->attend == RA_ATTEND_ALL)
         for (int32_t pos = 0; pos < L; pos++)
             teller->is_read[pos] = true;
-    else if (plan->attend == RA_ATTEND_CACHE && view_of(teller, &view))
+    else if (plan->attend == RA_ATTEND_CACHE &&
+             ra_policy_view(teller->policy, step->layer, head, &view))
         mark(teller->is_read, &view.set);
     else if (plan->attend == RA_ATTEND_SETS && !plan->per_query_head)
         mark(teller->is_read, &plan->sets[head]);
@@ -102,7 +119,7 @@ static const char *kind_of(const struct teller *teller, const struct ra_plan *pl
 {
     if (plan->is_full)
         return "full";
-    return teller->has_both ? "recycled" : "sparse";
+    return teller->caches == RA_CACHES_BOTH ? "recycled" : "sparse";
 }
 
 static json_t *members_lost(const struct teller *teller, const struct ra_retained *now, int32_t L)
@@ -149,13 +166,35 @@ static void tell_cache(struct teller *teller, json_t *row, const struct ra_step 
 static void tell_pending(struct teller *teller, json_t *row, const struct ra_step *step,
                          bool is_full)
 {
-    if (!teller->has_both)
+    if (teller->caches != RA_CACHES_BOTH)
         return;
     json_object_set_new(row, "flushed",
                         is_full ? list_range(teller->pending_from, step->self) : json_array());
     if (is_full)
         teller->pending_from = step->self + 1;
     json_object_set_new(row, "pending", list_range(teller->pending_from, step->self + 1));
+}
+
+/* Sets of the query heads, self not counted, where they choose for themselves. */
+static json_t *tell_heads(const struct teller *teller, const struct ra_plan *plan)
+{
+    int G = teller->scene->env.model->G, first = teller->scene->kv_head * G;
+    if (plan->attend != RA_ATTEND_SETS || !plan->per_query_head)
+        return json_null();
+    json_t *heads = json_array();
+    for (int h = first; h < first + G; h++)
+        json_array_append_new(heads, list_of(plan->sets[h].pos, plan->sets[h].n));
+    return heads;
+}
+
+/* What the layer chose for others to follow. */
+static json_t *tell_chosen(const struct teller *teller, const struct ra_plan *plan)
+{
+    struct ra_retained view;
+    if (!plan->rule || plan->rebuilds || teller->caches != RA_CACHES_FULL)
+        return json_null();
+    ra_policy_view(teller->policy, teller->scene->layer, teller->scene->kv_head, &view);
+    return list_of(view.set.pos, view.set.n);
 }
 
 static void tell_step(struct teller *teller, const struct ra_step *step, const struct ra_plan *plan,
@@ -169,6 +208,8 @@ static void tell_step(struct teller *teller, const struct ra_step *step, const s
     json_object_set_new(row, "kind", json_string(kind_of(teller, plan)));
     json_object_set_new(row, "keys", json_integer(L));
     json_object_set_new(row, "attended", attended);
+    json_object_set_new(row, "heads", tell_heads(teller, plan));
+    json_object_set_new(row, "chosen", tell_chosen(teller, plan));
     json_object_set_new(row, "mass", ra_json_real(mass));
     json_object_set_new(row, "rebuilt", json_boolean(plan->rebuilds));
     json_object_set_new(row, "old_mass", ra_json_real(old_mass));
@@ -248,7 +289,9 @@ static enum ra_status take_step(struct teller *teller, const struct ra_step *ste
         if (!is_scored && teller->scene->has_truth)
             teller->scene->score(teller->scene, step->t, teller->prob);
         if (is_scored || teller->scene->has_truth) {
-            mass = plan.attend == RA_ATTEND_ALL ? 1 : mass_of(teller, teller->is_read, L);
+            mass = plan.attend == RA_ATTEND_ALL ? 1
+                   : plan.per_query_head        ? mass_of_heads(teller, &plan, L)
+                                                : mass_of(teller, teller->is_read, L);
             teller->old[step->self] = true;
             old_mass = plan.rebuilds ? mass_of(teller, teller->old, L) : NAN;
             teller->old[step->self] = false;
@@ -262,12 +305,15 @@ static enum ra_status take_step(struct teller *teller, const struct ra_step *ste
 
 static json_t *tell_prefill(const struct teller *teller)
 {
+    static const char *const evictions[] = {"order", "score", "none"};
     struct ra_retained view;
     bool has_view = view_of(teller, &view);
     json_t *row = json_object();
     json_object_set_new(row, "self", json_integer(teller->scene->env.P - 1));
     json_object_set_new(row, "cache",
                         has_view ? list_of(view.evict.pos, view.evict.n) : json_null());
+    json_object_set_new(row, "evictions",
+                        has_view ? json_string(evictions[view.evictions]) : json_null());
     return row;
 }
 
@@ -340,6 +386,29 @@ static enum ra_status allocate(struct teller *teller, unsigned needs, struct ra_
     return ra_scorer_open(&teller->scorer, scene->env.model, scene->env.P, (int32_t)rows, err);
 }
 
+/* A scene of words has positions and scores, but neither keys nor the prompt's queries. */
+static enum ra_status check_scene(const struct ra_scene *scene, const struct ra_policy_spec *spec,
+                                  struct ra_error *err)
+{
+    unsigned needs = ra_policy_spec_needs(spec);
+    struct ra_page_rule rule;
+    const char *name = ra_policy_spec_ops(spec)->name, *what = NULL;
+    if ((needs & RA_NEEDS_ACC) && !scene->has_acc)
+        what = "acc, the attention that the prompt's positions received";
+    else if ((needs & RA_NEEDS_TAIL) && !scene->rows)
+        what = "the queries of the prompt's end, and keys";
+    else if (!scene->rows && ra_policy_spec_pages(spec, 0, scene->env.P, &rule))
+        what = "queries and keys";
+    if (!what)
+        return RA_OK;
+    if (scene->rows)
+        return ra_fail(err, RA_EUSAGE, "%s: needs %s, which %s lacks", name, what, scene->title);
+    return ra_fail(
+        err, RA_EUSAGE,
+        "%s: needs %s, which words lack: give a trace (rattn-sim explain TRACE -p %s:...)", name,
+        what, name);
+}
+
 enum ra_status ra_explain(struct ra_scene *scene, const struct ra_policy_spec *spec, int32_t first,
                           int32_t last, json_t **story, struct ra_error *err)
 {
@@ -347,13 +416,10 @@ enum ra_status ra_explain(struct ra_scene *scene, const struct ra_policy_spec *s
                             .first = first,
                             .last = last,
                             .pending_from = scene->env.P,
-                            .has_both = ra_policy_spec_caches(spec) == RA_CACHES_BOTH};
+                            .caches = ra_policy_spec_caches(spec)};
     unsigned needs = ra_policy_spec_needs(spec);
     *story = NULL;
-    if ((needs & RA_NEEDS_ACC) && !scene->has_acc)
-        return ra_fail(err, RA_EUSAGE, "%s: needs acc, which %s lacks",
-                       ra_policy_spec_canonical(spec),
-                       scene->row_bytes ? scene->title : "a scene of words");
+    RA_TRY(check_scene(scene, spec, err));
     enum ra_status status = allocate(&teller, needs, err);
     if (status == RA_OK)
         status = ra_policy_open(&teller.policy, spec, &scene->env, err);

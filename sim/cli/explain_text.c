@@ -20,6 +20,8 @@ enum { LABEL = 11, LINE = 79, FEW = 12, NEXT = 6, MAX_LINES = 3 };
 struct telling {
     const struct ra_scene *scene;
     bool is_verbose;
+    const char *evictions; /* of the story */
+    json_int_t first_head; /* query head */
     int column, lines;
     bool is_cut;
 };
@@ -130,6 +132,12 @@ static void put_cache(struct telling *telling, const char *name, const json_t *c
     if (n <= FEW)
         return;
     label(telling, "");
+    if (strcmp(telling->evictions, "order") != 0) {
+        printf("%zu entries; %s\n", n,
+               strcmp(telling->evictions, "score") == 0 ? "scores decide which goes next"
+                                                        : "none will go");
+        return;
+    }
     printf("%zu entries, the next to go: ", n);
     telling->column += 40;
     for (size_t i = 0; i < NEXT; i++)
@@ -161,9 +169,15 @@ static void put_prefill(struct telling *telling, const json_t *prefill)
 static void put_attended(struct telling *telling, const json_t *step)
 {
     const json_t *attended = json_object_get(step, "attended");
-    const json_t *mass = json_object_get(step, "mass");
+    const json_t *mass = json_object_get(step, "mass"), *heads = json_object_get(step, "heads");
     size_t n = json_array_size(attended);
     put_list(telling, "attends", attended);
+    for (size_t i = 0; i < json_array_size(heads); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "head %" JSON_INTEGER_FORMAT,
+                 telling->first_head + (json_int_t)i);
+        put_list(telling, name, json_array_get(heads, i));
+    }
     label(telling, "");
     printf("%zu of %" JSON_INTEGER_FORMAT " keys", n, int_of(step, "keys"));
     if (json_is_real(mass) && (json_int_t)n < int_of(step, "keys"))
@@ -210,6 +224,8 @@ static void put_step(struct telling *telling, const json_t *step)
         put_list(telling, "evicts", json_object_get(step, "evicted"));
     if (json_is_array(cache))
         put_cache(telling, "keeps", cache);
+    if (json_is_array(json_object_get(step, "chosen")))
+        put_list(telling, "chooses", json_object_get(step, "chosen"));
     if (json_array_size(json_object_get(step, "pending")) > 0)
         put_list(telling, "pending", json_object_get(step, "pending"));
     putchar('\n');
@@ -263,8 +279,14 @@ static void put_memory(const json_t *memory)
 
 void ra_explain_text(const struct ra_scene *scene, const json_t *story, bool is_verbose)
 {
-    struct telling telling = {.scene = scene, .is_verbose = is_verbose};
-    const json_t *steps = json_object_get(story, "steps");
+    const json_t *steps = json_object_get(story, "steps"),
+                 *prefill = json_object_get(story, "prefill");
+    struct telling telling = {
+        .scene = scene,
+        .is_verbose = is_verbose,
+        .evictions = json_string_value(json_object_get(prefill, "evictions")),
+        .first_head = int_of(story, "head") * scene->env.model->G,
+    };
     fputs("policy  ", stdout);
     char policy[256];
     ra_report_short_policy(json_string_value(json_object_get(story, "policy")), policy,
@@ -278,7 +300,7 @@ void ra_explain_text(const struct ra_scene *scene, const json_t *story, bool is_
         printf("; layer %" JSON_INTEGER_FORMAT ", KV head %" JSON_INTEGER_FORMAT,
                int_of(story, "layer"), int_of(story, "head"));
     printf("\nscores  %s\n\n", json_string_value(json_object_get(story, "scores")));
-    put_prefill(&telling, json_object_get(story, "prefill"));
+    put_prefill(&telling, prefill);
     for (size_t i = 0; i < json_array_size(steps); i++)
         put_step(&telling, json_array_get(steps, i));
     put_memory(json_object_get(story, "memory"));

@@ -73,6 +73,78 @@ PY
     [ "$("$rattn" explain -p recycled:k=3,stride=1,sim=1 --format json | json '[s["kind"] for s in d["steps"]].count("full")')" = 4 ]
 }
 
+# The traces of tests/reference/selftest.py, where the working by hand stands.
+worked() { # NAME CALL: NAME.safetensors
+    PYTHONPATH=$root/tests/reference /usr/bin/python3 - "$1" "$2" <<'PY'
+import os, sys
+from worked import trace
+os.rename(eval(sys.argv[2], {"trace": trace, "folder": "."}).path, sys.argv[1] + ".safetensors")
+PY
+}
+
+@test "h2o and tova worked by hand: what goes is decided by scores, and the text says so" {
+    worked h2o 'trace(folder, [None, 0, 1, 2], [[1,9,9,3,4,1,1],[1,9,9,9,18,1,1],[1]*7], 4, acc=[.9,.4,.5,.2])'
+    "$rattn" explain h2o.safetensors -p h2o:k=2 --format json >h.json
+    [ "$(json '[s["attended"] for s in d["steps"]]' <h.json)" = "[[0, 3, 4], [0, 4, 5], [4, 5, 6]]" ]
+    [ "$(json '[s["evicted"] for s in d["steps"]]' <h.json)" = "[[3], [0], [5]]" ]
+    [ "$(json 'abs(d["steps"][0]["mass"] - 8/26) < 1e-6, d["prefill"]["evictions"]' <h.json)" = "(True, 'score')" ]
+    worked tova 'trace(folder, [0,1,2,3,None], [[5,2,5,1,9,9,9,9],[2,9,3,9,1,9,9,9],[1,9,2,9,9,2,9,9],[1]*8], 4)'
+    "$rattn" explain tova.safetensors -p tova:k=2 --format json >t.json
+    [ "$(json '[s["attended"][:-1] for s in d["steps"]]' <t.json)" = "[[0, 2], [0, 2], [2, 5], [2, 5]]" ]
+    [ "$(json 'd["steps"][0]["evicted"]' <t.json)" = "[4]" ]
+    run -0 "$rattn" explain "$sample" -p h2o:k=40 --steps 0
+    [[ $output == *"40 entries; scores decide which goes next"*"evicts   "*"40 entries; scores decide"* ]]
+}
+
+@test "snapkv worked by hand: grows and says that none will go, or the lowest goes first" {
+    worked snapkv 'trace(folder, [0,1,None,None,None], [[1,6,1,1,1,9,9,9,9],[1,1,1,4,1,2,9,9,9]], 6, W=2)'
+    "$rattn" explain snapkv.safetensors -p snapkv:k=4,window=2,pool=1 --format json >n.json
+    [ "$(json '[s["attended"][:-1] for s in d["steps"]], d["prefill"]["evictions"]' <n.json)" = "([[1, 3, 4, 5], [1, 3, 4, 5, 6], [1, 3, 4, 5, 6, 7]], 'none')" ]
+    "$rattn" explain snapkv.safetensors -p snapkv:k=4,window=2,pool=1,evict=fifo --format json >f.json
+    [ "$(json '[s["cache"] for s in d["steps"]], [s["evicted"] for s in d["steps"]][:2], d["prefill"]' <f.json)" = \
+        "([[3, 4, 5, 6], [4, 5, 6, 7], [5, 6, 7, 8]], [[1], [3]], {'self': 5, 'cache': [1, 3, 4, 5], 'evictions': 'order'})" ]
+    run -0 "$rattn" explain "$sample" -p snapkv:k=40 --steps 0
+    [[ $output == *"40 entries; none will go"* && $output != *evicts* ]]
+}
+
+@test "quest, unlimiformer and tidal worked by hand: no cache, sets of each query head, choices handed on" {
+    worked quest 'trace(folder, [None,0,1,None], None, 5, keys=[[1,0],[0,3],[-2,1],[2,0],[0,0],[0,5],[0,0],[0,0]])'
+    "$rattn" explain quest.safetensors -p quest:k=4,page=2 --format json >q.json
+    [ "$(json '[s["attended"] for s in d["steps"]]' <q.json)" = "[[2, 3, 4, 5], [4, 5, 6], [0, 1, 6, 7]]" ]
+    worked u 'trace(folder, [[None,0,1],[None,1,None]], None, 4, group=2, keys=[[1,5],[3,0],[2,0],[3,5],[0,1],[9,9]])'
+    "$rattn" explain u.safetensors -p unlimiformer:k=2 --format json >u.json
+    [ "$(json '[s["heads"] for s in d["steps"]], [s["attended"] for s in d["steps"]]' <u.json)" = \
+        "([[[1, 3], [0, 3]], [[0, 3], [0, 1]]], [[0, 1, 3, 4], [0, 1, 3, 5]])" ]
+    # at step 1 the second head's query is zero: 3 of 6 keys. The first's products are 5 0 0 5 1 9
+    [ "$(json 'abs(d["steps"][1]["mass"] - (3/6 + (2*2.718281828459045**5 + 2.718281828459045**9) / (2*2.718281828459045**5 + 2 + 2.718281828459045 + 2.718281828459045**9)) / 2) < 1e-6' <u.json)" = True ]
+    run -0 "$rattn" explain u.safetensors -p unlimiformer:k=2
+    [[ $output == *"attends  "*"head 0   1 #"*"head 1   0 #"* || $output == *"head 0   1, 3"*"head 1   0, 3"* ]]
+    worked tidal 'trace(folder, [None,0,None], [[1,3,2,3,9,1]], 4, n_layers=6, layers=(1,2,3,5))'
+    "$rattn" explain tidal.safetensors -p tidal:k=2 --layer 3 --format json >c.json
+    [ "$(json '[(s["kind"], s["chosen"], s["cache"]) for s in d["steps"]]' <c.json)" = "[('full', [1, 3], None), ('full', [0, 1], None)]" ]
+    "$rattn" explain tidal.safetensors -p tidal:k=2 --layer 5 --format json >l.json
+    [ "$(json '[s["attended"] for s in d["steps"]], d["steps"][0]["chosen"]' <l.json)" = "([[1, 3, 4], [0, 1, 5]], None)" ]
+    run -0 "$rattn" explain tidal.safetensors -p tidal:k=2 --layer 5
+    [[ $output == *"keeps    no cache of its own"* && $output != *evicts* ]]
+}
+
+@test "triforce worked by hand: the order of eviction at every step" {
+    worked f 'trace(folder, [0,None,None,None,None], [[1,1,4,9,1,9,9,9,9]], 5)'
+    "$rattn" explain f.safetensors -p triforce:k=4,chunk=2,gamma=2 --format json >f.json
+    [ "$(json 'd["prefill"]["cache"], [s["cache"] for s in d["steps"]]' <f.json)" = \
+        "([3, 2, 4], [[3, 2, 4, 5], [2, 4, 5, 6], [1, 0, 7, 6], [0, 7, 6, 8]])" ]
+    [ "$(json '[s["kind"] for s in d["steps"]]' <f.json)" = "['recycled', 'recycled', 'full', 'recycled']" ]
+}
+
+@test "words say by name what a policy needs that they lack, and where it is" {
+    for policy in h2o:k=3 snapkv:k=64 pyramidkv:k=64 adakv:k=64 quest:k=3 triforce:k=8,gamma=2; do
+        run -2 --separate-stderr "$rattn" explain -p $policy
+        name=${policy%%:*}
+        [[ $stderr == "rattn-sim: $name: needs "*", which words lack: give a trace (rattn-sim explain TRACE -p $name:...)" ]]
+    done
+    run -0 "$rattn" explain -p triforce:k=3,chunk=1,gamma=2,draft=streaming,sinks=1
+}
+
 @test "on a trace: sets, kinds and mass are those that a replay exports" {
     policy=recycled:k=40,stride=4
     "$rattn" replay "$sample" -p $policy --layers 9,19 --steps 0..11 --repeat 1 -q --export x.safetensors >/dev/null
