@@ -33,7 +33,7 @@ is_offered() { # LINE WORDS: exactly these
 
 policies() { # as they are offered: with a colon where parameters follow
     "$rattn" list policies --format json |
-        json '" ".join(p["name"] + (":" if p["parameters"] else "") for p in d)'
+        json '" ".join(p["name"] + (":" if p["parameters"] else "") for p in d if p["name"][0] != "+")'
 }
 
 @test "commands, and nothing but what goes on from what was typed" {
