@@ -74,5 +74,6 @@ def run(trace, seq, options, layers=None):
                 for cache in caches:
                     cache.append(me)
                     del cache[: max(0, len(cache) - k)]
-            layer.order.append([list(map(int, cache)) for cache in caches])
+            if o["draft"] == "retrieval":
+                layer.order.append([list(map(int, cache)) for cache in caches])
     return result
