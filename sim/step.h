@@ -74,7 +74,7 @@ struct ra_page_rule {
     enum ra_page_digest digest;
     enum ra_agg agg;   /* over the query heads of a group */
     bool takes_newest; /* the newest page is among them, whatever its score */
-    bool takes_first;  /* so is page 0, where there is room for two */
+    bool takes_first;  /* so is page 0, where there is room beside the newest */
 };
 
 /* How C_r is cut once self has entered it, per KV head: what `recent` highest positions leave goes

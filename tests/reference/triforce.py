@@ -9,7 +9,8 @@ whole. The steps between attend to the cache and append themselves to it.
 With i = t + 1, step t verifies when i is a multiple of gamma + 1; its own query chooses, the last
 prompt query after the prompt. The mean is of the keys as stored, after RoPE. Softmax runs over
 chunks, per query head; agg makes one score of a group's. n = max(1, floor(K/chunk)) chunks: the
-newest, perhaps partial, and the n-1 best others; with first=1 and n >= 2 chunk 0 too.
+newest, perhaps partial, and the n-1 best others; with first=1 chunk 0 too, where the newest, if it
+is forced, leaves room.
 
 Evicted is what the public code overwrites (cache.py writes new tokens over the tail of the cache):
 the lowest-ranked chunk first, within a chunk the highest position first; the newest chunk ranks
@@ -43,7 +44,7 @@ def rebuild(view, row, kv, k, o):
         rows.append(softmax(logits))
     score = aggregate(rows, o["agg"])
     ranked = [] if o["over"] == "prompt" else [len(chunks) - 1]
-    if o["first"] == "1" and n >= 2 and 0 not in ranked:
+    if o["first"] == "1" and n > len(ranked) and 0 not in ranked:
         ranked.append(0)
     others = [i for i in range(len(chunks)) if i not in ranked]
     ranked += best(others, score, n - len(ranked)) if n > len(ranked) else []
