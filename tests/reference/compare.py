@@ -25,8 +25,6 @@ from audit_replay import PROGRAM, check, counts, equal, near
 
 NAMES = ("streaming", "oracle", "h2o", "tova", "snapkv", "quest", "unlimiformer", "longformer",
          "sparse-transformer", "pyramidkv", "adakv", "triforce", "tidal")  # fmt: skip
-PROPOSED = {"heads", "least", "newest", "symmetric", "combine", "shape", "short", "over", "early",
-            "counts"}  # fmt: skip
 OMITTED = ("agg", "recent", "pool", "pooling", "evict", "alpha", "safeguard", "beta", "dense",
            "page", "dilation", "globals", "pattern", "c", "first", "draft", "correct")  # fmt: skip
 NEAR = 1e-9  # scores closer than this may be ordered either way by f64 alone
@@ -113,32 +111,39 @@ def random_options(name, draw, P, W, kind, n_layers):
     if name == "h2o":
         return {"k": some_k(draw, P), "recent": pick(("0.5", "0", "1", "0.25", "0.75")), "agg": agg}
     if name == "tova":
-        return {"k": some_k(draw, P), "agg": agg, "heads": "group"}
+        return {"k": some_k(draw, P), "agg": agg, "heads": pick(("group", "group", "layer"))}
     if name in ("snapkv", "pyramidkv", "adakv"):
         w = draw.randint(1, W)
         o = {"k": some_k(draw, P, w + 1), "window": str(w), "pool": pick(("1", "3", "5", "7")),
              "pooling": pick(("max", "avg")) if kind == "real" else "max", "agg": agg,
              "evict": pick(("none", "fifo"))}  # fmt: skip
         if name == "pyramidkv":
-            o["beta"] = pick(("1", "2", "5", "20"))
+            o.update({"beta": pick(("1", "2", "5", "20")), "shape": pick(("steps", "linear")),
+                      "short": pick(("pyramid", "uniform")),
+                      "counts": pick(("prefix", "prefix", "all"))})  # fmt: skip
         if name == "adakv":
-            o.update({"alpha": pick(("0", "0.2", "0.5", "1")), "safeguard": pick(("guard", "mix"))})
+            o.update({"alpha": pick(("0", "0.2", "0.5", "1")), "safeguard": pick(("guard", "mix")),
+                      "early": pick(("0", "0", "1"))})  # fmt: skip
         return o
     if name == "quest":
         return {"k": some_k(draw, P), "page": pick(("1", "2", "4", "5", "16")), "agg": agg,
-                "dense": pick(("0", "0", "1", "2"))}  # fmt: skip
+                "dense": pick(("0", "0", "1", "2")), "least": pick(("1", "1", "2", "3")),
+                "newest": pick(("1", "0"))}  # fmt: skip
     if name == "longformer":
         return {"window": pick(("1", "2", "5", "9", "90")), "dilation": pick(("1", "1", "2", "5")),
-                "globals": pick(("0", "1", "3", "0/5", "2/7/11"))}  # fmt: skip
+                "globals": pick(("0", "1", "3", "0/5", "2/7/11", "0/%d" % (P + 2))),
+                "symmetric": pick(("0", "1"))}  # fmt: skip
     if name == "sparse-transformer":
         stride = draw.randint(1, 9)
         return {"pattern": pick(("strided", "fixed")), "stride": str(stride),
-                "c": str(draw.randint(1, stride))}  # fmt: skip
+                "c": str(draw.randint(1, stride)),
+                "combine": pick(("merged", "merged", "turn"))}  # fmt: skip
     if name == "triforce":
         chunk = pick((1, 2, 4, 8)) if kind == "integer" else pick((1, 3, 4, 8))
         return {"k": some_k(draw, P, max(chunk, 2)), "chunk": str(chunk), "agg": agg,
                 "gamma": pick(("1", "2", "4", "6")), "first": pick(("0", "1")),
-                "draft": pick(("retrieval", "retrieval", "streaming")), "sinks": "1"}  # fmt: skip
+                "draft": pick(("retrieval", "retrieval", "streaming")), "sinks": "1",
+                "over": pick(("all", "all", "prompt"))}  # fmt: skip
     select = sorted(draw.sample(range(n_layers), min(n_layers, draw.randint(1, 2))))
     return {"k": some_k(draw, P), "select": "/".join(map(str, select)), "agg": agg,
             "correct": pick(("0", "0", "3"))}  # fmt: skip
@@ -215,7 +220,7 @@ def main():
         if name not in program:
             print("skipped: %s, unknown to the program" % name)
             continue
-        for key in sorted(set(module(name).DEFAULTS) - program[name] - PROPOSED):
+        for key in sorted(set(module(name).DEFAULTS) - program[name]):
             print("skipped: option %s of %s, unknown to the program" % (key, name))
     for seed in range(seeds):
         draw = random.Random(seed)
