@@ -293,7 +293,7 @@ static int64_t scoring_read(const struct ra_track *track, const struct ra_step *
                             const struct ra_plan *plan, struct ra_layer_step_row *row)
 {
     const struct ra_model *m = track->shape->model;
-    int64_t L = step->self + 1, heads = m->Hq + m->Hkv;
+    int64_t L = step->self + 1, heads = m->Hq + (plan->per_query_head ? m->Hq : m->Hkv);
     int64_t keys = ra_track_k_bytes(track, step->layer, m->Hkv * L);
     if (plan->pages)
         row->selection_bytes += digest_upkeep(track, step, plan->pages);

@@ -136,7 +136,7 @@ for suite in "$@"; do
         ;;
     emu) run_counted emu tests/emu/run.sh ;;
     audit)
-        for t in tests/audit/audit_*.py tests/reference/{selftest,compare}.py; do
+        for t in tests/audit/audit_*.py tests/reference/{selftest,compare,costs}.py; do
             run_counted "$t" $python "$t"
         done
         run_counted tests/vectors $python tests/reference/vectors.py --check
