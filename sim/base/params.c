@@ -197,7 +197,7 @@ static void describe(struct ra_writer *out, const struct ra_param *param)
             ra_write(out, ", or %s last", param->choices);
         break;
     }
-    if (may_be_none(param))
+    if (may_be_none(param) && param->type != RA_PARAM_CHOICE) /* whose choices say it */
         ra_write(out, " or none");
 }
 
