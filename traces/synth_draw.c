@@ -253,9 +253,12 @@ static void value_row(const struct ra_synth_layer *layer, int head, int32_t pos,
     int Dv = layer->model->Dv, n = n_change(layer->model->D);
     struct content content = content_of(layer, head);
     uint64_t key = stream(layer, VALUE, head);
-    for (int d = 0; d < Dv; d++) {
-        double v = 0.5 * content_at(&content, pos, d % n + 1) + 0.87 * white(key, pos, Dv, d);
-        out[d] = (float)(pos == 0 ? 0.05 * v : v);
+    for (int i = 0; i < n && i < Dv; i++) {
+        double carried = 0.5 * content_at(&content, pos, i + 1);
+        for (int d = i; d < Dv; d += n) {
+            double v = carried + 0.87 * white(key, pos, Dv, d);
+            out[d] = (float)(pos == 0 ? 0.05 * v : v);
+        }
     }
 }
 
