@@ -54,6 +54,14 @@ static const struct ra_param like_params[] = {
      "decode steps", RA_REACH_ALL},
     {"seed", RA_PARAM_INT, offsetof(struct ra_synth_like_params, seed), 0, INT32_MAX, "1", NULL,
      "of all random numbers", RA_REACH_ALL},
+    {"Hq", RA_PARAM_INT, offsetof(struct ra_synth_like_params, Hq), 1, 4096, "none", NULL,
+     "query heads", RA_REACH_ALL},
+    {"Hkv", RA_PARAM_INT, offsetof(struct ra_synth_like_params, Hkv), 1, 4096, "none", NULL,
+     "KV heads, a divisor of Hq", RA_REACH_ALL},
+    {"D", RA_PARAM_INT, offsetof(struct ra_synth_like_params, D), 8, MAX_D, "none", NULL,
+     "head dimension, a multiple of 8", RA_REACH_ALL},
+    {"dtype", RA_PARAM_CHOICE, offsetof(struct ra_synth_like_params, dtype), 0, 0, "none",
+     "none|f16|bf16|f32", "stored type", RA_REACH_ALL},
     {0},
 };
 
@@ -138,6 +146,8 @@ static enum ra_status spell(struct synth *synth, const struct ra_param *table, c
     for (const struct ra_param *row = table; row->name; row++) {
         char value[32];
         ra_param_format(row, params, value, sizeof value);
+        if (table == like_params && strcmp(value, "none") == 0)
+            continue; /* the shape is the recorded trace's: names say so by silence */
         ra_write(&writer, "%s%s=%s", row == table ? "" : ",", row->name, value);
     }
     return keep_text(&synth->spelling, err, "synth:%s%s", start, text);
@@ -190,6 +200,19 @@ static enum ra_status open_case(struct synth *synth, struct ra_span rest, struct
     return spell(synth, case_params, params, "", err);
 }
 
+static enum ra_status describe_like(struct synth *synth, const struct ra_trace_info *source,
+                                    const char *file, struct ra_error *err)
+{
+    const struct ra_model *model = &synth->info.model, *from = &source->model;
+    char shape[80] = "";
+    if (model->Hq != from->Hq || model->Hkv != from->Hkv || model->D != from->D)
+        snprintf(shape, sizeof shape, ", drawn with Hq=%d, Hkv=%d, D=%d", model->Hq, model->Hkv,
+                 model->D);
+    RA_TRY(keep_text(&synth->model_id, err, "synth:like(%s)", source->model_id));
+    return keep_text(&synth->synthetic, err, "synthetic (fitted to %s, %s%s)", source->model_id,
+                     file, shape);
+}
+
 static enum ra_status open_like(struct synth *synth, struct ra_span source, struct ra_span rest,
                                 struct ra_error *err)
 {
@@ -203,17 +226,14 @@ static enum ra_status open_like(struct synth *synth, struct ra_span source, stru
     RA_TRY(ra_synth_like_open(&synth->like, synth->like_name, &params, err));
     const struct ra_trace_info *info = ra_trace_info(ra_synth_like_source(synth->like));
     synth->info.n_layers = params.layers;
-    synth->info.model = info->model;
-    synth->info.model.n_layers = params.layers;
-    synth->info.model.rope = (struct ra_rope){.type = RA_ROPE_NONE};
+    synth->info.model = *ra_synth_like_model(synth->like);
     synth->seq.P = params.L;
     synth->seq.N = params.N;
     synth->seq.W = info->seqs[0].W < params.L ? info->seqs[0].W : params.L;
     RA_TRY(check_usage(synth, err));
     const char *file =
         strrchr(synth->like_name, '/') ? strrchr(synth->like_name, '/') + 1 : synth->like_name;
-    RA_TRY(keep_text(&synth->model_id, err, "synth:like(%s)", info->model_id));
-    RA_TRY(keep_text(&synth->synthetic, err, "synthetic (fitted to %s, %s)", info->model_id, file));
+    RA_TRY(describe_like(synth, info, file, err));
     char *start;
     RA_TRY(keep_text(&start, err, "like=%s,", synth->like_name));
     enum ra_status st = spell(synth, like_params, &params, start, err);

@@ -10,7 +10,8 @@
  *     Dv=none: D; window=w: layers 1, 3, 5, ... are sliding-window layers of width w. There is no
  *     rotary embedding, and attn_scale is 1/8 whatever D is, so that logits are exact.
  *
- * synth:like=TRACE[,layers=none][,L=none][,N=none][,seed=1]
+ * synth:like=TRACE[,layers=none][,L=none][,N=none][,seed=1][,Hq=none][,Hkv=none][,D=none]
+ *     [,dtype=none]
  *     Layer i is fitted to full-attention layer i mod n of TRACE's first sequence and measures like
  *     it, by the list in traces/synth_fit.h. Only that is kept: not texts, nor what heads are for.
  *     layers, L (prompt tokens), N: none means as in TRACE. Budgets, and how far recent tokens
@@ -21,6 +22,12 @@
  *     Values are random, correlated by 0.5 with what their keys carry, and small at position 0;
  *     nothing about them is fitted, so output errors are not those of TRACE (they come out larger).
  *     There is no rotary embedding: cosines before and after rotation are one. No comma in TRACE.
+ *     Hq, Hkv, D, dtype: none means as in TRACE, and TRACE's own value means none; the fit is made
+ *     at the shape asked for. What is reproduced are means over heads: each drawn head is fitted to
+ *     the mean over its share of TRACE's heads, so the spread between heads gets smaller where
+ *     shares straddle them. With another D, values are as wide as keys, and components of keys and
+ *     logits stay as large: keys grow with the root of D, attn_scale shrinks with it. A D far below
+ *     32 has too few dimensions and misses.
  */
 #ifndef RA_TRACES_SYNTH_H
 #define RA_TRACES_SYNTH_H

@@ -75,6 +75,7 @@ static enum ra_status open_pair(struct pair *pair, struct ra_fit_report *report,
     report->rows = calloc((size_t)ra_trace_info(pair->drawn)->n_layers, sizeof *report->rows);
     if (!pair->index || !report->source || !report->rows)
         return ra_fail(err, RA_ENOMEM, "statistics: no memory for the layers of %s", report->name);
+    report->source_model = info->model;
     pair->n_index = full_layers(info, pair->index);
     RA_BUG_ON(pair->n_index == 0); /* or nothing could have been fitted to it */
     return RA_OK;

@@ -77,6 +77,7 @@ struct ra_fit_row {
 struct ra_fit_report {
     char *name;   /* the generated trace, "synth:like=..." */
     char *source; /* the trace it was fitted to */
+    struct ra_model source_model;
     int n_rows;
     struct ra_fit_row *rows;
 };

@@ -26,7 +26,7 @@ struct fitted {
 
 struct ra_synth_like {
     struct ra_trace *source;
-    struct ra_model model; /* of the recorded trace, without its rotary embedding */
+    struct ra_model model; /* of what is drawn */
     struct ra_synth_like_params params;
     int n_recorded;
     int *recorded;          /* [n_recorded] indices of full-attention layers */
@@ -90,12 +90,29 @@ enum ra_status ra_fit_measure(const struct ra_trace *trace, int seq, int layer,
     return RA_OK;
 }
 
-/* Mean length of the last keys of the prompt. */
-static enum ra_status key_norm(const struct ra_trace *trace, int layer, double *norm,
+/* What a layer of the asked-for shape shall measure like; the caller closes *target. */
+static enum ra_status measure_target(const struct ra_synth_like *like, int recorded,
+                                     struct ra_measure *target, struct ra_error *err)
+{
+    struct ra_measure measured = {0};
+    RA_TRY(measure_recorded(like->source, 0, recorded, &measured, err));
+    /* Undoing a rotation needs the C library's cosine; its last bit must not reach the fit. */
+    for (int l = 0; l < RA_FIT_COSINES; l++)
+        measured.cosine[l] = floor(measured.cosine[l] * 0x1p20 + 0.5) * 0x1p-20;
+    enum ra_status st = ra_measure_open(target, &like->model, err);
+    if (st == RA_OK)
+        ra_measure_reshape(&measured, &ra_trace_info(like->source)->model, target, &like->model);
+    ra_measure_close(&measured);
+    return st;
+}
+
+/* Mean length of the last keys of the prompt, or what it would be with as many dimensions as are
+ * asked for. */
+static enum ra_status key_norm(const struct ra_synth_like *like, int layer, double *norm,
                                struct ra_error *err)
 {
-    const struct ra_trace_info *info = ra_trace_info(trace);
-    struct recorded recorded = {trace, 0, layer};
+    const struct ra_trace_info *info = ra_trace_info(like->source);
+    struct recorded recorded = {like->source, 0, layer};
     int32_t P = info->seqs[0].P, n = P < NORM_ROWS ? P : NORM_ROWS;
     float rows[NORM_ROWS * RA_SYNTH_MAX_D];
     double sum = 0;
@@ -105,6 +122,7 @@ static enum ra_status key_norm(const struct ra_trace *trace, int layer, double *
             sum += (double)rows[i] * (double)rows[i];
     }
     *norm = sum > 0 ? sqrt(sum / n / info->model.Hkv) : 1;
+    *norm *= sqrt((double)like->model.D / info->model.D);
     return RA_OK;
 }
 
@@ -118,12 +136,9 @@ static enum ra_status fit(const struct ra_synth_like *like, int index,
     uint64_t key = ra_rng_key((uint64_t)like->params.seed, (uint64_t)index);
     struct ra_measure target = {0};
     double norm;
-    RA_TRY(key_norm(like->source, recorded, &norm, err));
+    RA_TRY(key_norm(like, recorded, &norm, err));
     ra_synth_layer_init(layer, &like->model, P, N, key, norm);
-    RA_TRY(measure_recorded(like->source, 0, recorded, &target, err));
-    /* Undoing a rotation needs the C library's cosine; its last bit must not reach the fit. */
-    for (int l = 0; l < RA_FIT_COSINES; l++)
-        target.cosine[l] = floor(target.cosine[l] * 0x1p20 + 0.5) * 0x1p-20;
+    RA_TRY(measure_target(like, recorded, &target, err));
     enum ra_status st = ra_synth_knobs_open(&layer->knobs, &like->model, err);
     if (st == RA_OK && start)
         ra_synth_knobs_copy(&layer->knobs, start, &like->model);
@@ -173,6 +188,11 @@ const struct ra_trace *ra_synth_like_source(const struct ra_synth_like *like)
     return like->source;
 }
 
+const struct ra_model *ra_synth_like_model(const struct ra_synth_like *like)
+{
+    return &like->model;
+}
+
 int ra_synth_like_source_layer(const struct ra_synth_like *like, int layer)
 {
     return like->recorded[layer % like->n_recorded];
@@ -195,6 +215,35 @@ static enum ra_status find_layers(struct ra_synth_like *like, struct ra_error *e
     return RA_OK;
 }
 
+/* Take what is given unless it is the recorded trace's own, which then counts as not given. */
+static void set_shape(int *field, int32_t *param)
+{
+    if (*param == *field)
+        *param = RA_INT_NONE;
+    else if (*param != RA_INT_NONE)
+        *field = *param;
+}
+
+static void set_model(struct ra_model *model, const struct ra_model *recorded,
+                      struct ra_synth_like_params *params)
+{
+    *model = *recorded;
+    model->n_layers = params->layers;
+    model->rope = (struct ra_rope){.type = RA_ROPE_NONE};
+    set_shape(&model->Hq, &params->Hq);
+    set_shape(&model->Hkv, &params->Hkv);
+    set_shape(&model->D, &params->D);
+    model->G = model->Hq / model->Hkv;
+    if (model->D != recorded->D) {
+        model->Dv = model->D;
+        model->attn_scale *= sqrt((double)recorded->D / model->D);
+    }
+    if (params->dtype == 1 + (int32_t)recorded->dtype)
+        params->dtype = 0;
+    if (params->dtype != 0)
+        model->dtype = (enum ra_dtype)(params->dtype - 1);
+}
+
 static enum ra_status open_parts(struct ra_synth_like *like, const char *source,
                                  struct ra_synth_like_params *params, struct ra_error *err)
 {
@@ -204,10 +253,8 @@ static enum ra_status open_parts(struct ra_synth_like *like, const char *source,
     params->layers = params->layers == RA_INT_NONE ? like->n_recorded : params->layers;
     params->L = params->L == RA_INT_NONE ? info->seqs[0].P : params->L;
     params->N = params->N == RA_INT_NONE ? info->seqs[0].N : params->N;
+    set_model(&like->model, &info->model, params);
     like->params = *params;
-    like->model = info->model;
-    like->model.n_layers = params->layers;
-    like->model.rope = (struct ra_rope){.type = RA_ROPE_NONE};
     like->layers = calloc((size_t)params->layers, sizeof *like->layers);
     like->mutex = malloc(sizeof *like->mutex);
     if (like->mutex && pthread_mutex_init(like->mutex, NULL) != 0) {

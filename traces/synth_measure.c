@@ -274,12 +274,17 @@ static void measure_cosines(struct work *work)
     }
 }
 
+static void clear(struct ra_measure *measure, const struct ra_model *model)
+{
+    size_t n = (2 + RA_FIT_BUDGETS) * (size_t)model->Hq + 2 * (size_t)model->Hkv;
+    memset(measure->block, 0, n * sizeof *measure->block);
+}
+
 enum ra_status ra_measure_run(struct ra_measure *measure, const struct ra_measure_source *source,
                               struct ra_error *err)
 {
     const struct ra_model *model = source->model;
-    size_t n = (2 + RA_FIT_BUDGETS) * (size_t)model->Hq + 2 * (size_t)model->Hkv;
-    memset(measure->block, 0, n * sizeof *measure->block);
+    clear(measure, model);
     struct work work;
     enum ra_status st = work_open(&work, source, measure, err);
     for (int h = 0; h < model->Hkv && st == RA_OK; h++)
@@ -290,6 +295,51 @@ enum ra_status ra_measure_run(struct ra_measure *measure, const struct ra_measur
         measure_cosines(&work);
     work_close(&work);
     return st;
+}
+
+/* Share of piece i, of n equal ones, that lies within piece j of m. */
+static double share_within(int i, int n, int j, int m)
+{
+    int64_t low = (int64_t)i * m, high = low + m, first = (int64_t)j * n, end = first + n;
+    low = first > low ? first : low;
+    high = end < high ? end : high;
+    return high > low ? (double)(high - low) / m : 0;
+}
+
+static void add_query_head(const struct ra_measure *from, int i, double share,
+                           struct ra_measure *to, int h)
+{
+    to->sink[h] += share * from->sink[i];
+    to->recent[h] += share * from->recent[i];
+    for (int b = 0; b < RA_FIT_BUDGETS; b++)
+        to->top[h * RA_FIT_BUDGETS + b] += share * from->top[i * RA_FIT_BUDGETS + b];
+}
+
+/* Add a share of KV head i and its group to KV head h and its. */
+static void add_kv_head(const struct ra_measure *from, int i, int from_G, double share,
+                        struct ra_measure *to, int h, int to_G)
+{
+    to->run[h] += share * from->run[i];
+    to->overlap[h] += share * from->overlap[i];
+    for (int g = 0; g < to_G; g++)
+        for (int f = 0; f < from_G; f++) {
+            double part = share_within(g, to_G, f, from_G);
+            if (part > 0)
+                add_query_head(from, i * from_G + f, share * part, to, h * to_G + g);
+        }
+}
+
+void ra_measure_reshape(const struct ra_measure *from, const struct ra_model *from_model,
+                        struct ra_measure *to, const struct ra_model *to_model)
+{
+    clear(to, to_model);
+    for (int h = 0; h < to_model->Hkv; h++)
+        for (int i = 0; i < from_model->Hkv; i++) {
+            double share = share_within(h, to_model->Hkv, i, from_model->Hkv);
+            if (share > 0)
+                add_kv_head(from, i, from_model->G, share, to, h, to_model->G);
+        }
+    memcpy(to->cosine, from->cosine, sizeof to->cosine);
 }
 
 void ra_measure_stats(const struct ra_measure *measure, const struct ra_model *model,

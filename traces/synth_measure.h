@@ -37,6 +37,14 @@ RA_MUST_CHECK enum ra_status ra_measure_run(struct ra_measure *measure,
                                             const struct ra_measure_source *source,
                                             struct ra_error *err);
 
+/*
+ * Spread the statistics of `from` over another number of heads, `to`, so that every mean over heads
+ * stays: heads share one line, each a piece of equal length, and a head of `to` takes the mean over
+ * its piece; KV heads first, then the members of a group. The same shape gives the same values.
+ */
+void ra_measure_reshape(const struct ra_measure *from, const struct ra_model *from_model,
+                        struct ra_measure *to, const struct ra_model *to_model);
+
 /* Means over heads. */
 void ra_measure_stats(const struct ra_measure *measure, const struct ra_model *model,
                       struct ra_fit_stats *stats);

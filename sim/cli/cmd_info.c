@@ -130,7 +130,11 @@ static json_t *fit_json(const struct ra_fit_report *report)
                                                 ra_json_real(row->worst), "figures", figures));
     }
     json_object_set_new(object, "trace", ra_json_text(report->name));
+    const struct ra_model *model = &report->source_model;
     json_object_set_new(object, "source", ra_json_text(report->source));
+    json_object_set_new(object, "source_heads",
+                        json_pack("{s:i, s:i, s:i, s:i}", "Hq", model->Hq, "Hkv", model->Hkv, "D",
+                                  model->D, "Dv", model->Dv));
     json_object_set_new(object, "layers", layers);
     return object;
 }
@@ -139,6 +143,9 @@ static void fit_text(const struct ra_fit_report *report)
 {
     fputs("\nfitted to    ", stdout);
     ra_put_safe(report->source);
+    const struct ra_model *model = &report->source_model;
+    printf("\nits heads    Hq = %d, Hkv = %d (G = %d), D = %d, Dv = %d", model->Hq, model->Hkv,
+           model->G, model->D, model->Dv);
     printf("\n%5s %6s  %-18s %9s %9s  %s\n", "layer", "source", "figure", "target", "obtained",
            "within");
     for (int i = 0; i < report->n_rows; i++) {

@@ -104,6 +104,31 @@ PY
     run -2 --separate-stderr "$rattn" info "$sample" --format csv
 }
 
+@test "a fit of another shape has the targets of the recording, and says its heads" {
+    other=synth:like=$sample,layers=1,L=1024,N=80,Hq=8,Hkv=4,D=128,dtype=bf16
+    "$rattn" info "$sample" --fit --format json >own.json
+    "$rattn" info "$other" --fit --format json >other.json
+    "$rattn" info "$other" --fit >other.txt
+    python3 - "$sample" <<'PY'
+import json, struct, sys
+with open(sys.argv[1], "rb") as file:
+    recorded = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))["__metadata__"]
+own, other = (json.load(open(name)) for name in ("own.json", "other.json"))
+model = other["model"]
+assert (model["Hq"], model["Hkv"], model["D"], model["dtype"]) == (8, 4, 128, "bf16"), model
+heads = {"Hq": recorded["n_q_heads"], "Hkv": recorded["n_kv_heads"], "D": recorded["head_dim"]}
+heads["Dv"] = recorded.get("v_head_dim", heads["D"])
+assert other["fit"]["source_heads"] == {key: int(value) for key, value in heads.items()}, other["fit"]
+layer, wanted = other["fit"]["layers"][0], own["fit"]["layers"][0]
+assert layer["worst_miss"] <= 1, layer
+for name, figure in layer["figures"].items():
+    assert figure["target"] == wanted["figures"][name]["target"], name
+text = open("other.txt").read()
+assert "Hq = 8, Hkv = 4 (G = 2), D = 128" in text and "its heads    Hq = 9, Hkv = 3 (G = 3), D = 64" in text
+assert "drawn with Hq=8, Hkv=4, D=128" in " ".join(text.split())
+PY
+}
+
 @test "fit is for fitted traces" {
     run -2 --separate-stderr "$rattn" info synth:case=flat --fit
     [ -n "$stderr" ]

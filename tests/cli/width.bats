@@ -43,7 +43,8 @@ long=recycled:k=1/8,k@9=300,stride=8,sim=0.85,pool=1,agg=first,current=snapkv,ev
 @test "a trace's description fits, synthetic and verified too" {
     ln -s "$sample" trace.safetensors
     fits info trace.safetensors -v --verify
-    fits info synth:like=trace.safetensors,L=64,P=64,N=4
+    fits info synth:like=trace.safetensors,L=64,N=4
+    fits info synth:like=trace.safetensors,L=64,N=4,Hq=32,Hkv=8,D=128,dtype=bf16
     fits info synth:case=needle,P=64,N=8 -v
 }
 

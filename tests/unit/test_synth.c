@@ -8,6 +8,8 @@
 #include "tests/support/ra_test.h"
 #include "traces/synth.h"
 
+#define SAMPLE "traces/data/smollm2-135m.safetensors"
+
 static struct ra_error err;
 
 static struct ra_trace *open_trace(const char *name)
@@ -124,6 +126,12 @@ static void test_refused_spellings(void **state)
         {"synth:like=synth:case=flat", "expected the name of a recorded trace"},
         {"synth:like=/nowhere/x.safetensors,case=flat", "no parameter named 'case'"},
         {"synth:like=/nowhere/x.safetensors,layers=0", "layers: expected"},
+        {"synth:like=/nowhere/x.safetensors,D=264", "D: expected a whole number from 8 to 256"},
+        {"synth:like=/nowhere/x.safetensors,Hq=0", "Hq: expected a whole number from 1 to 4096"},
+        {"synth:like=/nowhere/x.safetensors,dtype=f64", "expected none, f16, bf16 or f32, got"},
+        {"synth:like=" SAMPLE ",Hq=32", "expected a divisor of n_q_heads 32, got 3"},
+        {"synth:like=" SAMPLE ",Hkv=2", "expected a divisor of n_q_heads 9, got 2"},
+        {"synth:like=" SAMPLE ",D=36", "expected a multiple of 8 up to 256, got 36"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct ra_trace *trace = NULL;

@@ -277,6 +277,14 @@ static void test_other_length(void **state)
     assert_reproduced("synth:like=" SAMPLE ",L=1024,layers=5,seed=3", 5);
 }
 
+/* More heads, larger groups and wider rows than the recording has, and fewer and narrower ones. */
+static void test_other_shape(void **state)
+{
+    (void)state;
+    assert_reproduced("synth:like=" SAMPLE ",L=1024,N=80,layers=2,Hq=32,Hkv=8,D=128,dtype=bf16", 2);
+    assert_reproduced("synth:like=" SAMPLE ",Hq=4,Hkv=2,D=32", 4);
+}
+
 static void test_like_says_what_it_is(void **state)
 {
     (void)state;
@@ -358,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_cosines),
         cmocka_unit_test(test_sample_is_reproduced),
         cmocka_unit_test(test_other_length),
+        cmocka_unit_test(test_other_shape),
         cmocka_unit_test(test_like_says_what_it_is),
         cmocka_unit_test(test_like_a_tiny_trace),
         cmocka_unit_test(test_order_does_not_matter),
