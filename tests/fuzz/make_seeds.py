@@ -94,6 +94,7 @@ def spellings():
     for i, name in enumerate([
         "case=needle,P=1024", "case=drift,P=9,N=4,W=3,layers=5,Hq=8,Hkv=8,D=16,Dv=8,dtype=bf16,seed=7,window=3",
         "case=sink,P=16777216", "case=integer,dtype=f32", "case=flat,layers=4096,Hq=4096,Hkv=4096,D=256", "like=x,L=5",
+        "like=x,Hq=32,Hkv=8,D=128,dtype=bf16",
     ]):  # fmt: skip
         write("spelling", f"synth-{i}", "s" + name)
 
