@@ -137,7 +137,7 @@ part card 30 bash -c card
 part tests 120 bash -c tests
 part replay 90 bash -c replay
 part core 120 bash -c "bench core"
-part profile 60 bash -c profile
+part profile 75 bash -c profile
 part batch 90 bash -c "bench batch"
 part rivals 90 bash -c "rivals core"
 part step 100 bash -c step

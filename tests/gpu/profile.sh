@@ -1,21 +1,23 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The product profiled on a card: the embedded recording, and one of Llama-3.1-8B's shape at 32K, through
-# all passes; then profile.py holds kernel times to the card's events and bytes to those predicted.
-# Leaves $OUT/profile.db and profile.json. Status 3: no counters here, or no CUPTI. DRY=1: the
-# emulation and the double of CUPTI, of the build folder $B, at sizes that tell nothing.
+# The product profiled on a card: the embedded recording, and a trace of Llama-3.1-8B's shape at 32K fitted
+# to it (ten seconds of one processor), through all passes; then profile.py holds kernel times to the
+# card's events and bytes to those predicted. Leaves $OUT/profile.db and profile.json. Status 3: no
+# counters here, or no CUPTI. DRY=1: the emulation and the double of CUPTI, of the build folder $B, at
+# sizes that tell nothing.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 OUT=${OUT:-build/gpu/out}
 B=${B:-build/release}
 program=build/gpu/rattn-sim python=python3
-sample=("traces/data/smollm2-135m.safetensors" --steps 0..63)
-long=("synth:case=drift,Hq=32,Hkv=8,D=128,P=32768,N=24,layers=2,dtype=bf16" --tile-layers 4)
+recording=traces/data/smollm2-135m.safetensors
+sample=("$recording" --steps 0..63)
+long=("synth:like=$recording,Hq=32,Hkv=8,D=128,L=32768,N=24,layers=2,dtype=bf16" --tile-layers 4)
 recycled="recycled:k=2048,stride=10"
 if [ -n "${DRY:-}" ]; then
     program=$B/emu/rattn-sim python=/usr/bin/python3
-    sample=("traces/data/smollm2-135m.safetensors" --layers 9 --steps 0..3)
-    long=("synth:case=drift,D=64,P=256,N=4,layers=2")
+    sample=("$recording" --layers 9 --steps 0..3)
+    long=("synth:like=$recording,Hq=4,Hkv=2,L=256,N=4,layers=2")
     recycled="recycled:k=64,stride=2"
     [ -e "$B/fake_cupti/libcupti.so.13" ] || { echo "no double of CUPTI: its headers are not here"; exit 3; }
     export LD_LIBRARY_PATH=$B/fake_cupti
