@@ -54,7 +54,10 @@ install_to() { # TARGET WORD...
     if command -v gnuplot >/dev/null; then
         rattn-sim plot s.db -o "the figures"
         for figure in $(rattn-sim list figures --format json | json '" ".join(f["name"] for f in d)'); do
-            [ $figure = waterfall ] || grep -q "</svg>" "the figures/$figure.svg" # it needs a card's counters
+            case $figure in
+            waterfall | compare) ;; # they need a card's counters, and more schedules
+            *) grep -q "</svg>" "the figures/$figure.svg" ;;
+            esac
         done
     fi
     [ ! -e ../opened ] || ! grep -F "$TREE/" ../opened

@@ -230,6 +230,34 @@ PY
     done
 }
 
+@test "compare: whether the paper's order of schedules is that of the errors" {
+    need_gnuplot
+    draw
+    run -1 --separate-stderr "$rattn" plot s.db -o x --figure compare
+    [[ $stderr == *"lack what figure compare needs: schedules that the paper ranks"* ]]
+    rm s.db
+    "$rattn" replay synth:case=integer,P=64,N=32 -p full -p recycled:k=8,stride=4 -p streaming:k=8 \
+        -p snapkv:k=8,window=1 -p recycled:k=16,stride=4 -p oracle:k=8 --backend null -q --db s.db >/dev/null
+    errors="update layer_step set output_rel_err_mean = case run_id when 2 then"
+    [ "$(retitle compare "$errors 0.1 when 3 then 0.2 when 4 then 0.3 else 0 end")" = \
+        "The paper's order holds: recycled, streaming, snapkv" ]
+    [ "$(retitle compare "$errors 0.201 when 3 then 0.2 when 4 then 0.1 else 0.3 end")" = \
+        "Not the paper's order: snapkv is ahead of recycled" ]
+    # Rows: best first, full left out; the bytes are those of the store.
+    python3 - <<'PY'
+import csv, sqlite3
+db = sqlite3.connect("other.db")
+cost = dict(db.execute("select run_id, sum(kv_read_bytes + kv_write_bytes + selection_bytes) from layer_step"
+                       " where step >= 0 group by run_id"))
+rows = sorted(csv.DictReader(open("other/compare.tsv"), delimiter="\t"), key=lambda r: int(r["row"]))
+names = [r["policy"].split(": ")[0] for r in rows]
+assert names == ["snapkv:k=8,window=1", "streaming:k=8", "recycled:k=8,stride=4", "recycled:k=16,stride=4", "oracle:k=8"], names
+for row, run in zip(rows, (4, 3, 2, 5, 6)):
+    assert row["policy"].endswith(", %.1f %%" % (100 * cost[run] / cost[1])), (row, cost)
+assert {r["series"] for r in rows if r["policy"].startswith("oracle")} == {"a bound, no schedule"}
+PY
+}
+
 @test "axes say what the metric's row says" {
     need_gnuplot
     draw
