@@ -54,5 +54,5 @@ SELECT iif(EXISTS (SELECT 1 FROM broken),
          'The paper''s order holds: ' || (SELECT group_concat(name, ', ') FROM (SELECT name FROM first ORDER BY error)))
          AS title,
     'method: f64 reference, mean and quartiles over layers and steps; KV and selection bytes counted, % of full'
-      || '; the paper''s order: recycled, h2o, then streaming and snapkv (arXiv:2411.05787v2, table 1, perplexity)' AS method,
+      || '; the paper''s order: recycled, h2o, then streaming and snapkv (arXiv:2411.05787v2, table 1, perplexity), of each name its first run' AS method,
     (SELECT count(*) FROM point WHERE name <> 'full' AND error IS NOT NULL) AS rows;
