@@ -62,11 +62,17 @@ VECTORS = {
     "pyramidkv": [
         ("k=5,window=2,pool=3,beta=4", DEEP, "beta=1 pool=1"),
         ("k=5,window=1,pool=1,evict=fifo", DEEP, "evict=none shape=linear"),
+        # a prompt of exactly twice the room is not short; the last layer has one position, not none
+        ("k=7,window=2,pool=1,beta=4,short=uniform", DEEP, "beta=1"),
+        ("k=6,window=2,pool=1,shape=linear", DEEP, "shape=steps"),
     ],
     "adakv": [
         ("k=5,window=2,pool=3", FLAT, "alpha=1 pool=1 pooling=avg"),
         ("k=6,window=2,pool=1,alpha=0.5,evict=fifo", SMALL, "alpha=0 alpha=1 agg=mean evict=none"),
         ("k=6,window=1,pool=3,safeguard=mix,alpha=0.5", FLAT, "safeguard=guard alpha=0"),
+        ("k=6,window=3,pool=3,alpha=0.5,early=1", FLAT, "early=0 pool=1"),
+        # halves, which round to even
+        ("k=8,window=2,pool=1,safeguard=mix,alpha=0.5", FLAT, "safeguard=guard alpha=0"),
     ],
     "triforce": [
         ("k=6,chunk=2,gamma=2", LONG, "first=1 agg=mean gamma=3 over=prompt"),

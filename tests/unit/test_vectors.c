@@ -146,12 +146,13 @@ static void open_policy(struct vector *v)
     struct ra_policy_spec *whole;
     char text[512];
     struct ra_writer writer = {text, sizeof text, 0};
-    const char *key, *spelling = json_string_value(member(v->root, "policy"));
-    json_t *value;
+    const char *spelling = json_string_value(member(v->root, "policy"));
+    json_t *options = json_object_get(v->root, "options");
     ra_assert_ok(ra_policy_parse(&v->spec, spelling, &err));
     ra_write(&writer, "%s", ra_policy_spec_ops(v->spec)->name);
-    json_object_foreach(json_object_get(v->root, "options"), key, value)
-        ra_write(&writer, "%c%s=%s", strchr(text, ':') ? ',' : ':', key, json_string_value(value));
+    for (void *at = json_object_iter(options); at; at = json_object_iter_next(options, at))
+        ra_write(&writer, "%c%s=%s", strchr(text, ':') ? ',' : ':', json_object_iter_key(at),
+                 json_string_value(json_object_iter_value(at)));
     ra_assert_ok(ra_policy_parse(&whole, text, &err));
     assert_string_equal(ra_policy_spec_canonical(whole), ra_policy_spec_canonical(v->spec));
     ra_policy_spec_close(whole);
