@@ -72,7 +72,7 @@ VECTORS = {
         ("k=6,window=1,pool=3,safeguard=mix,alpha=0.5", FLAT, "safeguard=guard alpha=0"),
         ("k=6,window=3,pool=3,alpha=0.5,early=1", FLAT, "early=0 pool=1"),
         # halves, which round to even
-        ("k=8,window=2,pool=1,safeguard=mix,alpha=0.5", FLAT, "safeguard=guard alpha=0"),
+        ("k=9,window=1,pool=1,safeguard=mix,alpha=0.5", FLAT, "safeguard=guard alpha=0"),
     ],
     "triforce": [
         ("k=6,chunk=2,gamma=2", LONG, "first=1 agg=mean gamma=3 over=prompt"),
