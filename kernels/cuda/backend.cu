@@ -143,6 +143,20 @@ static enum ra_status check_early(struct ra_error *err)
                    minor);
 }
 
+static enum ra_status check_pages(const struct ra_backend_config *config, struct ra_error *err)
+{
+    for (int layer = 0; config->pages && layer < config->n_layers; layer++) {
+        const struct ra_page_rule *rule = &config->pages[layer];
+        int32_t n = rule->page > 0 ? ra_cuda_page_count(rule, config->max_rows) : 0;
+        if (n > RA_ORDER_MOST)
+            return ra_fail(err, RA_EUSAGE,
+                           "cuda: layer %d: expected at most %d pages of %d keys, got %d; use "
+                           "--backend cpu",
+                           layer, (int)RA_ORDER_MOST, (int)rule->page, (int)n);
+    }
+    return RA_OK;
+}
+
 enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_error *err)
 {
     const struct ra_model *m = config->model;
@@ -168,7 +182,7 @@ enum ra_status ra_cuda_check(const struct ra_backend_config *config, struct ra_e
                        (int)RA_ORDER_MOST, (int)chosen);
     if (config->early)
         RA_TRY(check_early(err));
-    return RA_OK;
+    return check_pages(config, err);
 }
 
 static enum ra_status cuda_fits(const struct ra_backend_config *config, struct ra_error *err)
@@ -377,9 +391,14 @@ static enum ra_status cuda_load(void *self, int layer, const struct ra_prompt_ro
         RA_TRY(ra_cuda_done(cudaMemcpy(there + first, counts.data(),
                                        counts.size() * sizeof(int32_t), cudaMemcpyHostToDevice),
                             "load prompt rows", err));
-    return RA_OK;
+    if (!to->digest)
+        return RA_OK;
+    RA_TRY(ra_cuda_done(ra_cuda_digest(cuda, to, cuda->turn, cuda->at_hand, -1, cuda->stream),
+                        "digest pages of the prompt", err));
+    return ra_cuda_wait(cuda, "digest pages of the prompt", err);
 }
 
+/* variant: the row lies in a page that is told apart from others. */
 static enum ra_status launch_append(struct ra_cuda *cuda, const ra_cuda_call &call,
                                     struct ra_error *err)
 {
@@ -410,7 +429,16 @@ static enum ra_status launch_append(struct ra_cuda *cuda, const ra_cuda_call &ca
     a.Hkv = Hkv;
     a.row_bytes = (int32_t)bytes;
     auto launch = [a](cudaStream_t stream) { return ra_launch_append(a, stream); };
-    return ra_cuda_launch(cuda, cuda->stream, {call.name, launch, "append", call.layer, true}, err);
+    RA_TRY(
+        ra_cuda_launch(cuda, cuda->stream, {call.name, launch, "append", call.layer, true}, err));
+    if (call.variant == 0)
+        return RA_OK;
+    int from = call.first, copies = call.n;
+    auto digest = [=](cudaStream_t stream) {
+        return ra_cuda_digest(cuda, to, from, copies, 1, stream);
+    };
+    return ra_cuda_launch(cuda, cuda->stream, {"digest a page", digest, "append", call.layer, true},
+                          err);
 }
 
 const ra_cuda_known *ra_cuda_self(const struct ra_cuda *cuda, const ra_cuda_call &call)
@@ -437,6 +465,8 @@ static enum ra_status cuda_append(void *self, int layer, const void *k, const vo
     ra_cuda_call call = ra_cuda_call_of(cuda, "append", layer, launch_append);
     ra_cuda_call_give(&call, 0, k, bytes);
     ra_cuda_call_give(&call, 1, v, bytes);
+    const struct ra_cuda_layer *to = &cuda->layers[layer];
+    call.variant = to->digest && ra_cuda_paged_rows(&to->rule, known->rows + 1) > known->rows;
     RA_TRY(ra_cuda_issue(cuda, call, err));
     known->rows++;
     for (int head = 0; head < cuda->model.Hkv && known->has_self; head++)

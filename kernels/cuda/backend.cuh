@@ -3,8 +3,8 @@
  * The state of the cuda backend, and its operations by file: backend_memory.cu sizes and places the
  * two blocks that hold everything (operations allocate nothing), backend.cu keeps C_f,
  * backend_decide.cu the reference queries, backend_attend.cu attends and scores, backend_select.cu
- * chooses, backend_cache.cu keeps C_r, backend_scores.cu what its entries received; backend_call.cu
- * brings them to launches.
+ * chooses, backend_cache.cu keeps C_r, backend_scores.cu what its entries received,
+ * backend_pages.cu tells pages of keys apart; backend_call.cu brings them to launches.
  *
  * An operation copies what it is given to the card, launches, copies back what it returns, and
  * waits. For times, backend_record.cu records the launches of whole steps as graphs, with
@@ -47,6 +47,9 @@ struct ra_cuda_layer {
     int32_t *fires;              /* [B] of a decision; NULL: it has a window */
     struct ra_recycled recycled; /* [B][Hkv]; of cap 0 where there is no C_r */
     char *r_k, *r_v;             /* [B][Hkv][cap][D] rows of C_r; NULL when gathering */
+    struct ra_page_rule rule;    /* of pages of keys; .page 0: none are told apart */
+    char *digest;                /* [B][Hkv][pages][..] of each page; NULL: as above */
+    int32_t *page_positions;     /* host: [Hkv][..] what was chosen last */
     struct ra_cuda_known *known; /* [B] where copies are apart, else [1], of all */
 };
 
@@ -112,6 +115,12 @@ struct ra_cuda {
     int2 *moves;                          /* [score_slots][B][Hkv][cap] */
     struct ra_cuda_pair<double> cosine;   /* [B] */
     struct ra_cuda_pair<int32_t> fires;   /* card: [n_slots][B], host: [B] */
+
+    /* Of one layer at a time; n: the most pages of any. */
+    float *page_scores;                      /* [B][Hq][n] */
+    uint32_t *page_keys;                     /* [B][Hkv][n] */
+    struct ra_cuda_pair<int32_t> page_order; /* [B][Hkv][n] */
+    int32_t *page_ranked;                    /* [B][Hkv] */
 
     char *filler; /* read between layers */
     size_t filler_bytes;
@@ -213,6 +222,18 @@ ra_rows ra_cuda_rows(const struct ra_cuda *cuda, const ra_cuda_span &span, enum 
 /* C_r of a span, with scores where they are kept. */
 ra_recycled ra_cuda_recycled(const struct ra_cuda *cuda, const ra_cuda_span &span,
                              bool keeps_scores);
+
+/* Keys that lie in pages, of `rows`; the pages; positions of chosen pages, at most; and bytes of
+ * what is kept of a page of a KV head. */
+int32_t ra_cuda_paged_rows(const struct ra_page_rule *rule, int32_t rows);
+int32_t ra_cuda_page_count(const struct ra_page_rule *rule, int32_t rows);
+int32_t ra_cuda_page_most(const struct ra_page_rule *rule, int32_t rows);
+size_t ra_cuda_digest_bytes(const struct ra_model *model, const struct ra_page_rule *rule);
+
+/* Launch what takes the last `fresh` rows of C_f, or all of them for -1, into the pages' digests.
+ */
+cudaError_t ra_cuda_digest(const struct ra_cuda *cuda, const struct ra_cuda_layer *layer, int first,
+                           int copies, int32_t fresh, cudaStream_t stream);
 
 /* Choose for a span; bring its C_r to the lists that are given, [rows][cap]. */
 enum ra_status ra_cuda_choose(struct ra_cuda *cuda, const ra_cuda_span &span,

@@ -248,11 +248,3 @@ enum ra_status ra_cuda_insert_evict(void *self, int layer, const int32_t *most, 
     }
     return fetch_evicted(cuda, evicted, err);
 }
-
-enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,
-                                    const struct ra_page_rule *rule, struct ra_positions *order,
-                                    struct ra_error *err)
-{
-    (void)self, (void)layer, (void)q, (void)rule, (void)order;
-    return ra_fail(err, RA_ENODEV, "cuda: pages of keys are not scored");
-}

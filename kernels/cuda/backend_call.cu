@@ -55,6 +55,13 @@ static bool same_cut(const struct ra_cut_rule &a, const struct ra_cut_rule &b)
            a.of_layer == b.of_layer;
 }
 
+static bool same_pages(const struct ra_page_rule &a, const struct ra_page_rule &b)
+{
+    return a.K == b.K && a.page == b.page && a.least == b.least && a.rows == b.rows &&
+           a.digest == b.digest && a.agg == b.agg && a.takes_newest == b.takes_newest &&
+           a.takes_first == b.takes_first;
+}
+
 /* Can `next` be launched with `call`, for the copies right behind its own? */
 static bool continues(const struct ra_cuda *cuda, const ra_cuda_call &call,
                       const ra_cuda_call &next)
@@ -63,7 +70,7 @@ static bool continues(const struct ra_cuda *cuda, const ra_cuda_call &call,
     bool same = next.launch == call.launch && next.variant == call.variant &&
                 next.branch == call.branch && next.sim == call.sim &&
                 next.keeps_scores == call.keeps_scores && ra_cuda_same_rule(next.rule, call.rule) &&
-                same_cut(next.cut, call.cut);
+                same_cut(next.cut, call.cut) && same_pages(next.pages, call.pages);
     for (int i = 0; i < RA_CUDA_OPERANDS; i++)
         same =
             same && next.given[i].size() * (size_t)call.n == call.given[i].size() * (size_t)next.n;

@@ -25,6 +25,7 @@ struct ra_cuda_call {
     enum ra_branch branch;
     struct ra_select_rule rule;                /* of a choice */
     struct ra_cut_rule cut;                    /* of a cut */
+    struct ra_page_rule pages;                 /* of a choice of pages */
     bool keeps_scores;                         /* those of entries are kept up to date */
     double sim;                                /* of a decision */
     int32_t longest;                           /* rows or entries of a KV head, at most */

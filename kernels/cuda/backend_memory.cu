@@ -121,7 +121,8 @@ static void lay_out_known(const struct ra_cuda *cuda, int slot, struct ra_cuda_k
         *known = placed;
 }
 
-/* Windows are copied into the layers, so that the caller's array is not needed later. */
+/* Windows and rules of pages are copied into the layers, so that the caller's arrays are not needed
+ * later. */
 static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, arenas &at)
 {
     size_t rows = (size_t)cuda->rows, B = (size_t)cuda->B;
@@ -140,6 +141,14 @@ static void lay_out_layer(const struct ra_cuda *cuda, int number, int slot, aren
     layer.self_v = at.card.take<char>(rows, cuda->row_bytes);
     layer.reference = at.card.take<double>(B * (size_t)cuda->model.D);
     layer.has_reference = at.card.take<int32_t>(B);
+    if (cuda->config.pages && cuda->config.pages[number].page > 0) {
+        layer.rule = cuda->config.pages[number];
+        int32_t most = ra_cuda_page_most(&layer.rule, cuda->config.max_rows);
+        layer.digest = at.card.take<char>(
+            rows * (size_t)ra_cuda_page_count(&layer.rule, cuda->config.max_rows),
+            ra_cuda_digest_bytes(&cuda->model, &layer.rule));
+        layer.page_positions = at.host.take<int32_t>((size_t)cuda->model.Hkv * (size_t)most);
+    }
     size_t copies = cuda->config.apart ? B : 1;
     layer.known = at.host.take<struct ra_cuda_known>(copies);
     for (size_t copy = 0; copy < copies; copy++)
@@ -186,6 +195,23 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->moves = at.card.take<int2>(slots * entries);
 }
 
+/* What a choice among pages needs. */
+static void lay_out_pages(struct ra_cuda *cuda, arenas &at)
+{
+    size_t n = 0, rows = (size_t)cuda->rows;
+    for (int layer = 0; cuda->config.pages && layer < cuda->config.n_layers; layer++) {
+        const struct ra_page_rule *rule = &cuda->config.pages[layer];
+        if (rule->page > 0)
+            n = std::max(n, (size_t)ra_cuda_page_count(rule, cuda->config.max_rows));
+    }
+    if (n == 0)
+        return;
+    cuda->page_scores = at.card.take<float>(rows * (size_t)cuda->model.G * n);
+    cuda->page_keys = at.card.take<uint32_t>(rows * n);
+    cuda->page_order = at.take_pair<int32_t>(rows * n);
+    cuda->page_ranked = at.card.take<int32_t>(rows);
+}
+
 /* Assign every piece. Run once to count and once to place. */
 static void lay_out(struct ra_cuda *cuda, arenas &at)
 {
@@ -213,6 +239,7 @@ static void lay_out(struct ra_cuda *cuda, arenas &at)
     cuda->fires = {at.host.take<int32_t>(B), at.card.take<int32_t>((size_t)cuda->n_slots * B)};
     if (cuda->cap > 0)
         lay_out_choice(cuda, at);
+    lay_out_pages(cuda, at);
     cuda->filler = at.card.take<char>(cuda->filler_bytes);
     cuda->never = at.card.take<uint32_t>(1);
     lay_out_slots(cuda, at);

@@ -296,6 +296,9 @@ static enum ra_status rewind(struct ra_cuda *cuda, struct ra_error *err)
         RA_TRY(ra_cuda_done(cudaMemcpyAsync(layer->n, layer->n_prompt, counts,
                                             cudaMemcpyDeviceToDevice, cuda->stream),
                             "rewind", err));
+        if (layer->digest) /* a page may have grown since */
+            RA_TRY(ra_cuda_done(ra_cuda_digest(cuda, layer, 0, cuda->B, -1, cuda->stream), "rewind",
+                                err));
     }
     return RA_OK;
 }

@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(RA_ORDER_MOST / EACH) order_evictions(ra_order
     if (!ra_is_served(a.rows, row))
         return;
     int32_t n = ra_ld_warp(a.n_chosen + row), last = -1, first = (int32_t)threadIdx.x * EACH;
-    const int32_t *chosen = a.chosen + row * a.chosen_stride;
+    const int32_t *chosen = a.chosen ? a.chosen + row * a.chosen_stride : nullptr;
     int32_t *order = a.order + row * a.chosen_stride;
     if (a.protects)
         last = ra_ld_warp(chosen + --n);
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(RA_ORDER_MOST / EACH) order_evictions(ra_order
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         int32_t i = (int32_t)(e * blockDim.x + threadIdx.x);
-        position[e] = i < n ? (uint32_t)ra_ld(chosen + i) : ~0u;
+        position[e] = i >= n ? ~0u : chosen ? (uint32_t)ra_ld(chosen + i) : (uint32_t)i;
     }
 #pragma unroll
     for (int e = 0; e < EACH; e++) {

@@ -89,7 +89,7 @@ cudaError_t ra_launch_select(const ra_select_plan &plan, const ra_select_args &a
                              cudaStream_t stream);
 
 struct ra_order_args {
-    const int32_t *chosen, *n_chosen; /* of ra_launch_select */
+    const int32_t *chosen, *n_chosen; /* of ra_launch_select; chosen NULL: the first n_chosen */
     const uint32_t *keys;             /* [rows][key_stride] by which entries are evicted */
     int32_t *order;                   /* [rows][chosen_stride] first to be evicted first */
     int64_t key_stride, chosen_stride;

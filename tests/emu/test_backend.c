@@ -200,6 +200,60 @@ static void test_selection(void **state)
         check_selection(number);
 }
 
+/* What the cpu backend chooses among pages of the same rows, while they grow. */
+static void check_pages(int number)
+{
+    struct ra_case cases[2];
+    struct ra_error err = {0};
+    struct ra_positions order[2][HKV];
+    static const int32_t prompts[] = {1, 15, 16, 100, 333};
+    static const int groups[] = {1, 2, 3, 8}, dims[] = {64, 128, 256};
+    int32_t P = prompts[number % 5], L = P + 20;
+    struct ra_page_rule rules[] = {
+        {.K = 48, .page = number % 2 ? 16 : 4, .least = 1 + number % 3, .agg = number % 4},
+        {.page = 0},
+        {.K = 40, .page = 8, .least = 2, .rows = P, .digest = RA_PAGE_MEAN, .agg = number / 2 % 4}};
+    rules[0].takes_newest = number / 2 % 2;
+    rules[0].takes_first = number / 3 % 2;
+    rules[2].takes_first = number % 2;
+    for (int i = 0; i < 2; i++) {
+        enum ra_dtype dtype = (enum ra_dtype)(number / 2 % 3);
+        int D = dims[number % 3];
+        init(&cases[i], dtype, groups[number % 4], dtype == RA_F32 && D > 128 ? 128 : D, L,
+             (uint64_t)number + 1);
+        cases[i].ops = i ? cuda : ra_backend_find("cpu");
+        cases[i].config.n_layers = 3;
+        cases[i].config.page = i ? number / 3 % 2 * 16 : 0;
+        cases[i].config.batch = i ? 1 + number % 2 : 1;
+        cases[i].config.pages = rules;
+        ra_case_open(&cases[i], P);
+    }
+    for (int32_t row = P; row < L; row++)
+        for (int layer = 0; layer < 3; layer += 2) {
+            for (int i = 0; i < 2; i++) {
+                struct ra_case *c = &cases[i];
+                ra_case_append(c, layer, row);
+                ra_case_query(c, 1);
+                ra_assert_ok(
+                    c->ops->select_pages(c->self, layer, c->q, &rules[layer], order[i], &err));
+            }
+            for (int h = 0; h < HKV; h++) {
+                assert_int_equal(order[1][h].n, order[0][h].n);
+                assert_memory_equal(order[1][h].pos, order[0][h].pos,
+                                    (size_t)order[0][h].n * sizeof *order[0][h].pos);
+            }
+        }
+    for (int i = 0; i < 2; i++)
+        ra_case_fini(&cases[i]);
+}
+
+static void test_pages(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 30; number++)
+        check_pages(number);
+}
+
 /* --- queries, memory, refusals -------------------------------------------------------
  */
 
@@ -244,6 +298,8 @@ static void test_cosine_and_reset(void **state)
 static void test_memory_is_what_is_taken(void **state)
 {
     (void)state;
+    static const struct ra_page_rule rules[3] = {
+        {.K = 9, .page = 4, .least = 1}, {.page = 0}, {.K = 9, .page = 4, .digest = RA_PAGE_MEAN}};
     assert_int_equal(ra_emu_allocated(), 0);
     for (int i = 0; i < 8; i++) {
         struct ra_case c;
@@ -253,6 +309,7 @@ static void test_memory_is_what_is_taken(void **state)
         c.window[1] = 64;
         c.config.max_retained = i & 2 ? 0 : 300;
         c.config.cache = i & 4 ? RA_CACHE_GATHER : RA_CACHE_COMPACT;
+        c.config.pages = i & 2 ? rules : NULL;
         c.config.model = &c.model;
         c.config.window = c.window;
         size_t announced = c.ops->memory(&c.config);
@@ -295,6 +352,15 @@ static void test_refusals(void **state)
     refuses(RA_F16, 64, 64, 33, 0, "at most 32 query heads of a KV head, got 33");
     refuses(RA_F16, 64, 64, 1, 8194, "expected k of at most 8192, got 8193");
     struct ra_case c;
+    struct ra_page_rule rule = {.K = 1, .page = 1, .least = 1};
+    ra_case_init(&c, RA_F16, 1, 1, 64, 64, 12000, 1);
+    c.config.model = &c.model;
+    c.config.window = c.window;
+    c.config.pages = &rule;
+    c.config.max_retained = 0;
+    ra_assert_fails(cuda->fits(&c.config, &err), RA_EUSAGE,
+                    "layer 0: expected at most 8192 pages of 1 keys, got 12000");
+    ra_case_fini(&c);
     init(&c, RA_F16, 1, 64, 8, 3);
     ra_case_open(&c, 6);
     int32_t self[] = {5}, negative[] = {-1};
@@ -319,11 +385,9 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_random_sequences),
-        cmocka_unit_test(test_selection),
-        cmocka_unit_test(test_cosine_and_reset),
-        cmocka_unit_test(test_memory_is_what_is_taken),
+        cmocka_unit_test(test_attention),        cmocka_unit_test(test_random_sequences),
+        cmocka_unit_test(test_selection),        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_cosine_and_reset), cmocka_unit_test(test_memory_is_what_is_taken),
         cmocka_unit_test(test_refusals),
     };
     cuda = ra_backend_find("cuda");

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Steps of the cuda backend that cut C_r by scores, recorded and played: the same outputs as when
- * they were called, whoever goes, the rule's choice or another's. Would catch an operand that is
- * read where the checked run had it, scores that a play does not begin anew, and copies whose
- * scores mix.
+ * they were called, whoever goes, the rule's choice or another's; and choose among pages. Would
+ * catch an operand that is read where the checked run had it, scores that a play does not begin
+ * anew, and copies whose scores mix.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -21,6 +21,7 @@ struct way {
     enum ra_cache_mode cache;
     int page, copies; /* copies apart, from 2 on */
     bool of_layer, told, early, no_graph;
+    bool chooses; /* among pages too */
 };
 
 struct run {
@@ -28,6 +29,7 @@ struct run {
     struct ra_case c;
     bool records;
     float *out;       /* [STEPS][LAYERS][copies][FLOATS] when called */
+    uint32_t *chosen; /* [STEPS][LAYERS][copies] when called: pages */
     int32_t *evicted; /* [STEPS][LAYERS][copies][HKV] when called: the rule's choices */
 };
 
@@ -99,6 +101,26 @@ static enum ra_status cut(struct run *run, int32_t t, int layer, int copy, struc
     return RA_OK;
 }
 
+/* Layers differ; the second's pages are those of the prompt. */
+static const struct ra_page_rule pages_of[LAYERS] = {
+    {.K = 40, .page = 8, .least = 1, .takes_newest = true},
+    {.K = 30, .page = 4, .least = 1, .rows = PROMPT, .digest = RA_PAGE_MEAN}};
+
+/* What a recording returns is what was chosen when it was called. */
+static enum ra_status choose(struct run *run, int32_t t, int layer, int copy, struct ra_error *err)
+{
+    struct ra_case *c = &run->c;
+    struct ra_positions order[HKV];
+    uint32_t *then = run->chosen + (t * LAYERS + layer) * run->way->copies + copy, now = 1;
+    RA_TRY(c->ops->select_pages(c->self, layer, c->q, &pages_of[layer], order, err));
+    for (int h = 0; h < HKV; h++)
+        for (int32_t i = 0; i < order[h].n; i++)
+            now = now * 31 + (uint32_t)order[h].pos[i];
+    assert_true(now != 1 && (!run->records || now == *then));
+    *then = now;
+    return RA_OK;
+}
+
 static enum ra_status layer_step(struct run *run, int32_t t, int layer, int copy,
                                  struct ra_error *err)
 {
@@ -110,6 +132,8 @@ static enum ra_status layer_step(struct run *run, int32_t t, int layer, int copy
     if (t < 0)
         return install(run, layer, copy, err);
     RA_TRY(append(run, t, layer, err));
+    if (run->way->chooses)
+        RA_TRY(choose(run, t, layer, copy, err));
     RA_TRY(c->ops->attend_recycled(c->self, layer, c->q, true, c->out, err));
     if (!run->records)
         memcpy(run->out + (size_t)((t * LAYERS + layer) * copies + copy) * FLOATS, c->out,
@@ -155,6 +179,7 @@ static void open_run(struct run *run, const struct way *way)
     *run = (struct run){.way = way};
     size_t n = (size_t)(STEPS * LAYERS * way->copies);
     run->out = calloc(n * FLOATS, sizeof *run->out);
+    run->chosen = calloc(n, sizeof *run->chosen);
     run->evicted = calloc(n * HKV, sizeof *run->evicted);
     ra_case_init(c, way->dtype, HKV, G, D, D, PROMPT + STEPS, 5);
     c->ops = ra_backend_find("cuda");
@@ -166,6 +191,7 @@ static void open_run(struct run *run, const struct way *way)
     c->config.no_graph = way->no_graph;
     c->config.batch = way->copies;
     c->config.apart = way->copies > 1;
+    c->config.pages = way->chooses ? pages_of : NULL;
     c->config.model = &c->model;
     c->config.window = c->window;
     ra_assert_ok(c->ops->open(&c->self, &c->config, &err));
@@ -176,11 +202,21 @@ static void test_played_as_called(void **state)
     (void)state;
     static const struct way ways[] = {
         {.dtype = RA_F16, .copies = 1},
-        {.dtype = RA_BF16, .cache = RA_CACHE_GATHER, .copies = 1, .told = true, .early = true},
+        {.dtype = RA_BF16,
+         .cache = RA_CACHE_GATHER,
+         .copies = 1,
+         .told = true,
+         .early = true,
+         .chooses = true},
         {.dtype = RA_F32, .page = 16, .copies = 1, .of_layer = true, .no_graph = true},
-        {.dtype = RA_F16, .page = 16, .cache = RA_CACHE_GATHER, .copies = COPIES, .told = true},
+        {.dtype = RA_F16,
+         .chooses = true,
+         .page = 16,
+         .cache = RA_CACHE_GATHER,
+         .copies = COPIES,
+         .told = true},
         {.dtype = RA_BF16, .copies = COPIES, .told = true, .of_layer = true, .early = true},
-        {.dtype = RA_F32, .copies = COPIES, .told = true, .no_graph = true},
+        {.dtype = RA_F32, .chooses = true, .copies = COPIES, .told = true, .no_graph = true},
     };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         struct run run;
@@ -198,6 +234,7 @@ static void test_played_as_called(void **state)
         }
         ra_case_fini(&run.c);
         free(run.out);
+        free(run.chosen);
         free(run.evicted);
         assert_int_equal(ra_emu_allocated(), 0);
     }

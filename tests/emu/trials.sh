@@ -55,6 +55,14 @@ kernels/cuda/cut.cu|the newest are looked for in line alone|high - low > 1|@s/hi
 kernels/cuda/cut.cu|slots of all rows alike|ra_ld(slots + j) != position|@s/!= position/!= position \&\& false/
 kernels/cuda/cut.cu|nobody else goes|instead >= 0 ? instead|@s/instead >= 0/false/
 kernels/cuda/cut.cu|dynamic memory 16 bytes less|size_t shared = |@s/;$/ - 16;/
+kernels/cuda/digest.cu|a page begun anew by each row|if (begin > first) {|@s/begin > first/false/
+kernels/cuda/digest.cu|a page goes on from an earlier life|if (begin > first) {|@s/begin > first/true/
+kernels/cuda/digest.cu|rows beyond those in pages|end = ra_paged(n, a.most)|@s/ra_paged(n, a.most)/n/
+kernels/cuda/digest.cu|a mean over a page cut short|held = left < a.page|@s/left < a.page ? left/false ? left/
+kernels/cuda/digest.cu|the first wanted alone|i == 0 .. a.takes_first|@s/ .. wanted > .*takes_newest//
+kernels/cuda/digest.cu|the newest not wanted|i == n - 1 |@s/i == n - 1/false/
+kernels/cuda/order.cu|all in another order|(uint32_t)i;|@s/(uint32_t)i;/(uint32_t)(n - i);/
+kernels/cuda/backend_pages.cu|a page of the next copy|size_t row = (size_t)(first|@s/= (size_t)(first/= 0 * (size_t)(first/
 kernels/cuda/backend_scores.cu|scores of another copy|query = ra_cuda_score_row|@s/query = /query = 0 * /
 kernels/cuda/backend_attend.cu|no gate|call.branch == RA_BRANCH_NONE|@s/call.branch == RA_BRANCH_NONE/true/
 kernels/cuda/backend_call.cu|a copy's calls out of order|is_first = next.first|@s/next.first != copy/true/
@@ -69,12 +77,13 @@ reach() { # FILE
     case $1 in
     */decode*.cuh) sources=tests/emu/test_decode.cu tests=test_decode ;;
     */score.cuh) sources=kernels/cuda/score_f16.cu tests=test_score ;;
-    */select.cu | */order.cu) sources=$1 tests="test_select test_rows" ;;
+    */select.cu | */order.cu) sources=$1 tests="test_select test_rows test_digest" ;;
     */refresh.cu) sources=$1 tests="test_refresh test_rows test_backend" ;;
     */accumulate.cu | */cut.cu) sources=$1 tests=test_accumulate ;;
     */rows.cuh) sources="kernels/cuda/select.cu kernels/cuda/order.cu kernels/cuda/refresh.cu" tests=test_rows ;;
     */backend_attend.cu | */backend_call.cu) sources=$1 tests=test_backend_record ;;
     */refresh.cuh) sources=tests/emu/test_refresh.cu tests=test_refresh ;;
+    */digest.cu) sources=$1 tests=test_digest ;;
     */backend_scores.cu) sources=$1 tests="test_backend test_backend_scores" ;;
     */backend*.cu) sources=$1 tests=test_backend ;;
     */vec.cuh) sources="kernels/cuda/select.cu kernels/cuda/refresh.cu" tests="test_select test_refresh" ;;
@@ -131,7 +140,7 @@ export -f try link reach
 log=$work/log
 # What fails unspoiled would catch anything.
 # shellcheck disable=SC2016 # the inner shell expands
-printf '%s\n' test_{accumulate,decode,score,select,refresh,rows,backend,backend_record,backend_scores}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
+printf '%s\n' test_{accumulate,decode,digest,score,select,refresh,rows,backend,backend_record,backend_scores}\ {0,1,2,3} | xargs -P 2 -L 1 bash -c \
     'RA_EMU_SEED=$1 "$B/emu/$0" >"$work/$0.$1" 2>&1 || { echo "$0 with seed $1 fails unspoiled"; exit 255; }' ||
     exit 1
 mapfile -t trials < <(list | awk -F'|' -v wanted="$pattern" '$1 ":" $2 " " $3 ~ wanted')
