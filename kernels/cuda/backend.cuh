@@ -107,14 +107,15 @@ struct ra_cuda {
     struct ra_cuda_pair<int32_t> counted; /* [.][B][Hkv] chosen; entries moved; who was evicted */
     int32_t *set, *order, *set_n;         /* [B][Hkv][cap], counts: what a refresh installs */
     double *given_score;                  /* [B][Hkv][cap] of the set */
-    int32_t *instead;                     /* [B][Hkv] who goes in a cut */
+    int32_t *instead, *cut_each;          /* [B][Hkv] who goes in a cut; [B][Hkv][2] its rules */
     int32_t *slot_pos;                    /* host: [B][Hkv][cap] positions and scores by slot */
     double *score, *self_score;           /* host: and of self, [B][Hkv] */
     float *entry_scores;                  /* host: [Hkv][cap + 1] by position, self last */
     int32_t *position, *most;             /* [B][Hkv] of self; entries kept */
-    int2 *moves;                          /* [score_slots][B][Hkv][cap] */
-    struct ra_cuda_pair<double> cosine;   /* [B] */
-    struct ra_cuda_pair<int32_t> fires;   /* card: [n_slots][B], host: [B] */
+    int2 *moves;                          /* [score_slots][B][Hkv][cap], counts: of a refresh */
+    int32_t *n_moves;
+    struct ra_cuda_pair<double> cosine; /* [B] */
+    struct ra_cuda_pair<int32_t> fires; /* card: [n_slots][B], host: [B] */
 
     /* Of one layer at a time; n: the most pages of any. */
     float *page_scores;                      /* [B][Hq][n] */

@@ -65,7 +65,8 @@ enum ra_status ra_cuda_install(struct ra_cuda *cuda, const ra_cuda_span &span,
         RA_TRY(ra_cuda_put(cuda, call, 3, cuda->given_score, &plan.given, err));
     plan.cache = ra_cuda_recycled(cuda, span, call.keeps_scores);
     plan.moves = cuda->moves + score * cap;
-    plan.n_moves = cuda->counted.card + score;
+    plan.n_moves = cuda->n_moves + score;
+    plan.n_new = cuda->recording.is_on ? NULL : cuda->counted.card + score;
     plan.stride = cuda->cap;
     plan.rows = ra_cuda_rows(cuda, span, call.branch);
     size_t shared = ra_plan_shared(cuda->cap);
@@ -190,7 +191,7 @@ static enum ra_status launch_insert(struct ra_cuda *cuda, const ra_cuda_call &ca
         a.to_k = of->r_k + row * cap * cuda->row_bytes;
         a.to_v = of->r_v + row * cap * cuda->row_bytes;
     }
-    /* Recorded, nobody asks; and a refresh may count its moves there, beside. */
+    /* Recorded, nobody asks. */
     a.evicted = cuda->recording.is_on ? NULL : cuda->counted.card;
     a.n_rows = call.n * cuda->model.Hkv;
     a.Hkv = cuda->model.Hkv;

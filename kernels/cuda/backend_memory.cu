@@ -186,6 +186,7 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->set_n = at.card.take<int32_t>(rows);
     cuda->given_score = at.card.take<double>(entries);
     cuda->instead = at.card.take<int32_t>(rows);
+    cuda->cut_each = at.card.take<int32_t>(2 * rows);
     cuda->slot_pos = at.host.take<int32_t>(entries);
     cuda->score = at.host.take<double>(entries);
     cuda->self_score = at.host.take<double>(rows);
@@ -193,6 +194,7 @@ static void lay_out_choice(struct ra_cuda *cuda, arenas &at)
     cuda->position = at.card.take<int32_t>(rows);
     cuda->most = at.card.take<int32_t>(rows);
     cuda->moves = at.card.take<int2>(slots * entries);
+    cuda->n_moves = at.card.take<int32_t>(slots * rows);
 }
 
 /* What a choice among pages needs. */

@@ -85,7 +85,6 @@ static enum ra_status launch_pages(struct ra_cuda *cuda, const ra_cuda_call &cal
     a.most = ra_cuda_paged_rows(&of->rule, cuda->config.max_rows);
     a.D = cuda->model.D;
     a.G = cuda->model.G;
-    a.wanted = wanted(rule, a.n_pages);
     a.agg = rule->agg;
     a.takes_newest = rule->takes_newest;
     a.takes_first = rule->takes_first;
@@ -158,6 +157,8 @@ enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,
     std::vector<int32_t> pages;
     ra_cuda_call call = ra_cuda_call_of(cuda, "select pages", layer, launch_pages);
     call.pages = *rule;
+    call.pages.K = 0; /* all are sorted */
+    call.pages.K_heads = NULL;
     call.longest = ra_cuda_page_count(&of->rule, rows);
     ra_cuda_call_give(&call, 0, q, floats * sizeof *q);
     int32_t n = call.longest;
@@ -168,8 +169,10 @@ enum ra_status ra_cuda_select_pages(void *self, int layer, const float *q,
         return RA_OK;
     RA_TRY(fetch_pages(cuda, asked, &pages, err));
     size_t most = (size_t)ra_cuda_page_most(&of->rule, cuda->config.max_rows);
-    for (int head = 0; head < cuda->model.Hkv; head++)
-        order[head] = positions_of(rule, pages.data() + (size_t)head * (size_t)n, n, rows,
+    for (int head = 0; head < cuda->model.Hkv; head++) {
+        struct ra_page_rule own = ra_page_rule_of(rule, head);
+        order[head] = positions_of(&own, pages.data() + (size_t)head * (size_t)n, n, rows,
                                    of->page_positions + (size_t)head * most);
+    }
     return RA_OK;
 }

@@ -110,6 +110,8 @@ static enum ra_status launch_cut(struct ra_cuda *cuda, const ra_cuda_call &call,
     ra_cut_args a = {};
     RA_TRY(ra_cuda_put(cuda, call, 0, cuda->position, &a.position, err));
     RA_TRY(ra_cuda_put(cuda, call, 1, cuda->instead, &a.instead, err));
+    if (!call.given[2].empty())
+        RA_TRY(ra_cuda_put(cuda, call, 2, cuda->cut_each, &a.each, err));
     a.cache = ra_cuda_recycled(cuda, span, true);
     a.self_k = ra_cuda_self(cuda, call)->at_k;
     a.self_v = ra_cuda_self(cuda, call)->at_v;
@@ -147,22 +149,42 @@ static enum ra_status fetch_cut(struct ra_cuda *cuda, int32_t *evicted, struct r
     return ra_cuda_same(cuda, cuda->counted.host, Hkv * sizeof(int32_t), "eviction", err);
 }
 
+/* K and recent of each KV head. */
+static std::vector<int32_t> each_rule(const struct ra_cut_rule *rule, int Hkv)
+{
+    std::vector<int32_t> each;
+    for (int head = 0; head < Hkv; head++) {
+        struct ra_cut_rule own = ra_cut_rule_of(rule, head);
+        RA_BUG_ON(own.K < 1 || own.recent > own.K);
+        each.push_back(own.K);
+        each.push_back(own.recent);
+    }
+    return each;
+}
+
 enum ra_status ra_cuda_cut(void *self, int layer, const struct ra_cut_rule *rule,
                            const int32_t *instead, int32_t *evicted, struct ra_error *err)
 {
     struct ra_cuda *cuda = static_cast<struct ra_cuda *>(self);
     struct ra_cuda_known *of = ra_cuda_at_hand(cuda, layer);
     int Hkv = cuda->model.Hkv;
-    RA_BUG_ON(!of->held || rule->K < 1 || rule->recent > rule->K);
+    RA_BUG_ON(!of->held || rule->K < 1);
     RA_BUG_ON(rule->of_layer && rule->adds_up);
-    if (rule->K_heads)
+    bool differ = rule->K_heads || rule->recent_heads;
+    if (differ && rule->of_layer)
         return ra_fail(err, RA_ENODEV,
-                       "cuda: a cache that is cut by scores keeps as many entries of each KV head");
+                       "cuda: KV heads that keep the same entries keep as many; use --backend cpu");
     std::vector<int32_t> position = position_of_self(cuda, layer), goes((size_t)Hkv, -1);
     if (instead)
         goes.assign(instead, instead + Hkv);
     ra_cuda_call call = ra_cuda_call_of(cuda, "cut", layer, launch_cut);
     call.cut = *rule;
+    if (differ) {
+        std::vector<int32_t> each = each_rule(rule, Hkv);
+        ra_cuda_call_give(&call, 2, each.data(), each.size() * sizeof(int32_t));
+        call.cut = ra_cut_rule_of(rule, 0);
+        call.cut.K = call.cut.recent = 0; /* each has its own */
+    }
     ra_cuda_call_give(&call, 0, position.data(), position.size() * sizeof(int32_t));
     ra_cuda_call_give(&call, 1, goes.data(), goes.size() * sizeof(int32_t));
     RA_TRY(ra_cuda_issue(cuda, call, err));

@@ -71,11 +71,10 @@ __device__ __forceinline__ int32_t ra_count_from(const ra_cut_shared &shared, in
 
 /* Positions below it may go: `recent` are not, self among them. Where a cache is always cut by one
  * rule those are the last ones without a gap. */
-__device__ __forceinline__ int32_t ra_first_recent(const ra_cut_args &a,
-                                                   const ra_cut_shared &shared, int32_t n,
-                                                   int32_t self)
+__device__ __forceinline__ int32_t ra_first_recent(const ra_cut_shared &shared, int32_t n,
+                                                   int32_t self, int32_t recent)
 {
-    int32_t high = self + 1 - a.recent, low = 0, wanted = a.recent - 1;
+    int32_t high = self + 1 - recent, low = 0, wanted = recent - 1;
     if (wanted <= 0)
         return high;
     if (ra_count_from(shared, n, high) == wanted)
@@ -93,9 +92,9 @@ __device__ __forceinline__ int32_t ra_first_recent(const ra_cut_args &a,
 /* Position of the weakest of those that may go. */
 __device__ __forceinline__ int32_t ra_find_weakest(const ra_cut_args &a,
                                                    const ra_cut_shared &shared, int64_t row,
-                                                   int32_t n, int32_t self)
+                                                   int32_t n, int32_t self, int32_t recent)
 {
-    int32_t end = ra_first_recent(a, shared, n, self);
+    int32_t end = ra_first_recent(shared, n, self, recent);
     ra_weakest own = {0, -1};
     for (int32_t i = (int32_t)threadIdx.x; i < n; i += RA_CUT_THREADS)
         if (shared.positions[i] < end)
@@ -186,15 +185,17 @@ __global__ void __launch_bounds__(RA_CUT_THREADS, 2) cut_cache(ra_cut_args a)
     int32_t n = ra_ld_warp(a.cache.n + row), self = ra_ld_warp(a.position + row), own = -1;
     for (int32_t i = (int32_t)threadIdx.x; i < n; i += RA_CUT_THREADS)
         positions[i] = ra_ld(a.cache.slot_pos + row * a.cache.cap + i);
-    if (n + 1 > a.K)
-        own = ra_find_weakest(a, shared, row, n, self);
+    int32_t K = a.each ? ra_ld_warp(a.each + 2 * row) : a.K;
+    int32_t recent = a.each ? ra_ld_warp(a.each + 2 * row + 1) : a.recent;
+    if (n + 1 > K)
+        own = ra_find_weakest(a, shared, row, n, self, recent);
     for (int h = 0; h < a.heads; h++)
         ra_cut_row(a, shared, row + h, h == 0, own, self);
 }
 
 cudaError_t ra_launch_cut(int rows, const ra_cut_args &args, cudaStream_t stream)
 {
-    if (args.heads < 1 || rows % args.heads != 0 || args.recent > args.K)
+    if (args.heads < 1 || rows % args.heads != 0 || (!args.each && args.recent > args.K))
         return cudaErrorInvalidValue;
     size_t shared = (size_t)args.cache.cap * sizeof(int32_t);
     if (shared > 32 * 1024) {

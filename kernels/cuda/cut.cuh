@@ -24,7 +24,8 @@ struct ra_cut_args {
                                   * over their scores; 1: each has its own */
     int32_t K, recent, row_bytes;
     enum ra_agg agg;
-    struct ra_rows rows = {}; /* those served; others are left as they are */
+    const int32_t *each = nullptr; /* [rows][2] K and recent of each; NULL: those of all */
+    struct ra_rows rows = {};      /* those served; others are left as they are */
 };
 
 /* Grid (rows / heads). cache.cap positions of dynamic shared memory. */

@@ -245,10 +245,9 @@ __global__ void __launch_bounds__(RA_RANK_THREADS, 2) rank_pages(ra_rank_args a)
         }
         __syncthreads();
     }
-    int32_t wanted = a.wanted < n ? a.wanted : n;
     for (int32_t i = (int32_t)threadIdx.x; i < n; i += RA_RANK_THREADS) {
         uint32_t key = ra_page_key(ra_group_score<kSums>(a, scores + i, log_sums));
-        if (i == 0 && a.takes_first && wanted > (int32_t)a.takes_newest)
+        if (i == 0 && a.takes_first) /* where only the newest is wanted it does not matter */
             key = ~1u;
         if (i == n - 1 && a.takes_newest)
             key = ~0u;

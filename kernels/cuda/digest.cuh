@@ -45,7 +45,6 @@ struct ra_rank_args {
     int32_t *order;     /* [rows][n_pages] filled: all pages, the one wanted most last */
     int32_t *n_ranked;  /* [rows] filled: pages there are */
     int32_t n_pages, page, most, D, G;
-    int32_t wanted; /* pages, at most */
     enum ra_agg agg;
     bool takes_newest, takes_first; /* as in ra_page_rule */
     float scale;                    /* of sums */

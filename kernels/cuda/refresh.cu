@@ -19,6 +19,7 @@ struct ra_refresh_plan {
     uint16_t *free_slot; /* [cap] slots for what is new, ascending */
     uint32_t *kept;      /* [words] a bit a rank */
     uint32_t *taken;     /* [words] a bit a slot */
+    int32_t *again;      /* entries that are copied again */
     int32_t n, words;
 
     /* The largest rank whose position is not above, 0 where there is none, of each of a few. */
@@ -94,6 +95,8 @@ __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_
                                         int64_t given, int64_t row)
 {
     int32_t n_old = ra_ld_warp(a.cache.n + row), thread = (int32_t)threadIdx.x;
+    if (thread == 0)
+        *plan.again = 0;
     for (int32_t w = thread; w < plan.words; w += RA_PLAN_THREADS)
         plan.kept[w] = plan.taken[w] = 0;
     for (int32_t i = thread; i < plan.n; i += RA_PLAN_THREADS) {
@@ -110,12 +113,14 @@ __device__ __forceinline__ void ra_mark(const ra_plan_args &a, const ra_refresh_
         plan.slot_of[rank] = (uint16_t)slot;
     };
     ra_rank_each(plan, a.cache.slot_pos + row * a.cache.cap, n, visit);
-    /* Where a score is to be found of what is copied again. */
+    /* Where to find the scores of those that are copied again. */
     auto note = [&](int32_t i, int32_t position, int32_t rank) {
-        if (plan.chosen[rank] == position)
-            plan.slot_of[rank] = (uint16_t)(n + i);
+        if (plan.chosen[rank] != position)
+            return;
+        plan.slot_of[rank] = (uint16_t)(n + i);
+        atomicAdd(plan.again, 1);
     };
-    if (a.cache.score && n > 0)
+    if (n > 0)
         ra_rank_each(plan, a.cache.slot_pos + row * a.cache.cap + n, n_old - n, note);
     __syncthreads();
 }
@@ -153,8 +158,12 @@ __device__ __forceinline__ void ra_pair(const ra_plan_args &a, const ra_refresh_
                     ra_st(a.cache.score + first + s, ra_first_score(a, plan, given, row, rank));
                 plan.slot_of[rank] = (uint16_t)s;
             });
-            if (w == plan.words - 1)
-                ra_st(a.n_moves + row, (int32_t)before + __popc(bits));
+            if (w < plan.words - 1)
+                return;
+            int32_t moves = (int32_t)before + __popc(bits);
+            ra_st(a.n_moves + row, moves);
+            if (a.n_new)
+                ra_st(a.n_new + row, moves - *plan.again);
         });
 }
 
@@ -162,6 +171,7 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
 {
     RA_DYN(uint32_t, memory);
     RA_SHARED(uint32_t, totals, RA_PLAN_THREADS / 32);
+    RA_SHARED(int32_t, again, 1);
     ra_after_earlier();
     int64_t given = blockIdx.x, row = ra_row_of(a.rows, blockIdx.x);
     if (!ra_is_served(a.rows, row))
@@ -169,6 +179,7 @@ __global__ void __launch_bounds__(RA_PLAN_THREADS, 2) plan_refresh(ra_plan_args 
     ra_refresh_plan plan;
     plan.n = ra_ld_warp(a.n_chosen + given);
     plan.words = (a.cache.cap + 31) / 32;
+    plan.again = again;
     plan.kept = memory;
     plan.taken = plan.kept + plan.words;
     plan.chosen = (int32_t *)(plan.taken + plan.words);

@@ -55,6 +55,7 @@ struct ra_plan_args {
     int64_t stride;
     int32_t n_pinned;              /* of each row, where it has as many */
     struct ra_rows rows = {};      /* those served; others are left as they are */
+    int32_t *n_new = nullptr;      /* [rows] filled: moves of what was no entry; NULL: unwanted */
     const double *given = nullptr; /* [rows][stride] scores of what is new, where they are kept;
                                     * NULL: self_score of what it is of, else 0 */
 };

@@ -52,12 +52,15 @@ same() { # TRACE ARGUMENTS: cuda's results hold against cpu's
         -p unlimiformer:k=32 -p longformer:window=64,globals=4 -p sparse-transformer:stride=40
 }
 
+@test "schedules of the literature: pages told apart by what is kept of each" {
+    local some=(--layers 0,9 --steps 0..19)
+    same "$sample" "${some[@]}" -p quest:k=64 -p quest:k=1/8,agg=mean -p triforce:k=64,gamma=4
+    same "$sample" "${some[@]}" -p quest:k=64,page=8,newest=0 -p triforce:k=64,gamma=2 --cache gather
+}
+
 @test "KV heads with budgets of their own" {
     same "$sample" --layers 0,9 --steps 0..19 -p recycled:k=64,stride=4,k@0.1=100,k@9.0-1=20 \
-        -p snapkv:k=64,k@0.2=99,evict=fifo
-    run -3 --separate-stderr "$emulated" replay "$sample" --layers 0 --steps 0..3 --backend cuda \
-        -p h2o:k=64,k@0.1=100
-    [[ $stderr == *"cuda: a cache that is cut by scores keeps as many entries of each KV head"* ]]
+        -p snapkv:k=64,k@0.2=99,evict=fifo -p h2o:k=64,k@0.1=100 -p quest:k=64,k@0.1=100
     run -3 --separate-stderr "$emulated" replay "$sample" --layers 0 --steps 0..3 --backend cuda \
         -p recycled:k=64,stride=4,k@0.1=100,evict=raw
     [[ $stderr == *"cuda: KV heads with budgets of their own need evict=pooled"* ]]

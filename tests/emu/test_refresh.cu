@@ -171,11 +171,12 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
     }
     choose(w, L, count, share, chosen, order);
     device_array<int32_t> d_chosen(chosen), d_order(order),
-        n_chosen(std::vector<int32_t>(s.rows, count)), n_moves(s.rows);
+        n_chosen(std::vector<int32_t>(s.rows, count)), n_moves(s.rows), n_new(s.rows);
     device_array<int2> moves((size_t)s.rows * w.cap);
     size_t shared = ra_plan_shared(w.cap);
     ra_plan_args plan = {w.cache,     d_chosen.get(), d_order.get(), n_chosen.get(),
                          moves.get(), n_moves.get(),  s.K,           s.n_pinned};
+    plan.n_new = n_new.get();
     start_counting();
     test.launched(ra_launch(plan_refresh, s.rows, RA_PLAN_THREADS, shared, 0, plan));
     ra_move_args args = {moves.get(),      n_moves.get(), w.full_k.get(), w.full_v.get(),
@@ -186,19 +187,21 @@ static void refresh(world &w, int L, int count, double share, test_case &test)
                       : s.row_bytes == 256 ? move<256>(w, args)
                                            : move<512>(w, args));
     double planned = 0, moved = 0;
-    std::vector<int32_t> counts = n_moves.read();
+    std::vector<int32_t> counts = n_moves.read(), come = n_new.read();
     for (int row = 0; row < s.rows; row++) {
         /* New, or in a slot that is no more. */
-        int fresh = 0, old = (int)slots[row].size();
+        int fresh = 0, old = (int)slots[row].size(), came = 0;
         for (int position : w.want[row].set) {
             auto at =
                 std::find(slots[row].begin(), slots[row].end(), position) - slots[row].begin();
             fresh += at >= std::min(old, count);
+            came += at == old;
         }
         if (counts[row] != fresh)
             test.complain("row %d: expected %d moves, got %d", row, fresh, counts[row]);
-        planned +=
-            4.0 * (count + std::min(old, count) + 2 * w.want[row].queue.size()) + 12.0 * fresh;
+        if (come[row] != came)
+            test.complain("row %d: expected %d to be new, got %d", row, came, come[row]);
+        planned += 4.0 * (count + old + 2 * w.want[row].queue.size()) + 12.0 * fresh;
         moved += fresh * (4.0 * s.row_bytes + 8 + (s.paged ? 4 : 0));
     }
     test.moved("plan_refresh", planned);

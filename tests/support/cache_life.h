@@ -15,8 +15,7 @@ struct cache_life {
     int G;
     enum ra_cache_mode cache;
     int n_threads, page;
-    bool one_a_step; /* of a backend that evicts no more at once, and keeps its slots dense, so that
-                      * a cache that shrinks moves what lay beyond its new end */
+    bool one_a_step;    /* of a backend that evicts no more at once */
     double score_error; /* relative, of accumulated scores */
     uint64_t seed;
 };
