@@ -68,8 +68,12 @@ tour() {
     json 'len(d["traceEvents"])' <build/demo/run2.json
     build/rattn-sim explain traces/data/smollm2-135m.safetensors -p recycled:k=256,stride=16 --layer 9 --head 1 --steps 0..3 >out
     [ "$(grep -c '^step ' out)" -eq 4 ]
-    for policy in $(block "## Schedules" | awk '{ print $1 }'); do
-        build/rattn-sim explain synth:case=integer,P=300,N=8 -p "$policy" >/dev/null
+    block "## Schedules" >schedules
+    for policy in full $(grep -oE '[a-z0-9-]+:[a-z]+=[^ ]+' schedules); do
+        build/rattn-sim explain traces/data/smollm2-135m.safetensors -p "$policy" --steps 0 >/dev/null
+    done
+    for name in $(build/rattn-sim list policies --format json | json '" ".join(p["name"] for p in d if p["name"][0] != "+")'); do
+        grep -qE "(^| )$name(:| |\$)" schedules
     done
     if command -v gnuplot >/dev/null; then
         build/rattn-sim plot build/demo/demo.db -o build/demo
