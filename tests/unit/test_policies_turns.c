@@ -63,7 +63,7 @@ static int rank_of(const double *prob, int G, int32_t L, int32_t pos)
             best[j] = prob[g * L + j] > best[j] ? prob[g * L + j] : best[j];
     }
     for (int32_t j = 0; j < L - 1; j++)
-        rank += best[j] > best[pos] || (best[j] == best[pos] && j < pos);
+        rank += best[j] > best[pos] || (j < pos && best[j] == best[pos]);
     return rank;
 }
 

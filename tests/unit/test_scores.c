@@ -47,7 +47,7 @@ static void weights_far_below_the_largest(void **state)
     struct ra_scores_input input = {
         .step = &step, .prob = prob, .q = q, .k = (const char *)keys, .attended = &set};
     struct ra_error err;
-    double got[L], sum = 1 + exp(-1) + exp(-3);
+    double got[L] = {0}, sum = 1 + exp(-1) + exp(-3);
     ra_assert_ok(form(&plan, &input, got, &err));
     assert_true(got[0] == 0 && fabs(got[1] - 1 / sum) < 1e-15);
     assert_true(fabs(got[2] - exp(-1) / sum) < 1e-15 && fabs(got[3] - exp(-3) / sum) < 1e-15);
@@ -62,7 +62,7 @@ static void what_lacks_is_named(void **state)
     static const double prob[L] = {1};
     struct ra_scores_input input = {.step = &step, .prob = prob};
     struct ra_error err;
-    double got[L];
+    double got[L] = {0};
     struct ra_plan plan = {.scores = RA_SCORES_BEFORE, .of = RA_SCORES_OF_PAGES, .pages = &rule};
     ra_assert_fails(form(&plan, &input, got, &err), RA_EUSAGE, "needs queries and keys");
     plan.of = RA_SCORES_OF_PROMPT;
