@@ -44,13 +44,13 @@ kernels/cuda/rows.cuh|rows all in line|if (rows.group == 0)|@s/rows.group == 0/t
 kernels/cuda/refresh.cu|rows moved behind a shut gate|ra_row_of(a.rows, blockIdx.y)|@,+1s/!ra_is_served(a.rows, row)/false/
 kernels/cuda/refresh.cu|lists of other rows|given = blockIdx.x|@s/given = blockIdx.x/given = ra_row_of(a.rows, blockIdx.x)/
 kernels/cuda/select.cu|scratch of other rows|own_row = blockIdx.y|@s/own_row = blockIdx.y/own_row = ra_row_of(a.rows, blockIdx.y)/
-kernels/cuda/refresh.cu|a moved entry's score stays behind|n_old - n, note|@s/n_old - n/0/
+kernels/cuda/refresh.cu|entries copied again forgotten|n_old - n, note|@s/n_old - n/0/
 kernels/cuda/refresh.cu|a given score is not taken|if (a.given)|@s/a.given/false/
 kernels/cuda/accumulate.cu|scores always added|a.keeps ? ra_ld|@s/a.keeps/true/
 kernels/cuda/accumulate.cu|scores never added|a.keeps ? ra_ld|@s/a.keeps/false/
 kernels/cuda/accumulate.cu|self weighed twice|if (i > n|@s/ && self_in/ \&\& false/
 kernels/cuda/cut.cu|of equal scores the lower position|at > position|@s/at > position/at < position/
-kernels/cuda/cut.cu|one more is recent|wanted = a.recent - 1|@s/a.recent - 1/a.recent/
+kernels/cuda/cut.cu|one more is recent|wanted = recent - 1|@s/wanted = recent - 1/wanted = recent/
 kernels/cuda/cut.cu|the newest are looked for in line alone|high - low > 1|@s/high - low > 1/false/
 kernels/cuda/cut.cu|slots of all rows alike|ra_ld(slots + j) != position|@s/!= position/!= position \&\& false/
 kernels/cuda/cut.cu|nobody else goes|instead >= 0 ? instead|@s/instead >= 0/false/
@@ -59,7 +59,7 @@ kernels/cuda/digest.cu|a page begun anew by each row|if (begin > first) {|@s/beg
 kernels/cuda/digest.cu|a page goes on from an earlier life|if (begin > first) {|@s/begin > first/true/
 kernels/cuda/digest.cu|rows beyond those in pages|end = ra_paged(n, a.most)|@s/ra_paged(n, a.most)/n/
 kernels/cuda/digest.cu|a mean over a page cut short|held = left < a.page|@s/left < a.page ? left/false ? left/
-kernels/cuda/digest.cu|the first wanted alone|i == 0 .. a.takes_first|@s/ .. wanted > .*takes_newest//
+kernels/cuda/digest.cu|the first not wanted|i == 0 .. a.takes_first|@s/i == 0/false/
 kernels/cuda/digest.cu|the newest not wanted|i == n - 1 |@s/i == n - 1/false/
 kernels/cuda/order.cu|all in another order|(uint32_t)i;|@s/(uint32_t)i;/(uint32_t)(n - i);/
 kernels/cuda/backend_pages.cu|a page of the next copy|size_t row = (size_t)(first|@s/= (size_t)(first/= 0 * (size_t)(first/
