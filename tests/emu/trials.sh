@@ -62,8 +62,6 @@ kernels/cuda/digest.cu|a mean over a page cut short|held = left < a.page|@s/left
 kernels/cuda/digest.cu|the first not wanted|i == 0 .. a.takes_first|@s/i == 0/false/
 kernels/cuda/digest.cu|the newest not wanted|i == n - 1 |@s/i == n - 1/false/
 kernels/cuda/order.cu|all in another order|(uint32_t)i;|@s/(uint32_t)i;/(uint32_t)(n - i);/
-kernels/cuda/backend_pages.cu|a page of the next copy|size_t row = (size_t)(first|@s/= (size_t)(first/= 0 * (size_t)(first/
-kernels/cuda/backend_scores.cu|scores of another copy|query = ra_cuda_score_row|@s/query = /query = 0 * /
 kernels/cuda/backend_attend.cu|no gate|call.branch == RA_BRANCH_NONE|@s/call.branch == RA_BRANCH_NONE/true/
 kernels/cuda/backend_call.cu|a copy's calls out of order|is_first = next.first|@s/next.first != copy/true/
 kernels/cuda/decode.cuh|K read twice|ra_cp_async16_zfill(slot + r \* 32|@p
