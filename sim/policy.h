@@ -66,6 +66,7 @@ struct ra_policy_ops {
     /* RA_NEEDS_* bits for these parameters. Optional: none. */
     unsigned (*needs)(const void *params);
     enum ra_caches (*caches)(const void *params);
+    bool cuts; /* its plans have ra_plan.cut */
     /* How pages of keys are chosen, where they are. Optional: no keys are kept in pages. */
     void (*pages)(const void *params, int32_t P, struct ra_page_rule *rule);
     /* The most positions that C_r or a set can hold after a step. Optional: k. */

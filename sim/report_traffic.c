@@ -28,7 +28,7 @@ struct counted {
     struct ra_traffic_run run;
     const char *missing;
     const char *policy; /* its name; "" when this version does not know it */
-    bool is_deferred, is_transformed;
+    bool is_deferred, is_transformed, is_unknown;
     double P, tiles;
     int32_t members; /* of the batch, if they differ: each has rows of its own; else 1 */
     struct step *steps;
@@ -131,6 +131,8 @@ static void set_policy(struct counted *c, const char *canonical, double longest,
         enum ra_caches caches = ra_policy_spec_caches(spec);
         c->policy = ra_policy_spec_ops(spec)->name;
         c->is_transformed = ra_policy_spec_transform(spec) != NULL;
+        struct ra_page_rule rule;
+        c->is_unknown = ra_policy_spec_ops(spec)->cuts || ra_policy_spec_pages(spec, 0, 1, &rule);
         c->run.cap = caches == RA_CACHES_FULL || k < 0 ? 0 : k;
         c->run.gathers = gathers && caches == RA_CACHES_BOTH;
         c->run.compares = (ra_policy_spec_needs(spec) & RA_NEEDS_QUERIES) != 0;
@@ -176,6 +178,8 @@ static void set_run(struct counted *c, const struct ra_store_cells *row)
         c->missing = "this version does not know the policy";
     else if (c->is_transformed)
         c->missing = "kernels read dequantised rows, and the bytes of the books are of codes";
+    else if (c->is_unknown)
+        c->missing = "no formula says yet what cutting by scores, or choosing pages, moves";
     bool differ = *text_of(row, "sequences") || strcmp(text_of(row, "phase"), "spread") == 0 ||
                   number_of(row, "ragged") > 0;
     c->members = differ && c->run.copies > 1 ? c->run.copies : 1;

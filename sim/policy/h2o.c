@@ -164,6 +164,7 @@ const struct ra_policy_ops ra_policy_h2o = {
     .params_size = sizeof(struct h2o_params),
     .needs = needs,
     .caches = caches,
+    .cuts = true,
     .open = open_h2o,
     .plan = plan_h2o,
     .learn = learn,

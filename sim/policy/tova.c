@@ -164,6 +164,7 @@ const struct ra_policy_ops ra_policy_tova = {
     .params_size = sizeof(struct tova_params),
     .needs = needs,
     .caches = caches,
+    .cuts = true,
     .open = open_tova,
     .plan = plan_tova,
     .learn = learn,

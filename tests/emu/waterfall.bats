@@ -245,6 +245,8 @@ PY
     "$emulated" report s.db | grep -q "^  not explained: the store does not say what"
     sqlite3 s.db "update run set config_json = 'no json'"
     "$emulated" report s.db | grep -q "^  not explained: the store does not say what"
+    counted "$sample" --layers 0 --steps 0..2 -p h2o:k=32 -p quest:k=32
+    [ "$("$emulated" report s.db | grep -c "^  not explained: no formula says yet")" = 2 ]
     # hits that were counted are a bar of their own: 32 bytes a sector
     counted $trace -p full
     sqlite3 s.db "update metric_value set value = 10 where metric_id = (select id from metric_def where name = 'l2_from_l1_read_hit')"
