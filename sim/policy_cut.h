@@ -6,6 +6,7 @@
 #ifndef RA_SIM_POLICY_CUT_H
 #define RA_SIM_POLICY_CUT_H
 
+#include "sim/policy.h"
 #include "sim/policy_cache.h"
 
 #ifdef __cplusplus
@@ -18,25 +19,37 @@ struct ra_policy_cut {
     bool is_scored;               /* false once the cache was chosen elsewhere */
 };
 
-/* One for each of n KV heads, empty, for at most `capacity` positions while one enters. */
-RA_MUST_CHECK enum ra_status ra_policy_cuts_open(struct ra_policy_cut **cuts, int n,
-                                                 int32_t capacity, struct ra_error *err);
-void ra_policy_cuts_close(struct ra_policy_cut *cuts, int n); /* accepts NULL */
+struct ra_cut_layer {
+    struct ra_cut_rule rule;
+    struct ra_select_rule first; /* what the rule leaves of the prompt, where a backend can tell */
+    int32_t *recent;             /* [Hkv] of rule */
+    struct ra_policy_cut *heads; /* [Hkv] */
+};
 
-/* Become what `rule` leaves of positions 0..L-1 with score [L]. scratch [L]. */
-void ra_policy_cut_choose(struct ra_policy_cut *cut, const struct ra_cut_rule *rule,
-                          const double *score, int32_t L, uint64_t *scratch);
+/* The state of such a policy. */
+struct ra_cut_policy {
+    struct ra_policy_env env;
+    double *score;     /* [P + N] */
+    uint64_t *scratch; /* [P + N] */
+    struct ra_cut_layer layers[];
+};
 
-/* Add what each entry and self received [self + 1], or put it in the place of its score; self
- * enters; cut. */
-void ra_policy_cut_step(struct ra_policy_cut *cut, const struct ra_cut_rule *rule,
-                        const double *received, int32_t self);
+/* Hooks of struct ra_policy_ops; `name` opens messages. `open` leaves the layers to the policy. */
+RA_MUST_CHECK enum ra_status ra_cut_open(struct ra_cut_policy **policy, const char *name,
+                                         const struct ra_policy_env *env, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_cut_learn(void *self, const struct ra_step *step,
+                                          const struct ra_scores *scores, struct ra_plan *plan,
+                                          struct ra_error *err);
+void ra_cut_install(void *self, const struct ra_step *step, int kv_head,
+                    const struct ra_positions *evict_order);
+void ra_cut_view(const void *self, int layer, int kv_head, struct ra_retained *view);
+void ra_cut_close(void *self);
 
-/* Become these positions; scores are known elsewhere. */
-void ra_policy_cut_install(struct ra_policy_cut *cut, const struct ra_positions *order);
-
-/* Borrowed until the next change. */
-void ra_policy_cut_view(const struct ra_policy_cut *cut, struct ra_retained *view);
+/* The caches of a layer: `rule` without its numbers, which follow from k and from the share of it
+ * that the newest positions have. */
+RA_MUST_CHECK enum ra_status ra_cut_open_layer(struct ra_cut_policy *policy, int index,
+                                               struct ra_fraction k, double recent,
+                                               struct ra_cut_rule rule, struct ra_error *err);
 
 #ifdef __cplusplus
 }
