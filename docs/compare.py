@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All policies side by side on one recording: at equal K, at equal bytes, and the ablations.
+"""All policies side by side on one recording: at equal K, at equal bytes, options and ablations, and
+with keys and values in fewer bits.
 
 Each set is one `rattn-sim replay`, phase 1 only (the null backend), so quality and bytes are exact
 and nothing is timed. What has no K, or a byte count to reach, is tuned here: integers between which
@@ -66,6 +67,21 @@ ABLATIONS = [
     "recycled:k={k},stride=10,evict=raw",
     "tova:k={k},heads=layer",
     "h2o:k={k},recent=0.1",
+]
+
+TRANSFORMED = [
+    "full",
+    "full+int8",
+    "full+fp8",
+    "full+int4",
+    "full+kvquant:bits=4",
+    "full+kvquant:bits=4,outliers=0.04",
+    "full+kvquant:bits=3",
+    "full+kvquant:bits=2",
+    "recycled:k={k},stride=10",
+    "recycled:k={k},stride=10+int8",
+    "recycled:k={k},stride=10+kvquant:bits=4",
+    "recycled:k={k},stride=10+kvquant:bits=2",
 ]
 
 SHARES = ["1/8", "1/16"]
@@ -292,10 +308,10 @@ def equal_bytes(comparison):
     comparison.add("equal bytes", rows)
 
 
-def ablations(comparison):
+def as_they_stand(comparison, name, spellings):
     never = comparison.tool.N + 1
-    rows = [fill(spelling, k=SHARES[0], never=never) for spelling in ABLATIONS]
-    comparison.add("ablations", [(spelling, None) for spelling in rows])
+    rows = [fill(spelling, k=SHARES[0], never=never) for spelling in spellings]
+    comparison.add(name, [(spelling, None) for spelling in rows])
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -340,6 +356,7 @@ TITLES = {
     "equal bytes": "Equal bytes: KV read and written and selection per step, as `%s`"
     % fill(REFERENCE, k=SHARES[0]),
     "ablations": "Options and ablations, at an eighth of the prompt",
+    "transformations": "Keys and values in fewer bits; bytes with scales, levels and outliers",
 }
 
 
@@ -403,7 +420,7 @@ def update_document(path, name, text):
 
 def draw(comparison, output):
     for name, runs in comparison.runs.items():
-        if name == "ablations":
+        if name in ("ablations", "transformations"):
             continue
         folder = os.path.join(comparison.folder, name.replace("k=1/", "k-").replace(" ", "-"))
         chosen = [word for run in runs for word in ("--run", str(run))]
@@ -434,7 +451,8 @@ def main():
     for share in SHARES:
         equal_k(comparison, share)
     equal_bytes(comparison)
-    ablations(comparison)
+    as_they_stand(comparison, "ablations", ABLATIONS)
+    as_they_stand(comparison, "transformations", TRANSFORMED)
 
     texts = [origin(tool, given.trace), *[verdict(comparison, share) for share in SHARES]]
     for name in comparison.runs:
