@@ -49,13 +49,15 @@ static int32_t most(const void *params, int32_t P, int32_t N)
     return cap < rows ? cap : rows;
 }
 
-/* All heads' scores as one list, lower head first, then lower position: its n best, counted into
- * n_won and listed into won. */
-static void compete(const struct ra_window_votes *votes, const double *score, int32_t n)
+/* All heads' scores as one list, lower head first, then lower position: as many of the best as all
+ * heads have room for, counted into n_won and listed into won. */
+static void compete(const struct ra_window_votes *votes)
 {
     size_t each = (size_t)votes->n;
     int32_t total = votes->Hkv * votes->n;
-    int32_t taken = ra_top(score, total, n, votes->won, votes->scratch);
+    int64_t places = (int64_t)votes->Hkv * votes->room[0];
+    int32_t taken = ra_top(votes->score, total, (int32_t)(places < total ? places : total),
+                           votes->won, votes->scratch);
     for (int h = 0; h < votes->Hkv; h++)
         votes->n_won[h] = 0;
     for (int32_t i = 0; i < taken; i++)
@@ -77,12 +79,12 @@ static void guard(const struct ra_window_votes *votes, int32_t safe)
         for (int32_t i = 0; i < n; i++)
             own[votes->won[i]] = INFINITY;
     }
-    compete(votes, votes->score, votes->Hkv * votes->room[0]);
+    compete(votes);
 }
 
 static void mix(const struct ra_window_votes *votes, double alpha, int32_t safe)
 {
-    compete(votes, votes->score, votes->Hkv * votes->room[0]);
+    compete(votes);
     for (int h = 0; h < votes->Hkv; h++)
         ra_window_take(votes, h, (int32_t)nearbyint(votes->n_won[h] * (1 - alpha) + safe));
 }
