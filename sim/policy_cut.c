@@ -58,11 +58,14 @@ enum ra_status ra_cut_open(struct ra_cut_policy **policy, const char *name,
                            const struct ra_policy_env *env, struct ra_error *err)
 {
     size_t rows = (size_t)env->P + (size_t)env->N;
-    struct ra_cut_policy *p = calloc(1, sizeof *p + (size_t)env->n_layers * sizeof p->layers[0]);
+    struct ra_cut_policy *p = calloc(1, sizeof *p);
     *policy = p;
     if (!p)
-        return ra_fail(err, RA_ENOMEM, "%s: no memory for %d layers", name, env->n_layers);
+        return ra_fail(err, RA_ENOMEM, "%s: no memory", name);
     p->env = *env;
+    p->layers = calloc((size_t)env->n_layers, sizeof *p->layers);
+    if (!p->layers)
+        return ra_fail(err, RA_ENOMEM, "%s: no memory for %d layers", name, env->n_layers);
     p->score = calloc(rows, sizeof *p->score);
     p->scratch = calloc(rows, sizeof *p->scratch);
     if (!p->score || !p->scratch)
@@ -107,7 +110,7 @@ void ra_cut_close(void *self)
     struct ra_cut_policy *policy = self;
     if (!policy)
         return;
-    for (int i = 0; i < policy->env.n_layers; i++) {
+    for (int i = 0; policy->layers && i < policy->env.n_layers; i++) {
         struct ra_cut_layer *layer = &policy->layers[i];
         for (int h = 0; layer->heads && h < policy->env.model->Hkv; h++) {
             ra_policy_cache_close(&layer->heads[h].cache);
@@ -116,6 +119,7 @@ void ra_cut_close(void *self)
         free(layer->heads);
         free(layer->recent);
     }
+    free(policy->layers);
     free(policy->score);
     free(policy->scratch);
     free(policy);

@@ -29,9 +29,9 @@ struct ra_cut_layer {
 /* The state of such a policy. */
 struct ra_cut_policy {
     struct ra_policy_env env;
-    double *score;     /* [P + N] */
-    uint64_t *scratch; /* [P + N] */
-    struct ra_cut_layer layers[];
+    double *score;               /* [P + N] */
+    uint64_t *scratch;           /* [P + N] */
+    struct ra_cut_layer *layers; /* [env.n_layers] */
 };
 
 /* Hooks of struct ra_policy_ops; `name` opens messages. `open` leaves the layers to the policy. */
