@@ -5,7 +5,7 @@ COMPARE_TRACE := build/traces/smollm2-135m-p1792-n256.safetensors
 COMPARE = python3 docs/compare.py $(1) --document docs/policies.md \
           --figures $(if $(GNUPLOT),svg,none) --command 'make $@'
 .PHONY: compare compare-8k
-compare: build/rattn-sim ## all policies at equal K and at equal bytes: build/compare, docs/policies.md
+compare: build/rattn-sim ## all policies, equal K, equal bytes: docs/policies.md
 	$(Q)trace=$(COMPARE_TRACE); [ -e $$trace ] || traces/tools/make_traces.sh full || { trace=$(SAMPLE); \
 	  echo "compare: no all-layers trace, so the embedded sample, which has 4 of 30 layers, is compared" >&2; }; \
 	$(call COMPARE,$$trace -o build/compare)

@@ -8,7 +8,7 @@ load common
 # A copy of the tree as far as make needs it, and pkg-config that knows the packages named.
 tree_with() { # PACKAGE...
     mkdir -p pc
-    for part in Makefile bootstrap sim kernels profiler traces plots tests; do ln -sf "$root/$part" .; done
+    for part in Makefile bootstrap sim kernels profiler traces plots docs tests; do ln -sf "$root/$part" .; done
     for package; do cp "$(pkg-config --variable=pcfiledir "$package")/$package.pc" pc/; done
     export PKG_CONFIG_LIBDIR=$PWD/pc
     unset MAKEFLAGS MAKELEVEL MFLAGS BUILD
