@@ -293,3 +293,24 @@ value() { # FILE EXPRESSION over d, the parsed JSON
     [ "$(sqlite3 k.db "select count(*) from pass p where state='complete' and (select count(*)
         from scope_exec where pass_id=p.id)=0")" = 0 ]
 }
+
+@test "an output below what f32 weights can carry is held to zero" {
+    python3 - <<'PY'
+import json, struct
+# One key is 200 logits below the others, and it alone has a value.
+rows = {"q": [100] * 2, "k": [1, -1, 1], "v": [0, 1, 0]}
+meta = {"format": "rattn-trace", "version": "1.0", "n_layers": "1", "layers": "0", "n_q_heads": "1",
+        "n_kv_heads": "1", "head_dim": "8", "attn_scale": "1", "rope.type": "none", "n_seq": "1",
+        "s0.prompt_len": "2", "s0.decode_len": "1", "s0.q_tail": "1"}
+header, data = {"__metadata__": meta}, b""
+for name, values in rows.items():
+    part = b"".join(struct.pack("<8e", value, *[0] * 7) for value in values)
+    header["s0.l0." + name] = {"dtype": "F16", "shape": [1, len(values), 8],
+                               "data_offsets": [len(data), len(data) + len(part)]}
+    data += part
+text = json.dumps(header).encode()
+text += b" " * (-len(text) % 8)
+open("far.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+PY
+    "$rattn" replay far.safetensors -p full --repeat 1 -q
+}
