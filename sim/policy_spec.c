@@ -45,23 +45,6 @@ static const struct ra_policy_ops *find_policy(struct ra_span name, struct ra_er
     return NULL;
 }
 
-static enum ra_status find_param(const struct ra_policy_ops *ops, struct ra_span key,
-                                 const struct ra_param **param, struct ra_error *err)
-{
-    size_t n = 0;
-    for (; ops->params && ops->params[n].name; n++)
-        if (ra_span_is(key, ops->params[n].name)) {
-            *param = &ops->params[n];
-            return RA_OK;
-        }
-    if (n == 0)
-        return ra_fail(err, RA_EUSAGE, "%s: takes no parameters, got '%.*s'", ops->name,
-                       RA_SPAN(key));
-    char hint[RA_HINT_MAX];
-    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; %s", ops->name, RA_SPAN(key),
-                   ra_text_hint(key, ops->params, n, sizeof *ops->params, hint));
-}
-
 static enum ra_status add_override(struct ra_policy_spec *spec, struct ra_override entry,
                                    const char *value, const char *where, struct ra_error *err)
 {
@@ -93,7 +76,7 @@ static enum ra_status parse_pair(struct ra_policy_spec *spec, struct ra_span pai
                        RA_SPAN(pair));
     bool for_layers = ra_span_cut(&range, '@', &key);
     struct ra_override entry = {0};
-    RA_TRY(find_param(ops, key, &entry.param, err));
+    RA_TRY(ra_params_look_up(ops->params, ops->name, key, &entry.param, err));
     char where[64], value[RA_SPELLING_MAX + 1];
     snprintf(where, sizeof where, "%s:", ops->name);
     snprintf(value, sizeof value, "%.*s", (int)rest.n, rest.at);

@@ -44,23 +44,6 @@ static const struct ra_transform_ops *find(struct ra_span name, struct ra_error 
     return NULL;
 }
 
-static enum ra_status find_param(const struct ra_transform_ops *ops, struct ra_span key,
-                                 const struct ra_param **param, struct ra_error *err)
-{
-    size_t n = 0;
-    for (; ops->params && ops->params[n].name; n++)
-        if (ra_span_is(key, ops->params[n].name)) {
-            *param = &ops->params[n];
-            return RA_OK;
-        }
-    if (n == 0)
-        return ra_fail(err, RA_EUSAGE, "%s: takes no parameters, got '%.*s'", ops->name,
-                       RA_SPAN(key));
-    char hint[RA_HINT_MAX];
-    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; %s", ops->name, RA_SPAN(key),
-                   ra_text_hint(key, ops->params, n, sizeof *ops->params, hint));
-}
-
 static enum ra_status parse_pair(struct link *link, struct ra_span pair, uint64_t *given,
                                  struct ra_error *err)
 {
@@ -74,7 +57,7 @@ static enum ra_status parse_pair(struct link *link, struct ra_span pair, uint64_
     if (memchr(key.at, '@', key.n))
         return ra_fail(err, RA_EUSAGE, "%s: is the same in all layers, got '%.*s'", ops->name,
                        RA_SPAN(key));
-    RA_TRY(find_param(ops, key, &param, err));
+    RA_TRY(ra_params_look_up(ops->params, ops->name, key, &param, err));
     if (value.n > MAX_VALUE)
         return ra_fail(err, RA_EUSAGE, "%s: %s: expected at most %d characters, got %zu", ops->name,
                        param->name, MAX_VALUE, value.n);

@@ -350,3 +350,20 @@ const struct ra_param *ra_params_find(const struct ra_param *table, const char *
             return row;
     return NULL;
 }
+
+enum ra_status ra_params_look_up(const struct ra_param *table, const char *owner,
+                                 struct ra_span key, const struct ra_param **row,
+                                 struct ra_error *err)
+{
+    size_t n = 0;
+    for (; table && table[n].name; n++)
+        if (ra_span_is(key, table[n].name)) {
+            *row = &table[n];
+            return RA_OK;
+        }
+    if (n == 0)
+        return ra_fail(err, RA_EUSAGE, "%s: takes no parameters, got '%.*s'", owner, RA_SPAN(key));
+    char hint[RA_HINT_MAX];
+    return ra_fail(err, RA_EUSAGE, "%s: no parameter named '%.*s'; %s", owner, RA_SPAN(key),
+                   ra_text_hint(key, table, n, sizeof *table, hint));
+}

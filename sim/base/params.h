@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "sim/base/error.h"
+#include "sim/base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -77,6 +78,12 @@ int ra_param_format(const struct ra_param *param, const void *params, char *out,
 
 /* Copy one parameter from one such struct to another. */
 void ra_param_copy(const struct ra_param *param, const void *from, void *to);
+
+/* The row of that name. RA_EUSAGE, opening with `owner`: it has no such parameter, and which is
+ * near; or it has none. */
+RA_MUST_CHECK enum ra_status ra_params_look_up(const struct ra_param *table, const char *owner,
+                                               struct ra_span key, const struct ra_param **row,
+                                               struct ra_error *err);
 
 /* NULL when there is no such row, or no table. */
 const struct ra_param *ra_params_find(const struct ra_param *table, const char *name);
