@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "sim/policy.h"
+#include "sim/policy_sets.h"
 #include "sim/select.h"
 
 struct oracle_params {
@@ -21,12 +22,10 @@ static const struct ra_param table[] = {
 
 struct oracle {
     const struct ra_model *model;
-    int32_t *K;                /* [n_layers][Hkv] */
-    struct ra_positions *sets; /* [Hkv], each over its share of `chosen` */
-    int32_t *chosen;           /* [Hkv][capacity] */
-    uint64_t *scratch;         /* [P + N] */
-    double *sum;               /* [P + N] */
-    int32_t capacity;          /* largest K, at most P + N */
+    int32_t *K;                 /* [n_layers][Hkv] */
+    struct ra_policy_sets sets; /* [Hkv] */
+    uint64_t *scratch;          /* [P + N] */
+    double *sum;                /* [P + N] */
 };
 
 static unsigned needs(const void *params)
@@ -47,8 +46,7 @@ static void close_oracle(void *self)
     if (!o)
         return;
     free(o->K);
-    free(o->sets);
-    free(o->chosen);
+    ra_policy_sets_close(&o->sets);
     free(o->scratch);
     free(o->sum);
     free(o);
@@ -58,28 +56,26 @@ static enum ra_status open_oracle(void **self, const struct ra_policy_env *env, 
                                   struct ra_error *err)
 {
     const struct oracle_params *p = params;
+    int32_t most = 1; /* the largest K, at most P + N */
     size_t rows = (size_t)env->P + (size_t)env->N, Hkv = (size_t)env->model->Hkv;
     RA_BUG_ON(rows == 0);
     struct oracle *o = calloc(1, sizeof *o);
     if (!o)
         return ra_fail(err, RA_ENOMEM, "oracle: no memory");
     *self = o;
-    o->capacity = 1;
     o->model = env->model;
     o->K = calloc((size_t)env->n_layers * Hkv, sizeof *o->K);
     for (int i = 0; o->K && i < env->n_layers * (int)Hkv; i++) {
         int layer = i / (int)Hkv;
         int32_t k = ra_policy_head_k(env, p[layer].k, layer, i % (int)Hkv);
         o->K[i] = (size_t)k < rows ? k : (int32_t)rows;
-        o->capacity = o->K[i] > o->capacity ? o->K[i] : o->capacity;
+        most = o->K[i] > most ? o->K[i] : most;
     }
-    o->sets = calloc(Hkv, sizeof *o->sets);
-    o->chosen = calloc(Hkv * (size_t)o->capacity, sizeof *o->chosen);
     o->scratch = calloc(rows, sizeof *o->scratch);
     o->sum = calloc(rows, sizeof *o->sum);
-    if (!o->K || !o->sets || !o->chosen || !o->scratch || !o->sum)
+    if (!o->K || !o->scratch || !o->sum)
         return ra_fail(err, RA_ENOMEM, "oracle: no memory for %zu positions", rows);
-    return RA_OK;
+    return ra_policy_sets_open(&o->sets, "oracle", (int)Hkv, most, err);
 }
 
 static enum ra_status plan_oracle(void *self, const struct ra_step *step, struct ra_plan *plan,
@@ -102,14 +98,13 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     struct oracle *o = self;
     int G = o->model->G;
     for (int h = 0; h < o->model->Hkv; h++) {
-        int32_t *set = o->chosen + (size_t)h * (size_t)o->capacity;
         const double *prob = scores->prob + (size_t)h * (size_t)G * (size_t)scores->L;
         ra_aggregate(prob, (size_t)scores->L, G, step->self, RA_AGG_SUM, o->sum);
-        o->sets[h].n =
-            ra_top(o->sum, step->self, o->K[step->layer * o->model->Hkv + h], set, o->scratch);
-        o->sets[h].pos = set;
+        ra_policy_sets_put(&o->sets, h,
+                           ra_top(o->sum, step->self, o->K[step->layer * o->model->Hkv + h],
+                                  ra_policy_sets_room(&o->sets, h), o->scratch));
     }
-    plan->sets = o->sets;
+    plan->sets = o->sets.sets;
     return RA_OK;
 }
 

@@ -13,6 +13,7 @@
 #include "sim/kvset.h"
 #include "sim/pages.h"
 #include "sim/policy.h"
+#include "sim/policy_sets.h"
 
 struct quest_params {
     struct ra_fraction k;
@@ -39,10 +40,8 @@ struct quest {
     const struct ra_model *model;
     const struct quest_params *params; /* [n_layers] */
     struct ra_page_rule *rules;        /* [n_layers] */
-    int32_t rows;
-    struct ra_positions *sets; /* [Hkv] */
-    int32_t *chosen;           /* [Hkv][rows] */
-    double *scratch;           /* [2 * rows] */
+    struct ra_policy_sets sets;        /* [Hkv] */
+    double *scratch;                   /* [2 * rows] */
 };
 
 static unsigned needs(const void *params)
@@ -82,8 +81,7 @@ static void close_quest(void *self)
     if (!q)
         return;
     free(q->rules);
-    free(q->sets);
-    free(q->chosen);
+    ra_policy_sets_close(&q->sets);
     free(q->scratch);
     free(q);
 }
@@ -91,26 +89,23 @@ static void close_quest(void *self)
 static enum ra_status open_quest(void **self, const struct ra_policy_env *env, const void *params,
                                  struct ra_error *err)
 {
-    size_t n = (size_t)env->n_layers, Hkv = (size_t)env->model->Hkv;
+    int32_t rows = env->P + env->N;
     struct quest *q = calloc(1, sizeof *q);
     if (!q)
         return ra_fail(err, RA_ENOMEM, "quest: no memory");
     *self = q;
     q->model = env->model;
     q->params = params;
-    q->rows = env->P + env->N;
-    q->rules = calloc(n, sizeof *q->rules);
-    q->sets = calloc(Hkv, sizeof *q->sets);
-    q->chosen = calloc(Hkv * (size_t)q->rows, sizeof *q->chosen);
-    q->scratch = calloc(2 * (size_t)q->rows, sizeof *q->scratch);
-    if (!q->rules || !q->sets || !q->chosen || !q->scratch)
-        return ra_fail(err, RA_ENOMEM, "quest: no memory for %d positions", q->rows);
+    q->rules = calloc((size_t)env->n_layers, sizeof *q->rules);
+    q->scratch = calloc(2 * (size_t)rows, sizeof *q->scratch);
+    if (!q->rules || !q->scratch)
+        return ra_fail(err, RA_ENOMEM, "quest: no memory for %d positions", rows);
     for (int i = 0; i < env->n_layers; i++) {
         pages(&q->params[i], env->P, &q->rules[i]);
         q->rules[i].K = ra_policy_layer_k(env, q->params[i].k, i);
         q->rules[i].K_heads = ra_policy_heads(env, i);
     }
-    return RA_OK;
+    return ra_policy_sets_open(&q->sets, "quest", env->model->Hkv, rows, err);
 }
 
 static enum ra_status plan_quest(void *self, const struct ra_step *step, struct ra_plan *plan,
@@ -139,15 +134,15 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     struct quest *q = self;
     size_t G = (size_t)q->model->G, n = (size_t)scores->L;
     for (int h = 0; h < q->model->Hkv; h++) {
-        int32_t *set = q->chosen + (size_t)h * (size_t)q->rows;
+        int32_t *set = ra_policy_sets_room(&q->sets, h);
         struct ra_page_rule rule = ra_page_rule_of(plan->pages, h);
         int32_t size = ra_pages_choose(&rule, scores->prob + (size_t)h * G * n, q->model->G,
                                        step->self + 1, set, q->scratch);
         ra_kvset_sort(set, size);
         size -= size > 0 && set[size - 1] == step->self;
-        q->sets[h] = (struct ra_positions){.pos = set, .n = size};
+        ra_policy_sets_put(&q->sets, h, size);
     }
-    plan->sets = q->sets;
+    plan->sets = q->sets.sets;
     return RA_OK;
 }
 

@@ -15,6 +15,7 @@
 #include "sim/policy_cache.h"
 #include "sim/policy_choices.h"
 #include "sim/policy_schedule.h"
+#include "sim/policy_sets.h"
 #include "sim/select.h"
 
 enum { NOBODY = -1 };
@@ -50,8 +51,7 @@ struct tidal {
     struct ra_policy_env env;
     int32_t correct, ahead;
     struct ra_selector *selector;
-    int32_t *chosen;           /* [Hkv][P + N] */
-    struct ra_positions *sets; /* [Hkv] */
+    struct ra_policy_sets sets; /* [Hkv] */
     struct layer layers[];
 };
 
@@ -77,8 +77,7 @@ static void close_tidal(void *self)
         ra_policy_caches_close(d->layers[i].heads, d->env.model->Hkv);
     }
     ra_selector_close(d->selector);
-    free(d->chosen);
-    free(d->sets);
+    ra_policy_sets_close(&d->sets);
     free(d);
 }
 
@@ -117,7 +116,7 @@ static enum ra_status open_tidal(void **self, const struct ra_policy_env *env, c
                                  struct ra_error *err)
 {
     const struct tidal_params *p = params;
-    size_t rows = (size_t)env->P + (size_t)env->N, Hkv = (size_t)env->model->Hkv;
+    int32_t rows = env->P + env->N;
     struct tidal *d = calloc(1, sizeof *d + (size_t)env->n_layers * sizeof d->layers[0]);
     if (!d)
         return ra_fail(err, RA_ENOMEM, "tidal: no memory for %d layers", env->n_layers);
@@ -125,11 +124,8 @@ static enum ra_status open_tidal(void **self, const struct ra_policy_env *env, c
     d->env = *env;
     d->correct = p->correct;
     d->ahead = p->correct > 0 ? ra_schedule_ahead(env, p->correct) : 0;
-    d->chosen = calloc(Hkv * rows, sizeof *d->chosen);
-    d->sets = calloc(Hkv, sizeof *d->sets);
-    if (!d->chosen || !d->sets)
-        return ra_fail(err, RA_ENOMEM, "tidal: no memory for %zu positions", rows);
-    RA_TRY(ra_selector_open(&d->selector, (int32_t)rows, err));
+    RA_TRY(ra_policy_sets_open(&d->sets, "tidal", env->model->Hkv, rows, err));
+    RA_TRY(ra_selector_open(&d->selector, rows, err));
     for (int i = 0; i < env->n_layers; i++)
         RA_TRY(open_layer(d, i, &p[i], err));
     return RA_OK;
@@ -138,19 +134,18 @@ static enum ra_status open_tidal(void **self, const struct ra_policy_env *env, c
 /* What the chooser took at this step, ascending; of a smaller k, what would go last. */
 static void follow(struct tidal *d, const struct layer *layer, int32_t t, struct ra_plan *plan)
 {
-    size_t rows = (size_t)d->env.P + (size_t)d->env.N;
     for (int h = 0; h < d->env.model->Hkv; h++) {
         struct ra_positions order;
-        int32_t *set = d->chosen + (size_t)h * rows;
+        int32_t *set = ra_policy_sets_room(&d->sets, h);
         RA_BUG_ON(!ra_choices_get(d->layers[layer->chooser].choices, t, h, &order));
         int32_t K = ra_select_rule_of(&layer->rule, h).K, n = order.n < K ? order.n : K;
         for (int32_t i = 0; i < n; i++)
             set[i] = order.pos[order.n - n + i];
         ra_kvset_sort(set, n);
-        d->sets[h] = (struct ra_positions){.pos = set, .n = n};
+        ra_policy_sets_put(&d->sets, h, n);
     }
     plan->attend = RA_ATTEND_SETS;
-    plan->sets = d->sets;
+    plan->sets = d->sets.sets;
 }
 
 static enum ra_status plan_tidal(void *self, const struct ra_step *step, struct ra_plan *plan,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "sim/policy.h"
+#include "sim/policy_sets.h"
 #include "sim/select.h"
 
 struct unlimiformer_params {
@@ -24,10 +25,9 @@ static const struct ra_param table[] = {
 struct unlimiformer {
     int Hq, G;
     int32_t rows;
-    int32_t *K;                /* [n_layers][Hkv] at most rows */
-    struct ra_positions *sets; /* [Hq] */
-    int32_t *chosen;           /* [Hq][rows] */
-    uint64_t *scratch;         /* [rows] */
+    int32_t *K;                 /* [n_layers][Hkv] at most rows */
+    struct ra_policy_sets sets; /* [Hq] */
+    uint64_t *scratch;          /* [rows] */
 };
 
 static unsigned needs(const void *params)
@@ -48,8 +48,7 @@ static void close_unlimiformer(void *self)
     if (!u)
         return;
     free(u->K);
-    free(u->sets);
-    free(u->chosen);
+    ra_policy_sets_close(&u->sets);
     free(u->scratch);
     free(u);
 }
@@ -59,7 +58,6 @@ static enum ra_status open_unlimiformer(void **self, const struct ra_policy_env 
 {
     const struct unlimiformer_params *p = params;
     int Hkv = env->model->Hkv, n = env->n_layers * Hkv;
-    size_t Hq = (size_t)env->model->Hq;
     struct unlimiformer *u = calloc(1, sizeof *u);
     if (!u)
         return ra_fail(err, RA_ENOMEM, "unlimiformer: no memory");
@@ -68,16 +66,14 @@ static enum ra_status open_unlimiformer(void **self, const struct ra_policy_env 
     u->G = env->model->G;
     u->rows = env->P + env->N;
     u->K = calloc((size_t)n, sizeof *u->K);
-    u->sets = calloc(Hq, sizeof *u->sets);
-    u->chosen = calloc(Hq * (size_t)u->rows, sizeof *u->chosen);
     u->scratch = calloc((size_t)u->rows, sizeof *u->scratch);
-    if (!u->K || !u->sets || !u->chosen || !u->scratch)
+    if (!u->K || !u->scratch)
         return ra_fail(err, RA_ENOMEM, "unlimiformer: no memory for %d positions", u->rows);
     for (int i = 0; i < n; i++) {
         int32_t k = ra_policy_head_k(env, p[i / Hkv].k, i / Hkv, i % Hkv);
         u->K[i] = k < u->rows ? k : u->rows;
     }
-    return RA_OK;
+    return ra_policy_sets_open(&u->sets, "unlimiformer", u->Hq, u->rows, err);
 }
 
 static enum ra_status plan_unlimiformer(void *self, const struct ra_step *step,
@@ -100,12 +96,12 @@ static enum ra_status learn(void *self, const struct ra_step *step, const struct
     (void)err;
     struct unlimiformer *u = self;
     for (int h = 0; h < u->Hq; h++) {
-        int32_t *set = u->chosen + (size_t)h * (size_t)u->rows;
-        u->sets[h].n = ra_top(scores->prob + (size_t)h * (size_t)scores->L, step->self,
-                              u->K[(step->layer * u->Hq + h) / u->G], set, u->scratch);
-        u->sets[h].pos = set;
+        int32_t n = ra_top(scores->prob + (size_t)h * (size_t)scores->L, step->self,
+                           u->K[(step->layer * u->Hq + h) / u->G], ra_policy_sets_room(&u->sets, h),
+                           u->scratch);
+        ra_policy_sets_put(&u->sets, h, n);
     }
-    plan->sets = u->sets;
+    plan->sets = u->sets.sets;
     return RA_OK;
 }
 
