@@ -39,7 +39,7 @@ Q := $(if $(V),,@)
 
 # --- sources -------------------------------------------------------------------------------------
 SRC   := $(sort $(wildcard sim/base/*.c sim/*.c sim/policy/*.c sim/transform/*.c kernels/*.c \
-         kernels/cpu/*.c kernels/null/*.c profiler/*.c profiler/cupti/*.c traces/*.c))
+         kernels/cpu/*.c kernels/null/*.c profiler/*.c profiler/cupti/*.c traces/*.c traces/model/*.c))
 CLI   := $(sort $(wildcard sim/cli/*.c))
 OBJ   := $(SRC:%.c=$(B)/%.o)
 CLIO  := $(CLI:%.c=$(B)/%.o)
@@ -49,7 +49,7 @@ UNITB := $(UNIT:tests/unit/%.c=$(B)/tests/%)
 SUPO  := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out tests/support/fault%,$(wildcard tests/support/*.c))))
 BATS  := $(sort $(wildcard tests/cli/*.bats))
 HDR   := $(sort $(wildcard sim/*.h sim/base/*.h sim/transform/*.h sim/cli/*.h kernels/*.h kernels/*/*.h profiler/*.h \
-         traces/*.h))
+         traces/*.h traces/model/*.h))
 INC   := $(sort $(wildcard kernels/*/*.inc))
 CFILES := $(SRC) $(CLI) $(HDR) $(INC) \
           $(sort $(wildcard tests/*/*.c tests/*/*.h kernels/bench/*.c profiler/bench/*.c profiler/bench/*.h))
