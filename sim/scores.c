@@ -46,16 +46,17 @@ static void weigh(const struct ra_scorer *s, const struct ra_scores_input *input
 {
     const struct ra_positions *set = &input->attended[head / s->model->G];
     size_t L = (size_t)input->step->self + 1;
-    const double *prob = input->prob + (size_t)head * L;
+    const double *prob = input->prob ? input->prob + (size_t)head * L : NULL;
     double *out = s->out + (size_t)head * L, mass = 0;
     if (!set->pos) {
         memcpy(out, prob, L * sizeof *out);
         return;
     }
     memset(out, 0, L * sizeof *out);
-    for (int32_t i = 0; i < set->n; i++)
+    for (int32_t i = 0; prob && i < set->n; i++)
         mass += prob[set->pos[i]];
-    if (mass < 1e-280 && input->q) { /* so far below the largest that f64 does not hold it */
+    if (!prob ||
+        (mass < 1e-280 && input->q)) { /* so far below the largest that f64 does not hold it */
         ra_reference_weigh_set(s->model, keys_of(input, head / s->model->G),
                                input->q + (size_t)head * (size_t)s->model->D, set, out);
         return;

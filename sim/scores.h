@@ -15,7 +15,8 @@ extern "C" {
 /* What is at hand at one (layer, step). Borrowed. */
 struct ra_scores_input {
     const struct ra_step *step;
-    const double *prob; /* [Hq][self + 1] softmax over everything */
+    const double *prob; /* [Hq][self + 1] softmax over everything; NULL: not formed, which does for
+                         * scores of what is attended, where that is not everything */
     const float *q;     /* [Hq][D]; NULL: there are none, nor keys */
     const char *k;      /* as stored, head h at k + h * k_stride, [rows][D] */
     size_t k_stride;    /* bytes */
