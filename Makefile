@@ -30,10 +30,10 @@ PKG_LIBS := $(call pkg,--libs sqlite3 jansson nettle)
 CFLAGS    = -std=c17 $(WARN) $(OPT) -g -ffp-contract=off -fno-omit-frame-pointer -pthread \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined) \
             -I. -I$(B)/gen $(DEFS) $(PKG_CFLAGS)
-LDLIBS   := $(PKG_LIBS) -lm -pthread
+LDLIBS   := $(PKG_LIBS) -lm -ldl -pthread
 TESTLIBS := -lcmocka
 # Loops over rows of keys are worth the vectoriser; nothing else is.
-$(B)/kernels/cpu/%.o $(B)/sim/reference.o $(B)/sim/model.o $(B)/sim/base/exp.o: private OPT := $(if $(SANITIZE),-O1,-O3)
+$(B)/kernels/cpu/%.o $(B)/traces/model/layers.o $(B)/sim/reference.o $(B)/sim/model.o $(B)/sim/base/exp.o: private OPT := $(if $(SANITIZE),-O1,-O3)
 
 Q := $(if $(V),,@)
 

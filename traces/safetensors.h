@@ -104,6 +104,10 @@ RA_MUST_CHECK enum ra_status ra_st_writer_begin(struct ra_st_writer *writer, str
 RA_MUST_CHECK enum ra_status ra_st_writer_put(struct ra_st_writer *writer, size_t index,
                                               uint64_t offset, const void *bytes, size_t n,
                                               struct ra_error *err);
+/* Read back what was written. */
+RA_MUST_CHECK enum ra_status ra_st_writer_get(const struct ra_st_writer *writer, size_t index,
+                                              uint64_t offset, void *bytes, size_t n,
+                                              struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_st_writer_commit(struct ra_st_writer *writer, struct ra_error *err);
 /* Removes the temporary file unless committed. NULL is allowed. */
 void ra_st_writer_close(struct ra_st_writer *writer);

@@ -345,6 +345,15 @@ enum ra_status ra_st_writer_put(struct ra_st_writer *w, size_t index, uint64_t o
     return ra_file_write(w->fd, w->path, w->data_start + t->offset + offset, bytes, n, err);
 }
 
+enum ra_status ra_st_writer_get(const struct ra_st_writer *w, size_t index, uint64_t offset,
+                                void *bytes, size_t n, struct ra_error *err)
+{
+    RA_BUG_ON(!w->begun || w->committed || index >= w->n_tensors);
+    const struct tensor *t = &w->tensors[index];
+    RA_BUG_ON(offset > t->bytes || n > t->bytes - offset);
+    return ra_file_read(w->fd, w->path, w->data_start + t->offset + offset, bytes, n, err);
+}
+
 static enum ra_status check_complete(const struct ra_st_writer *w, struct ra_error *err)
 {
     for (size_t i = 0; i < w->n_tensors; i++) {

@@ -13,6 +13,7 @@
 #include "profiler/gpu_lock.h"
 #include "sim/base/text.h"
 #include "sim/cli/commands.h"
+#include "sim/cli/layer_list.h"
 #include "sim/cli/perf_words.h"
 #include "sim/cli/replay.h"
 
@@ -243,53 +244,15 @@ static enum ra_status pick_backend(const char *name, const struct ra_backend_ops
                    ra_text_hint(span, names, n, sizeof *names, hint));
 }
 
-static enum ra_status parse_number(const char **at, int *value)
-{
-    char *end = NULL;
-    errno = 0;
-    long number = **at >= '0' && **at <= '9' ? strtol(*at, &end, 10) : -1;
-    if (number < 0 || number > 4095 || errno)
-        return RA_EUSAGE;
-    *value = (int)number;
-    *at = end;
-    return RA_OK;
-}
-
-/* "0,9,20-29" */
-static enum ra_status parse_layers(const char *text, struct ra_replay_job *job,
-                                   struct ra_error *err)
-{
-    const char *at = text;
-    for (;;) {
-        int first = 0, last;
-        enum ra_status st = parse_number(&at, &first);
-        last = first;
-        if (st == RA_OK && *at == '-') {
-            at++;
-            st = parse_number(&at, &last);
-        }
-        if (st != RA_OK || last < first || (*at != ',' && *at != '\0'))
-            return ra_fail(err, RA_EUSAGE,
-                           "--layers: expected numbers and ranges like 0,9,20-29, got '%s'", text);
-        for (int l = first; l <= last; l++) {
-            if (job->n_layers == RA_REPLAY_MAX_LAYERS)
-                return ra_fail(err, RA_EUSAGE, "--layers: more than %d layers", job->n_layers);
-            job->layers[job->n_layers++] = l;
-        }
-        if (*at++ == '\0')
-            return RA_OK;
-    }
-}
-
 /* "14.0/29.2" */
 static enum ra_status parse_keep(const char *text, struct ra_replay_job *job, struct ra_error *err)
 {
     const char *at = text;
     for (;;) {
         struct ra_keep_set keep = {0};
-        enum ra_status st = parse_number(&at, &keep.layer_id);
+        enum ra_status st = ra_layer_number(&at, &keep.layer_id);
         if (st == RA_OK && *at++ == '.')
-            st = parse_number(&at, &keep.head);
+            st = ra_layer_number(&at, &keep.head);
         else
             st = RA_EUSAGE;
         if (st != RA_OK || (*at != '/' && *at != '\0') || job->n_keep == RA_REPLAY_MAX_KEEP)
@@ -446,7 +409,7 @@ static enum ra_status fill_job(const struct ra_cli *cli, const struct values *v,
         job->config.repeats = method && strcmp(method, "synthetic") == 0 ? 1 : 3;
     RA_TRY(parse_policies(&v->policies, job, err));
     if (v->layers)
-        RA_TRY(parse_layers(v->layers, job, err));
+        RA_TRY(ra_layer_list(v->layers, job->layers, &job->n_layers, err));
     if (v->keep_sets)
         RA_TRY(parse_keep(v->keep_sets, job, err));
     else

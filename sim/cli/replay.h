@@ -4,10 +4,11 @@
 #define RA_SIM_CLI_REPLAY_H
 
 #include "profiler/lock_file.h"
+#include "sim/cli/layer_list.h"
 #include "sim/cli/options.h"
 #include "sim/engine.h"
 
-enum { RA_REPLAY_MAX_LAYERS = 4096, RA_REPLAY_MAX_KEEP = 64 };
+enum { RA_REPLAY_MAX_KEEP = 64 };
 
 struct ra_replay_job {
     const struct ra_cli *cli;
@@ -15,7 +16,7 @@ struct ra_replay_job {
     int n_traces;
     struct ra_policy_spec *specs[RA_OPTION_TEXTS_MAX];
     int n_policies;
-    int layers[RA_REPLAY_MAX_LAYERS];
+    int layers[RA_LAYER_LIST_MAX];
     int n_layers;
     struct ra_keep_set keep[RA_REPLAY_MAX_KEEP];
     int n_keep;

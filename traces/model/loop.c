@@ -107,13 +107,9 @@ static enum ra_status attend(void *context, const struct ra_lm_rows *rows, struc
     struct ra_lm_loop *loop = context;
     const struct ra_lm_loop_config *config = &loop->config;
     loop->rows = rows;
-    if (config->observe)
-        config->observe(config->context, rows);
     ra_pool_run(config->pool, (size_t)config->n, attend_place, loop);
     RA_TRY(first_failure(loop, err));
-    if (config->observe_out)
-        config->observe_out(config->context, rows);
-    return RA_OK;
+    return config->observe ? config->observe(config->context, rows, err) : RA_OK;
 }
 
 enum ra_status ra_lm_loop_step(struct ra_lm_loop *loop, const int32_t *tokens, const float **hidden,

@@ -20,10 +20,9 @@ struct ra_lm_loop_config {
     const struct ra_backend_ops *backend;
     int32_t N;
     struct ra_pool *pool; /* NULL: the caller alone */
-    /* Sees every layer's rows before they are attended to; row i is sequence i's. NULL: nobody. */
-    void (*observe)(void *context, const struct ra_lm_rows *rows);
-    /* And their outputs. NULL: nobody. */
-    void (*observe_out)(void *context, const struct ra_lm_rows *rows);
+    /* Sees every layer's rows and outputs once they are attended to; row i is sequence i's. NULL:
+     * nobody. */
+    enum ra_status (*observe)(void *context, const struct ra_lm_rows *rows, struct ra_error *err);
     void *context;
 };
 
