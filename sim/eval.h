@@ -30,9 +30,11 @@ struct ra_eval_answer {
 
 /* One schedule over one text; arrays are the caller's. */
 struct ra_eval_score {
-    double *nll;                    /* [N] natural, of the true tokens */
-    float *since_full;              /* [N] mean over layers of steps since the last full step */
-    struct ra_eval_answer *answers; /* [n_probes]; NULL without */
+    double *nll;       /* [N] natural, of the true tokens */
+    double *kl;        /* [N] Kullback-Leibler divergence of full attention's prediction
+                        * from this one's, nats: sum p_full log(p_full / p) */
+    float *since_full; /* [N] mean over layers of steps since the last full step */
+    struct ra_eval_answer *answers;      /* [n_probes]; NULL without */
     int64_t full_layer_steps, keys_read; /* over the N steps */
 };
 
@@ -40,7 +42,7 @@ struct ra_eval_config {
     struct ra_lm *lm; /* with room for n rows */
     struct ra_pool *pool;
     const struct ra_backend_ops *backend;
-    int n;
+    int n, full;                               /* schedules; which of them is `full` */
     const struct ra_policy_spec *const *specs; /* [n] */
     int32_t W;                                 /* prompt queries kept, at most; clipped to P */
     /* Show progress, and return false to stop: RA_EINTERRUPTED. NULL: nobody listens. */

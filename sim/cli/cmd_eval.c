@@ -76,7 +76,7 @@ struct job {
     int n, full;
     struct ra_eval_task task;
     struct ra_eval_score *scores; /* [task.n][n] */
-    double *nll;                  /* behind scores, as are the next two */
+    double *nll, *kl;             /* behind scores, as are the next two */
     float *since;
     struct ra_eval_answer *answers;
     json_t *results;
@@ -109,18 +109,20 @@ static enum ra_status take_scores(struct job *job, struct ra_error *err)
     }
     job->scores = calloc(items * n, sizeof *job->scores);
     job->nll = malloc(steps * n * sizeof *job->nll);
+    job->kl = malloc(steps * n * sizeof *job->kl);
     job->since = malloc(steps * n * sizeof *job->since);
     job->answers = calloc(probes * n + 1, sizeof *job->answers);
-    if (!job->scores || !job->nll || !job->since || !job->answers)
+    if (!job->scores || !job->nll || !job->kl || !job->since || !job->answers)
         return ra_fail(err, RA_ENOMEM, "eval: no memory for %zu steps", steps * n);
-    double *nll = job->nll;
+    double *nll = job->nll, *kl = job->kl;
     float *since = job->since;
     struct ra_eval_answer *answers = job->answers;
     for (size_t i = 0; i < items * n; i++) {
         const struct ra_eval_text *text = &job->task.items[i / n].text;
         job->scores[i] =
-            (struct ra_eval_score){.nll = nll, .since_full = since, .answers = answers};
+            (struct ra_eval_score){.nll = nll, .kl = kl, .since_full = since, .answers = answers};
         nll += text->N;
+        kl += text->N;
         since += text->N;
         answers += text->n_probes;
     }
@@ -131,10 +133,11 @@ static void close_task(struct job *job)
 {
     free(job->scores);
     free(job->nll);
+    free(job->kl);
     free(job->since);
     free(job->answers);
     job->scores = NULL;
-    job->nll = NULL;
+    job->nll = job->kl = NULL;
     job->since = NULL;
     job->answers = NULL;
     ra_eval_task_close(&job->task);
@@ -181,6 +184,7 @@ static enum ra_status run_task(struct job *job, const char *spelling, struct ra_
                                     .pool = job->model.pool,
                                     .backend = ra_backend_find("cpu"),
                                     .n = job->n,
+                                    .full = job->full,
                                     .specs = (const struct ra_policy_spec *const *)job->specs,
                                     .W = TAIL,
                                     .progress = on_progress,

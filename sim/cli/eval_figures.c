@@ -32,6 +32,18 @@ static json_t *interval_json(const struct ra_eval_interval *interval)
     return object;
 }
 
+/* Mean KL, the texts' own means in `own`. */
+static enum ra_status put_kl(const struct ra_eval_done *done, int number, double *own,
+                             json_t *object, struct ra_error *err)
+{
+    struct ra_eval_interval interval;
+    for (int i = 0; i < done->task->n; i++)
+        own[i] = ra_mean(score_of(done, i, number)->kl, (size_t)done->task->items[i].text.N);
+    RA_TRY(ra_eval_bootstrap(own, (size_t)done->task->n, done->seed, &interval, err));
+    json_object_set_new(object, "kl", interval_json(&interval));
+    return RA_OK;
+}
+
 /* Values [task->n] of one schedule, and their differences to full's, as members of object. */
 static enum ra_status put_paired(const struct ra_eval_done *done, const char *name,
                                  const double *own, const double *full, json_t *object,
@@ -68,7 +80,7 @@ static int bin_of(float since)
 static json_t *by_since(const struct ra_eval_done *done, int number)
 {
     json_t *list = json_array();
-    double sum[N_BINS] = {0};
+    double sum[N_BINS] = {0}, kl[N_BINS] = {0};
     int64_t n[N_BINS] = {0};
     for (int i = 0; i < done->task->n; i++) {
         const struct ra_eval_score *own = score_of(done, i, number);
@@ -76,6 +88,7 @@ static json_t *by_since(const struct ra_eval_done *done, int number)
         for (int32_t t = 0; t < done->task->items[i].text.N; t++) {
             int bin = bin_of(own->since_full[t]);
             sum[bin] += own->nll[t] - full->nll[t];
+            kl[bin] += own->kl[t];
             n[bin]++;
         }
     }
@@ -83,7 +96,7 @@ static json_t *by_since(const struct ra_eval_done *done, int number)
         if (n[bin])
             json_array_append_new(
                 list,
-                json_pack("{s:i,s:o,s:I,s:o}", "from", bin ? 1 << (bin - 1) : 0, "to",
+                json_pack("{s:i,s:o,s:I,s:o,s:o}", "from", bin ? 1 << (bin - 1) : 0, "to",
                           bin == N_BINS - 1 ? json_null() : json_integer(bin ? (1 << bin) - 1 : 0),
                           "n", (json_int_t)n[bin], "delta_nll",
                           ra_json_real(sum[bin] / (double)n[bin])));
@@ -95,26 +108,35 @@ static double mean_nll(const struct ra_eval_done *done, int item, int number)
     return ra_mean(score_of(done, item, number)->nll, (size_t)done->task->items[item].text.N);
 }
 
+static json_t *numbers(const double *values, int32_t n)
+{
+    json_t *list = json_array();
+    for (int32_t t = 0; t < n; t++)
+        json_array_append_new(list, ra_json_real(values[t]));
+    return list;
+}
+
 static json_t *documents(const struct ra_eval_done *done, int number)
 {
     json_t *list = json_array();
     for (int i = 0; i < done->task->n; i++) {
         const struct ra_eval_item *item = &done->task->items[i];
         const struct ra_eval_score *score = score_of(done, i, number);
-        json_t *one = json_object(), *nll = done->per_token ? json_array() : NULL;
+        json_t *one = json_object();
         json_object_set_new(one, "document", ra_json_text(item->name));
         json_object_set_new(one, "prompt_len", json_integer(item->text.P));
         json_object_set_new(one, "steps", json_integer(item->text.N));
         json_object_set_new(one, "mean_nll", ra_json_real(mean_nll(done, i, number)));
+        json_object_set_new(one, "mean_kl", ra_json_real(ra_mean(score->kl, (size_t)item->text.N)));
         if (!done->task->is_ppl) {
             json_object_set_new(one, "seed", json_integer((json_int_t)item->seed));
             json_object_set_new(one, "depth", ra_json_real(item->depth));
             json_object_set_new(one, "right", json_boolean(share_right(done, i, number) >= 1));
         }
-        for (int32_t t = 0; nll && t < item->text.N; t++)
-            json_array_append_new(nll, ra_json_real(score->nll[t]));
-        if (nll)
-            json_object_set_new(one, "nll", nll);
+        if (done->per_token) {
+            json_object_set_new(one, "nll", numbers(score->nll, item->text.N));
+            json_object_set_new(one, "kl", numbers(score->kl, item->text.N));
+        }
         json_array_append_new(list, one);
     }
     return list;
@@ -189,6 +211,8 @@ enum ra_status ra_eval_figures(const struct ra_eval_done *done, int number, json
         st = put_paired(done, "nll", own, full, o, err);
     if (st == RA_OK)
         json_object_set_new(o, "ppl", ra_json_real(exp(ra_mean(own, n))));
+    if (st == RA_OK)
+        st = put_kl(done, number, own, o, err);
     if (st == RA_OK && !task->is_ppl)
         st = put_answers(done, number, own, full, o, err);
     json_object_set_new(o, "by_since", by_since(done, number));
@@ -235,6 +259,7 @@ void ra_eval_line(const json_t *object)
     } else {
         printf("    NLL %.4f", ra_result_number(object, "nll", NULL));
         put_delta("delta", json_object_get(object, "delta_nll"), 1, 4);
+        printf("  KL %.4f", ra_result_number(object, "kl", "mean"));
         printf("  ppl %.2f", ra_result_number(object, "ppl", NULL));
     }
     printf("  keys %.1f %%", 100 * ra_result_number(object, "keys_share", NULL));

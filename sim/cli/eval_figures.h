@@ -25,7 +25,8 @@ struct ra_eval_done {
 
 /*
  * The object of schedule `number`; the caller owns it. Members: task, family, spelling, model,
- * policy, texts, steps (of all texts), nll, ppl and delta_nll of tasks with texts; prompts,
+ * policy, texts, steps (of all texts), nll, ppl and delta_nll; kl, of full attention's prediction
+ * from this one's, {"mean","low","high"}; prompts,
  * accuracy, hits, margin, baseline_accuracy, gate and delta_accuracy of tasks with prompts; a delta
  * is against `full`, {"mean","low","high"} by paired bootstrap over texts or prompts;
  * effective_stride, keys_share (of what full attention reads), full_layer_steps; by_since: NLL

@@ -104,12 +104,17 @@ float ra_lm_exp_below(float *values, int n, float top)
     return sum;
 }
 
-double ra_lm_logprob(const float *logits, int n, int32_t index)
+double ra_lm_log_sum(const float *logits, int n)
 {
     double top = (double)logits[0], sum = 0;
     for (int i = 1; i < n; i++)
         top = fmax(top, (double)logits[i]);
     for (int i = 0; i < n; i++)
         sum += exp((double)logits[i] - top);
-    return (double)logits[index] - top - log(sum);
+    return top + log(sum);
+}
+
+double ra_lm_logprob(const float *logits, int n, int32_t index)
+{
+    return (double)logits[index] - ra_lm_log_sum(logits, n);
 }

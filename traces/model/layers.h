@@ -30,6 +30,9 @@ void ra_lm_rotate(const float *cosines, const float *sines, int D, float *vec);
  * 3e-7 of each. */
 float ra_lm_exp_below(float *values, int n, float top);
 
+/* Natural log of the sum of exp(logits [n]), in f64. */
+double ra_lm_log_sum(const float *logits, int n);
+
 /* Natural log of the softmax of logits [n] at `index`, in f64. */
 double ra_lm_logprob(const float *logits, int n, int32_t index);
 
