@@ -99,7 +99,8 @@ static json_t *by_since(const struct ra_eval_done *done, int number)
                 json_pack("{s:i,s:o,s:I,s:o,s:o}", "from", bin ? 1 << (bin - 1) : 0, "to",
                           bin == N_BINS - 1 ? json_null() : json_integer(bin ? (1 << bin) - 1 : 0),
                           "n", (json_int_t)n[bin], "delta_nll",
-                          ra_json_real(sum[bin] / (double)n[bin])));
+                          ra_json_real(sum[bin] / (double)n[bin]), "kl",
+                          ra_json_real(kl[bin] / (double)n[bin])));
     return list;
 }
 
