@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of these tools that need numpy only: no model, no tokenizer, no network.
 
-Tiny random Llama models go through reference_forward.py and, independently, through tiny_llama.py.
+Tiny random Llama models go through reference_forward.py and, independently, through tiny_llama.py;
+those of all families, in selftest_families.py, through tiny_families.py.
 Files are read back by hand with struct and json.
 Ends with `N passed, N failed`.
 """
@@ -23,6 +24,7 @@ import compare_traces
 import prepare_model
 import reference_forward as forward
 import safetensors_io
+import selftest_families
 import trace_recorder
 from tiny_llama import Naive, tiny_model
 
@@ -349,7 +351,7 @@ def test_shadowing():
         run.stdout.strip() == "5",
         run.stderr[-300:],
     )
-    for script in ("tokenize.py", "prepare_model.py", "reference_forward.py"):
+    for script in ("tokenize.py", "prepare_model.py", "reference_forward.py", "tiny_models.py"):
         command = [sys.executable, os.path.join(HERE, script), "--help"]
         run = subprocess.run(command, capture_output=True, text=True)
         check(
@@ -375,6 +377,9 @@ def main():
         test_compare(folder)
         test_refusals(folder)
         test_interrupted_write(folder)
+    forward.CHUNK = 16  # windows of tiny models end within a chunk and beyond it
+    with tempfile.TemporaryDirectory() as folder:
+        selftest_families.run(check, refuses, folder)
     test_rounding()
     test_permutation()
     test_check_steps()

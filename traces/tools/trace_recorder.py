@@ -16,10 +16,11 @@ class Recorder:
     """Keeps rows of the chosen layers of one sequence; storage is sized at the start.
 
     lengths = (P, N, W): prompt tokens, decode steps, prompt queries kept. check_steps: the decode
-    steps whose attention output is kept, so that a reader can prove it understood the file.
+    steps whose attention output is kept, so that a reader can prove it understood the file. top_k:
+    how many of the likeliest ids are kept per step.
     """
 
-    def __init__(self, model, layers, lengths, check_steps):
+    def __init__(self, model, layers, lengths, check_steps, top_k=0):
         (P, N, W), C, Hq = lengths, len(check_steps), model.Hq
         self.model, self.layers, self.check_steps = model, layers, check_steps
         self.P, self.N, self.W = lengths
@@ -27,6 +28,8 @@ class Recorder:
         self.acc = {l: np.zeros((Hq, P), np.float64) for l in layers}
         self.o = {l: np.empty((Hq, C, model.D), np.float32) for l in layers}
         self.lse = {l: np.empty((Hq, C), np.float32) for l in layers}
+        self.topk_id = np.empty((N, top_k), np.int32)
+        self.topk_logprob = np.empty((N, top_k), np.float32)
 
     def received(self, layer, end):
         """Where attend() adds probabilities; None for decode steps, which are not part of acc."""
@@ -44,6 +47,11 @@ class Recorder:
             row = self.check_steps.index(begin - self.P)
             self.o[layer][:, row], self.lse[layer][:, row] = o[:, 0], lse[:, 0]
 
+    def scored(self, step, logprobs):
+        """Called once per decode step, with ln p of each id. Of equals the lower id comes first."""
+        ids = np.argsort(-logprobs, kind="stable")[: self.topk_id.shape[1]]
+        self.topk_id[step], self.topk_logprob[step] = ids, logprobs[ids]
+
     def tensors(self, decoder, tokens, logprob):
         """(name, dtype, array) in file order: large ones first, so that every row is aligned."""
         dtype, out = decoder.dtype, []
@@ -51,24 +59,28 @@ class Recorder:
             for name, rows in (("k", decoder.k[l]), ("v", decoder.v[l]), ("q", self.q[l])):
                 out.append((f"s0.l{l}.{name}", dtype, safetensors_io.encode(rows, dtype)))
         for l in self.layers:
-            out.append((f"s0.l{l}.acc", "F32", self.acc[l].astype(np.float32)))
+            if not self.model.slides[l]:  # policies choose in full-attention layers only
+                out.append((f"s0.l{l}.acc", "F32", self.acc[l].astype(np.float32)))
             if self.check_steps:
                 out += [(f"s0.l{l}.o", "F32", self.o[l]), (f"s0.l{l}.lse", "F32", self.lse[l])]
         out += [("s0.tokens", "I32", tokens), ("s0.logprob", "F32", logprob)]
+        if self.topk_id.size:
+            out.append(("s0.topk_id", "I32", self.topk_id))
+            out.append(("s0.topk_logprob", "F32", self.topk_logprob))
         if self.check_steps:
             out.append(("s0.check_steps", "I32", np.array(self.check_steps, np.int32)))
         return out
 
     def metadata(self, args, provenance, ids_metadata):
         """All values are strings. There is no time stamp: the same inputs give the same bytes."""
-        model, config = self.model, self.model.config
+        model = self.model
         licenses = (provenance.get("license", "unknown"), ids_metadata.get("license", "unknown"))
         values = {
             "format": "rattn-trace",
             "version": "1.0",
             "model.id": provenance.get("model.id", "unknown"),
             "model.revision": provenance.get("model.revision", ""),
-            "model.arch": config["model_type"],
+            "model.arch": model.arch,
             "model.sha256": provenance.get("model.sha256", ""),
             "model.quant": provenance.get("model.quant", "none"),
             "n_layers": model.n_layers,
@@ -78,13 +90,13 @@ class Recorder:
             "head_dim": model.D,
             "v_head_dim": model.D,
             "hidden_size": model.hidden,
-            "vocab_size": config["vocab_size"],
+            "vocab_size": model.vocab,
             "attn_scale": "%.9g" % model.scale,
             "attn_softcap": 0,
             "attn_sinks": "none",
-            "layer_types": comma_list(["full"] * model.n_layers),
-            "rope.type": "default",
-            "rope.theta": "%.9g" % model.theta,
+            "layer_types": comma_list(["sliding" if s else "full" for s in model.slides]),
+            **({"sliding_window": model.window} if model.window else {}),
+            **rope_metadata(model),
             "rope.layout": "half",
             "k.stage": "post_rope",
             "dtype.compute": args.compute,
@@ -109,6 +121,17 @@ class Recorder:
             "content.sha256": "",
         }
         return {key: str(value) for key, value in values.items()}
+
+
+def rope_metadata(model):
+    """The rotation of the full layers, and the sliding layers' theta where that is another."""
+    rope, names = model.rope, {"original_max_position_embeddings": "original_max_position"}
+    values = {"rope.type": rope.type, "rope.theta": "%.9g" % rope.theta}
+    if any(model.slides) and model.rope_local.theta != rope.theta:
+        values["rope.theta_local"] = "%.9g" % model.rope_local.theta
+    for name, number in rope.numbers.items():
+        values["rope." + names.get(name, name)] = "%.9g" % number
+    return values
 
 
 def comma_list(items):
