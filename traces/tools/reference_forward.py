@@ -164,10 +164,15 @@ class Decoder:
             o, lse = attend(q, keys, values, model.scale, received, window)
             if observe:
                 observe.layer(layer, begin, q, o, lse)
+            o = self.attended(layer, q, keys, values, o)
             o = o.transpose(1, 0, 2).reshape(n, model.Hq * model.D)
             x = self.add_mlp(x, o @ model.weight("self_attn.o_proj", layer).T, layer)
         self.length = end
         return rms_norm(x, model.weight("norm"), model.eps)
+
+    def attended(self, layer, q, keys, values, o):
+        """What the layer goes on with: full attention, unless a subclass decodes otherwise."""
+        return o
 
     def add_mlp(self, x, o, layer):
         """The second half of a layer: x plus attention's share, plus that of the MLP.

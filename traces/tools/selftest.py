@@ -351,7 +351,8 @@ def test_shadowing():
         run.stdout.strip() == "5",
         run.stderr[-300:],
     )
-    for script in ("tokenize.py", "prepare_model.py", "reference_forward.py", "tiny_models.py"):
+    scripts = ("tokenize.py", "prepare_model.py", "reference_forward.py")
+    for script in (*scripts, "tiny_models.py", "check_record.py"):
         command = [sys.executable, os.path.join(HERE, script), "--help"]
         run = subprocess.run(command, capture_output=True, text=True)
         check(

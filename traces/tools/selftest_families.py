@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of selftest.py about families: tiny_models.py through reference_forward.py and, by
-itself, through tiny_families.py; what a trace says of windows and the likeliest ids; refusals."""
+itself, through tiny_families.py; what a trace says of windows and the likeliest ids; refusals; the
+schedules of reference_policies.py."""
 
 import contextlib
 import copy
@@ -12,6 +13,7 @@ import numpy as np
 
 import model_families
 import reference_forward as forward
+import reference_policies
 import safetensors_io
 import tiny_models
 from tiny_families import FACTS, NaiveFamily
@@ -189,6 +191,31 @@ def test_spellings(check):
     check("qwen2: no window unless switched on", off.window == 0)
 
 
+def test_policies(check):
+    """Would catch a kept set with another eviction, stride, pool or group rule. Worked by hand."""
+    # q.k is the logarithm of a weight, so that probabilities are as the weights.
+    weights = [4, 1, 3, 2, 9, 5, 7, 6]
+    keys, q = np.log(np.array(weights, float)).reshape(1, -1, 1), np.ones((1, 1))
+
+    def sets(spelling, P=4, q=q):
+        policy = reference_policies.parse(spelling)
+        policy.start(0, q, keys[:, :P], 1.0)
+        steps = range(len(weights) - P)
+        return [policy.positions(0, t, q, keys[:, : P + t + 1], 1.0)[0] for t in steps]
+
+    got = sets("recycled:k=2,stride=3,pool=1")
+    want = [[0, 2, 4], [0, 4, 5], [0, 1, 2, 3, 4, 5, 6], [4, 6, 7]]
+    check("recycled: weakest of the chosen goes first, then the oldest", got == want, got)
+    got = sets("recycled:k=2,stride=9,pool=3")  # pooled: 4 4 3 3, ties to the lower position
+    check("recycled: pooled scores", got[:2] == [[0, 1, 4], [0, 4, 5]], got)
+    got = sets("recycled:k=3,stride=9,pool=1", q=np.array([[1.0], [-2.0]]))
+    check("recycled: the largest of the group", got[0] == [0, 1, 2, 4], got)
+    got = sets("recycled:k=9,stride=9")
+    check("recycled: room for all", got == [list(range(n)) for n in (5, 6, 7, 8)], got)
+    got = sets("streaming:k=3,sinks=1")
+    check("streaming", got == [[0, 2, 3, 4], [0, 3, 4, 5], [0, 4, 5, 6], [0, 5, 6, 7]], got)
+
+
 def run(check, refuses, folder):
     for name in tiny_models.MODELS:
         tiny_models.make(folder, name)
@@ -201,3 +228,4 @@ def run(check, refuses, folder):
     test_shards(check, folder)
     test_refusals(check, refuses, folder)
     test_spellings(check)
+    test_policies(check)
