@@ -12,6 +12,7 @@ usage: make_traces.sh COMMAND...
   full           all layers, P=1792, N=256: build/traces/smollm2-135m-p1792-n256.safetensors
   8k             all layers, P=7936, N=256: build/traces/smollm2-135m-p7936-n256.safetensors
   check          prove the forward pass (check_forward.py)
+  check-record   hold build/rattn-sim's decoder against the forward pass (check_record.py)
   check-llama    compare the forward pass with llama.cpp (check_llama_cpp.py)
   prepare        only fetch and convert what the others need
   update-sample  rebuild the sample and put it in place of the committed one
@@ -164,6 +165,15 @@ run() {
     check)
         prepare
         "$venv/bin/python" "$tools/check_forward.py" "$model" "$ids" "$committed"
+        ;;
+    check-record)
+        prepare
+        for options in "--dtype f32" "--q-tail 400" "--q-tail 400 -p recycled:k=50,stride=8"; do
+            say "check_record.py $options"
+            # shellcheck disable=SC2086 # a list of words
+            "$venv/bin/python" "$tools/check_record.py" "$model" "$ids" --program "$build/rattn-sim" \
+                -P 400 -n 24 $options
+        done
         ;;
     check-llama)
         prepare
