@@ -96,10 +96,10 @@ static enum ra_status compare_metadata(const struct ra_shards *s, struct ra_erro
     return RA_OK;
 }
 
-static enum ra_status open_folder(struct ra_shards *s, struct ra_error *err)
+static enum ra_status open_folder(struct ra_shards *s, const char *index_name, struct ra_error *err)
 {
     struct ra_shards_index index = {0};
-    enum ra_status st = ra_shards_index_read(&index, s->path, err);
+    enum ra_status st = ra_shards_index_read(&index, s->path, index_name, err);
     for (size_t f = 0; st == RA_OK && f < index.n_files; f++) {
         size_t room = strlen(s->path) + strlen(index.files[f]) + 2;
         char *path = malloc(room);
@@ -144,7 +144,9 @@ static enum ra_status check_checksums(const struct ra_shards *s, struct ra_error
     return RA_OK;
 }
 
-enum ra_status ra_shards_open(struct ra_shards **shards, const char *path, struct ra_error *err)
+/* Without the name of an index, `path` may be a file. */
+static enum ra_status open_path(struct ra_shards **shards, const char *path, const char *index,
+                                struct ra_error *err)
 {
     *shards = NULL;
     struct ra_shards *s = calloc(1, sizeof *s);
@@ -159,8 +161,9 @@ enum ra_status ra_shards_open(struct ra_shards **shards, const char *path, struc
         size_t n = strlen(s->path);
         while (n > 1 && s->path[n - 1] == '/')
             s->path[--n] = '\0';
-        bool is_folder = stat(s->path, &info) == 0 && S_ISDIR(info.st_mode);
-        st = is_folder ? open_folder(s, err) : open_file(s, err);
+        bool is_folder = index || (stat(s->path, &info) == 0 && S_ISDIR(info.st_mode));
+        st =
+            is_folder ? open_folder(s, index ? index : "trace.index.json", err) : open_file(s, err);
     }
     if (st == RA_OK)
         st = check_checksums(s, err);
@@ -169,6 +172,17 @@ enum ra_status ra_shards_open(struct ra_shards **shards, const char *path, struc
     else
         ra_shards_close(s);
     return st;
+}
+
+enum ra_status ra_shards_open(struct ra_shards **shards, const char *path, struct ra_error *err)
+{
+    return open_path(shards, path, NULL, err);
+}
+
+enum ra_status ra_shards_open_index(struct ra_shards **shards, const char *folder,
+                                    const char *index, struct ra_error *err)
+{
+    return open_path(shards, folder, index, err);
 }
 
 void ra_shards_close(struct ra_shards *s)
@@ -235,6 +249,21 @@ void ra_shards_stated_digest(const struct ra_shards *s, char hex[RA_SHA256_HEX])
         ra_sha256_bytes(&hash, stated, RA_SHA256_HEX - 1);
     }
     ra_sha256_hex(&hash, hex);
+}
+
+enum ra_status ra_shards_digest(const struct ra_shards *s, char hex[RA_SHA256_HEX],
+                                struct ra_error *err)
+{
+    if (s->n_files == 1)
+        return ra_st_digest(s->files[0], hex, err);
+    struct ra_sha256 hash;
+    ra_sha256_init(&hash);
+    for (size_t f = 0; f < s->n_files; f++) {
+        RA_TRY(ra_st_digest(s->files[f], hex, err));
+        ra_sha256_bytes(&hash, hex, RA_SHA256_HEX - 1);
+    }
+    ra_sha256_hex(&hash, hex);
+    return RA_OK;
 }
 
 enum ra_status ra_shards_verify_digest(const struct ra_shards *s, struct ra_error *err)

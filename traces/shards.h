@@ -30,6 +30,10 @@ struct ra_shards;
  */
 RA_MUST_CHECK enum ra_status ra_shards_open(struct ra_shards **shards, const char *path,
                                             struct ra_error *err);
+
+/* The same of a folder whose index has another name. */
+RA_MUST_CHECK enum ra_status ra_shards_open_index(struct ra_shards **shards, const char *folder,
+                                                  const char *index, struct ra_error *err);
 void ra_shards_close(struct ra_shards *shards);
 
 const char *ra_shards_path(const struct ra_shards *shards);
@@ -47,6 +51,10 @@ const char *ra_shards_metadata(const struct ra_shards *shards, const char *key);
  * SHA-256 of the files' checksums, in hex, in the order of file names. "" when one states none.
  */
 void ra_shards_stated_digest(const struct ra_shards *shards, char hex[RA_SHA256_HEX]);
+
+/* The checksum that the data has, put together in the same way. Reads all of it. */
+RA_MUST_CHECK enum ra_status ra_shards_digest(const struct ra_shards *shards,
+                                              char hex[RA_SHA256_HEX], struct ra_error *err);
 
 /* Compare every file's data with its checksum. RA_EDIVERGED when one differs or states none. */
 RA_MUST_CHECK enum ra_status ra_shards_verify_digest(const struct ra_shards *shards,

@@ -140,12 +140,12 @@ static enum ra_status parse(struct ra_shards_index *index, const char *path, con
 }
 
 enum ra_status ra_shards_index_read(struct ra_shards_index *index, const char *folder,
-                                    struct ra_error *err)
+                                    const char *name, struct ra_error *err)
 {
     char path[4096];
     int fd = -1;
     uint64_t bytes = 0;
-    if (snprintf(path, sizeof path, "%s/trace.index.json", folder) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
         return ra_fail(err, RA_EIO, "%.100s...: the path is too long", folder);
     RA_TRY(ra_file_open(path, &fd, &bytes, err));
     char *text = NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `trace.index.json` of a folder: which tensor lies in which file. Names are checked here. */
+/* The index of a folder: which tensor lies in which file. Names are checked here. */
 #ifndef RA_TRACES_SHARDS_INDEX_H
 #define RA_TRACES_SHARDS_INDEX_H
 
@@ -24,9 +24,9 @@ struct ra_shards_index {
     size_t n_files;
 };
 
-/* Read FOLDER/trace.index.json. Errors: RA_EIO, RA_EFORMAT, RA_ENOMEM; to be released anyway. */
+/* Read FOLDER/NAME. Errors: RA_EIO, RA_EFORMAT, RA_ENOMEM; to be released anyway. */
 RA_MUST_CHECK enum ra_status ra_shards_index_read(struct ra_shards_index *index, const char *folder,
-                                                  struct ra_error *err);
+                                                  const char *name, struct ra_error *err);
 void ra_shards_index_fini(struct ra_shards_index *index);
 
 #ifdef __cplusplus

@@ -33,8 +33,6 @@ struct ra_lm_weights {
     const float *norm;  /* [hidden] the last one */
     const float *head;  /* [vocab][hidden]; the embedding where tied */
     struct ra_lm_layer *layers;
-    char sha256[RA_SHA256_HEX]; /* of config.json's and the shards' own digests: names the model
-                                 * where its directory has no provenance.json */
     void *memory;
 };
 
@@ -44,14 +42,23 @@ size_t ra_lm_weights_bytes(const struct ra_lm_config *config);
 /*
  * Errors: RA_EIO, RA_EFORMAT naming file, tensor, expected and got (missing tensors, shapes,
  * dtypes other than F32, F16, BF16, NaN or Inf, with the first element's index); RA_ENOMEM. Tensors
- * that the family does not have are refused, but for rotary tables (*.rotary_emb.inv_freq).
- * progress may be NULL.
+ * that the family does not have are refused, but for rotary tables (*.rotary_emb.inv_freq), the
+ * head of a model whose head is its embedding, and the vision part of Gemma 3, whose text part then
+ * is below `language_model`. progress, in bytes, may be NULL.
  */
 RA_MUST_CHECK enum ra_status
 ra_lm_weights_open(struct ra_lm_weights **weights, const struct ra_lm_config *config,
                    const char *dir, void (*progress)(void *context, uint64_t done, uint64_t total),
                    void *context, struct ra_error *err);
 void ra_lm_weights_close(struct ra_lm_weights *weights); /* accepts NULL */
+
+/*
+ * Names the model where its directory has no provenance.json: SHA-256 of two SHA-256 in hex, one of
+ * config.json, one of the weights' data (ra_shards_digest). Reads every file once more. Errors:
+ * RA_EIO, RA_EFORMAT, RA_ENOMEM.
+ */
+RA_MUST_CHECK enum ra_status ra_lm_weights_digest(const char *dir, char hex[RA_SHA256_HEX],
+                                                  struct ra_error *err);
 
 #ifdef __cplusplus
 }
