@@ -35,9 +35,10 @@ struct ra_probe {
 /*
  * Many prompts. Tensors: `tokens` I32 [sum of lengths]; `lengths` I32 [n] tokens of each, prompt
  * and continuation; `prompt_len` I32 [n], P of each, 1 <= P < length; `seed` I64 [n]; optional
- * `depth` F32 [n]; `probe` I32 [m, 2]: prompt, index of the token, ascending; optional `candidates`
- * I32 [m, c], -1 for none. Metadata: format=rattn-prompts, version=1.0, task (spelling of what was
- * generated), family, tokenizer.sha256, source, source_sha256, license.
+ * `depth` F32 [n], 0 to 1; `probe` I32 [m, 2]: prompt, index of the token, ascending; optional
+ * `candidates` I32 [m, c], -1 for none, never the token itself. Metadata: format=rattn-prompts,
+ * version=1.0, task (spelling of what was generated), family, tokenizer.sha256, source,
+ * source_sha256, license.
  */
 struct ra_prompts {
     size_t n, n_probes;
