@@ -112,6 +112,9 @@ struct ra_replay_result {
                             * with a transformation */
     bool has_quality;
     struct ra_quality_summary all, on_recycled;
+    /* ||o~ - o|| / ||o|| of a layer's heads as one vector, which is what the output projection
+     * sees; the mean over layers, of a step; over steps. NaN without quality. */
+    double step_err_mean, step_err_p95, step_err_max;
     int64_t err_undefined; /* query heads whose reference output is zero */
     double kernel_err_max; /* NaN: not measured */
     double kernel_err_bound;

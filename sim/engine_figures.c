@@ -126,6 +126,7 @@ void ra_track_measure(struct ra_track *track, const struct ra_seen *at, const st
         ra_track_types_head(track, at->true_prob + (size_t)h * (size_t)L, L, set,
                             track->err[base + (size_t)h]);
     }
+    ra_track_layer_err(track)[where] = ra_rel_err(track->attended, at->true_out, m->Hq * m->Dv);
     ra_track_types_keys(track, n_sets, L);
     measure_recall(track, at, plan, track->recall + base);
     bool whole = is_everything(track, n_sets, L);

@@ -60,7 +60,8 @@ struct ra_track {
     int64_t full_layer_steps, recycled_layer_steps;
 
     /* [n_full][n_steps][...]; NaN where there is nothing. NULL without quality. */
-    double *mass, *err, *recall; /* [Hq] each */
+    double *mass, *err, *recall; /* [Hq] each; behind err [n_full][n_steps] of whole layers, all
+                                  * heads as one vector */
     double *overlap;             /* [Hkv] */
     uint8_t *flags;              /* RA_FLAG_* */
     int64_t err_undefined;
@@ -97,6 +98,12 @@ struct ra_track {
     struct ra_error error;
     enum ra_status status;
 };
+
+static inline double *ra_track_layer_err(const struct ra_track *track)
+{
+    const struct ra_shape *shape = track->shape;
+    return track->err + (size_t)shape->n_full * (size_t)shape->n_steps * (size_t)shape->model->Hq;
+}
 
 enum { RA_FLAG_FULL = 1, RA_FLAG_SPARSE = 2 }; /* is_full; counts in on_recycled */
 

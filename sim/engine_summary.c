@@ -45,6 +45,28 @@ static void summarise(const struct ra_track *track, uint8_t flag, double *buffer
     out->overlap_p05 = ra_percentile(buffer, n, 5);
 }
 
+static void summarise_steps(const struct ra_track *track, double *buffer,
+                            struct ra_replay_result *result)
+{
+    size_t steps = (size_t)track->shape->n_steps, n = 0;
+    const double *err = ra_track_layer_err(track);
+    for (size_t t = 0; t < steps; t++) {
+        double sum = 0;
+        int defined = 0;
+        for (int l = 0; l < track->shape->n_full; l++) {
+            double one = err[(size_t)l * steps + t];
+            sum += isnan(one) ? 0 : one;
+            defined += !isnan(one);
+        }
+        if (defined)
+            buffer[n++] = sum / defined;
+    }
+    result->step_err_mean = ra_mean(buffer, n);
+    ra_sort(buffer, n);
+    result->step_err_p95 = ra_percentile(buffer, n, 95);
+    result->step_err_max = ra_max(buffer, n);
+}
+
 static void mean_bits(const struct ra_track *track, struct ra_replay_result *result)
 {
     const struct ra_shape *shape = track->shape;
@@ -81,6 +103,7 @@ enum ra_status ra_engine_summarise(struct ra_track *track, struct ra_replay_resu
     if (result->has_quality) {
         summarise(track, 0, buffer, &result->all);
         summarise(track, RA_FLAG_SPARSE, buffer, &result->on_recycled);
+        summarise_steps(track, buffer, result);
     } else {
         size_t n = collect(track, track->overlap, (size_t)shape->model->Hkv, 0, buffer);
         result->all.overlap_mean = ra_mean(buffer, n);
@@ -262,6 +285,11 @@ static json_t *result_json(const struct ra_replay_config *config, const struct r
                         ratio((double)r->steps * shape->n_full, (double)r->full_layer_steps));
     put_counts(object, r);
     put_quality(object, &r->all, r->has_quality);
+    bool known = r->has_quality;
+    json_object_set_new(object, "step_rel_err",
+                        json_pack("{s:o,s:o,s:o}", "mean", number(known ? r->step_err_mean : NAN),
+                                  "p95", number(known ? r->step_err_p95 : NAN), "max",
+                                  number(known ? r->step_err_max : NAN)));
     json_t *recycled = json_object();
     struct ra_quality_summary nothing = r->on_recycled;
     nothing.overlap_mean = r->has_quality ? nothing.overlap_mean : NAN;

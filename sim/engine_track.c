@@ -36,7 +36,7 @@ static enum ra_status open_values(struct ra_track *track, struct ra_error *err)
     track->overlap = nan_array(steps * Hkv);
     if (track->config->quality) {
         track->mass = nan_array(steps * Hq);
-        track->err = nan_array(steps * Hq);
+        track->err = nan_array(steps * (Hq + 1));
         track->recall = nan_array(steps * Hq);
     }
     if (!track->flags || !track->overlap ||

@@ -31,6 +31,10 @@ class Quality:
         self.rel_err = np.divide(error, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
         self.mass[self.everything] = 1
         self.rel_err[self.everything] = 0
+        whole = np.linalg.norm(norm, axis=1)
+        self.layer_err = np.divide(np.linalg.norm(error, axis=1), whole,
+                                   out=np.full(whole.shape, np.nan), where=whole > 0)  # fmt: skip
+        self.layer_err[self.everything] = 0
         wanted = self.size - 1
         hits = (run.attended & (view.rank(agg) < wanted[:, :, None])).sum(axis=2)
         self.recall = np.divide(hits, wanted, out=np.full((N, view.Hkv), np.nan), where=wanted > 0)
@@ -161,6 +165,10 @@ class Replay:
                     counted = ~q.everything[s] if on_recycled else slice(None)
                     values.append(getattr(q, attribute)[s][counted].ravel())
                 where[name] = summary(np.concatenate(values), parts)
+        layers = np.stack([q.layer_err[s] for q in self.quality])
+        known = ~np.isnan(layers)
+        steps = np.where(known, layers, 0).sum(axis=0)[known.any(axis=0)] / known.sum(axis=0)[known.any(axis=0)]
+        f["step_rel_err"] = summary(steps, ("mean", "p95", "max"))
         f["undefined_errors"] = sum(int(np.isnan(q.rel_err[s]).sum()) for q in self.quality)
 
     def sets(self):
