@@ -39,18 +39,26 @@ static inline float clamp(float x)
     return x < 88.0f ? x : 88.0f;
 }
 
-/* x / (1 + e^-x): the limit below -87 is so near 0 that the clamped quotient is right to f32. */
+/* Below -88 both gates are so near 0 that their value there does for all. No number stays none. */
+static inline float not_too_low(float x)
+{
+    return x < -88.0f ? -88.0f : x;
+}
+
+/* x / (1 + e^-x). */
 static void gate_silu(const float *restrict up, int n, float *restrict gate)
 {
-    for (int i = 0; i < n; i++)
-        gate[i] = gate[i] / (1.0f + exp_of(clamp(-gate[i]))) * up[i];
+    for (int i = 0; i < n; i++) {
+        float x = not_too_low(gate[i]);
+        gate[i] = x / (1.0f + exp_of(clamp(-x))) * up[i];
+    }
 }
 
 /* 0.5 x (1 + tanh(y)) = x / (1 + e^-2y), y = sqrt(2/pi) (x + 0.044715 x^3). */
 static void gate_gelu(const float *restrict up, int n, float *restrict gate)
 {
     for (int i = 0; i < n; i++) {
-        float x = gate[i], y = 0.7978845608f * (x + 0.044715f * x * x * x);
+        float x = not_too_low(gate[i]), y = 0.7978845608f * (x + 0.044715f * x * x * x);
         gate[i] = x / (1.0f + exp_of(clamp(-2.0f * y))) * up[i];
     }
 }
