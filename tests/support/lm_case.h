@@ -61,8 +61,8 @@ struct lm_run {
 /* Fill logits [n][N][vocab]. */
 void lm_decode(const struct lm_run *run, float *logits);
 
-/* Whether layer `layer`'s query at `at` attends to `pos` <= at. */
-typedef bool (*lm_sees)(const void *context, int layer, int32_t at, int32_t pos);
+/* Whether the query of a layer's head at `at` attends to `pos` <= at. */
+typedef bool (*lm_sees)(const void *context, int layer, int head, int32_t at, int32_t pos);
 
 /* logits [n][vocab] of tokens [n], dense where `sees` is NULL; windows apply in any case. */
 void lm_reference(const struct lm_case *c, const int32_t *tokens, int n, lm_sees sees,

@@ -67,7 +67,7 @@ static void attend(const struct pass *p, int layer, int at, int h, const double 
             const double *k = p->k + (size_t)(layer * p->n + j) * (size_t)kv + head;
             double logit = 0;
             bool slid = c->window && c->slides[layer] && at - j >= c->window;
-            if (slid || (p->sees && !p->sees(p->context, layer, at, j)))
+            if (slid || (p->sees && !p->sees(p->context, layer, h, at, j)))
                 continue;
             for (int d = 0; d < c->D; d++)
                 logit += c->attn_scale * q[d] * k[d];
