@@ -244,9 +244,8 @@ enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
     *sequence = NULL;
     if (ra_policy_spec_transform(config->spec))
         return ra_fail(err, RA_EUSAGE,
-                       "%s: expected a policy alone: transformations change recordings, not what a "
-                       "model decodes",
-                       ra_policy_spec_canonical(config->spec));
+                       "expected a policy alone: transformations change recordings, not what a "
+                       "model decodes");
     struct ra_lm_sequence *s = calloc(1, sizeof *s);
     if (!s)
         return ra_fail(err, RA_ENOMEM, "decoder: no memory for a sequence");
@@ -256,7 +255,10 @@ enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
     enum ra_status st = take_room(s, err);
     if (st == RA_OK) {
         find_layers(s);
-        st = open_backend(s, err);
+        st = s->n_full ? open_backend(s, err)
+                       : ra_fail(err, RA_EUSAGE,
+                                 "expected a model with full attention in some layer, got window "
+                                 "layers only");
     }
     if (st == RA_OK)
         st = open_policy(s, err);

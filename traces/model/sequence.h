@@ -38,8 +38,9 @@ struct ra_lm_step_counts {
 
 struct ra_lm_sequence;
 
-/* Errors: RA_EUSAGE for transformations, which change recordings only, and for what the policy
- * lacks; RA_ENOMEM; of the backend. */
+/* Errors: RA_EUSAGE for transformations, which change recordings only, for models of window layers
+ * only, which have nothing to schedule, and for what the policy lacks; RA_ENOMEM; of the backend.
+ */
 RA_MUST_CHECK enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
                                                  const struct ra_lm_sequence_config *config,
                                                  struct ra_error *err);
