@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Schema 3 of the store: what is kept of a run, and nothing about how it is written. All tables
+-- Schema 4 of the store: what is kept of a run, and nothing about how it is written. All tables
 -- always exist. Units stand in the column names; times are ns of the pass's own clock. A missing
 -- measurement is NULL or no row, never 0. Unsigned 64-bit values are stored as the same bits, signed.
 -- Compiled in; changing it after a release means a new user_version and a step in store_migrate.c.
 PRAGMA application_id = 1380013140; -- 'RATT'
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE string_ids(id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE) STRICT;
@@ -149,6 +149,12 @@ CREATE TABLE eval_result(   -- closed loop: what the model scored under the run'
   run_id INTEGER NOT NULL REFERENCES run(id), task TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL,
   value REAL, low REAL, high REAL, n_samples INTEGER NOT NULL,
   PRIMARY KEY(run_id, task, metric)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE eval_sample(   -- of eval_result: one text or prompt; nll, kl: means over its steps; hits: share of answers right
+  run_id INTEGER NOT NULL REFERENCES run(id), task TEXT NOT NULL, sample INTEGER NOT NULL, name TEXT NOT NULL,
+  seed INTEGER, depth REAL, prompt_len INTEGER NOT NULL, steps INTEGER NOT NULL,
+  nll REAL, kl REAL, correct INTEGER CHECK(correct IN(0,1)), hits REAL, margin REAL,
+  PRIMARY KEY(run_id, task, sample)) STRICT, WITHOUT ROWID;
 
 CREATE TABLE diagnostic(
   id INTEGER PRIMARY KEY, run_id INTEGER REFERENCES run(id), pass_id INTEGER REFERENCES pass(id),

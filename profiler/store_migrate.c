@@ -51,8 +51,14 @@ const struct ra_store_schema *ra_store_schema_current(void)
             "INTEGER NOT NULL, kv_write_bytes INTEGER NOT NULL, refresh_entries "
             "INTEGER NOT NULL, refresh_bytes INTEGER NOT NULL, selection_bytes "
             "INTEGER NOT NULL, refresh_overlap REAL, query_cosine REAL, PRIMARY "
-            "KEY(run_id, step, member, layer)) STRICT, WITHOUT ROWID;"}};
-    static const struct ra_store_schema current = {.version = 3,
+            "KEY(run_id, step, member, layer)) STRICT, WITHOUT ROWID;"},
+        {3,
+         "CREATE TABLE eval_sample( run_id INTEGER NOT NULL REFERENCES run(id), task TEXT NOT "
+         "NULL, sample INTEGER NOT NULL, name TEXT NOT NULL, seed INTEGER, depth REAL, "
+         "prompt_len INTEGER NOT NULL, steps INTEGER NOT NULL, nll REAL, kl REAL, correct INTEGER "
+         "CHECK(correct IN(0,1)), hits REAL, margin REAL, PRIMARY KEY(run_id, task, sample)) "
+         "STRICT, WITHOUT ROWID;"}};
+    static const struct ra_store_schema current = {.version = 4,
                                                    .create_sql = ra_schema_sql,
                                                    .steps = steps,
                                                    .n_steps = sizeof steps / sizeof *steps};

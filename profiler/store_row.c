@@ -70,6 +70,11 @@ static const char *const sql[RA_SQL_COUNT] = {
         " refresh_overlap, query_cosine) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RA_SQL_RETAINED] = "INSERT INTO retained(run_id, layer, head, pos, first_step, last_step)"
                         " VALUES(?,?,?,?,?,?)",
+    [RA_SQL_EVAL_RESULT] = "INSERT INTO eval_result(run_id, task, metric, unit, value, low, high,"
+                           " n_samples) VALUES(?,?,?,?,?,?,?,?)",
+    [RA_SQL_EVAL_SAMPLE] =
+        "INSERT INTO eval_sample(run_id, task, sample, name, seed, depth, prompt_len, steps, nll,"
+        " kl, correct, hits, margin) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [RA_SQL_DIAGNOSTIC] = "INSERT INTO diagnostic(run_id, unix_ns, severity, source, message)"
                           " VALUES(?,?,?,?,?)",
     [RA_SQL_KERNEL] =

@@ -28,7 +28,7 @@ static void make_good(void)
 {
     const char *path = fuzz_path("good.db");
     size_t n;
-    char *sql = fuzz_read("tests/golden/store_v3.sql", &n);
+    char *sql = fuzz_read("tests/golden/store_v4.sql", &n);
     json_t *results = json_load_file("tests/golden/sample.json", 0, NULL);
     char *result = json_dumps(json_array_get(results, 0), JSON_COMPACT);
     FUZZ_CHECK(sql && result, "run this in the root of the repository");

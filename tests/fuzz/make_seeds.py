@@ -117,7 +117,7 @@ HOSTILE_SQL = [
     "ALTER TABLE old ADD COLUMN result_json TEXT AS (printf('%.*c', 900000000, 'x')); ALTER TABLE old RENAME TO run",
     "UPDATE run SET trace_path=char(27)||'[2J', device=char(10), model_id=CAST(x'fffe' AS TEXT), uuid=uuid||char(7)",
     "UPDATE policy SET canonical='recycled:k='||char(27)||',a''b`c\"\\'||char(10)||',x'",
-    "PRAGMA user_version=0", "PRAGMA user_version=-1", "PRAGMA user_version=1", "PRAGMA user_version=2", "PRAGMA user_version=4", "PRAGMA application_id=1196444487",
+    "PRAGMA user_version=0", "PRAGMA user_version=-1", "PRAGMA user_version=1", "PRAGMA user_version=2", "PRAGMA user_version=3", "PRAGMA user_version=5", "PRAGMA application_id=1196444487",
     "UPDATE layer_step SET keys_read=-9223372036854775808, mass_recovered_mean=9e999, topk_recall=NULL",
     "INSERT INTO layer_step SELECT run_id, step+1000, layer, is_full, keys_read, kv_read_bytes, kv_write_bytes,"
     " refresh_entries, refresh_bytes, selection_bytes, 1,1,1,1,1,0.5,1 FROM layer_step",
@@ -144,7 +144,7 @@ def logs(path):
 
 
 def stores():
-    golden = read(os.path.join(HERE, "../golden/store_v3.sql")).decode()
+    golden = read(os.path.join(HERE, "../golden/store_v4.sql")).decode()
     results = json.loads(read(os.path.join(HERE, "../golden/sample.json")))
     full = "UPDATE run SET result_json='%s'" % json.dumps(results[0], separators=(",", ":")).replace("'", "''")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@
 
 #include "profiler/clock.h"
 #include "profiler/store.h"
+#include "profiler/store_eval.h"
 #include "tests/support/ra_test.h"
 #include "tests/support/store_fixture.h"
 
@@ -222,6 +223,64 @@ static void retained_and_notes_are_kept(void **state)
                      1);
 }
 
+/* A wrong order of columns would show; what is not known is NULL; a key is there once. */
+static void scores_of_a_task_are_kept_with_what_they_come_from(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct ra_store *store = store_append(fixture->path);
+    struct ra_error err;
+    struct ra_eval_result_row result = {
+        store_begin_run(store), "niah", "delta_nll", "nat", 0.25, 0.125, 0.5, 3};
+    struct ra_eval_sample_row asked = {.run_id = result.run_id,
+                                       .task = "niah",
+                                       .sample = 1,
+                                       .name = "17",
+                                       .seed = -7,
+                                       .depth = 0.5,
+                                       .prompt_len = 256,
+                                       .steps = 4,
+                                       .nll = 2.5,
+                                       .kl = 0.25,
+                                       .correct = 1,
+                                       .hits = 0.75,
+                                       .margin = -1.5};
+    struct ra_eval_sample_row text = {.run_id = result.run_id,
+                                      .task = "ppl",
+                                      .name = "a",
+                                      .seed = RA_EVAL_NO_SEED,
+                                      .depth = NAN,
+                                      .nll = NAN,
+                                      .kl = NAN,
+                                      .correct = -1,
+                                      .hits = NAN,
+                                      .margin = NAN};
+    ra_assert_ok(ra_store_eval_result(store, &result, &err));
+    ra_assert_fails(ra_store_eval_result(store, &result, &err), RA_ESTORE, "row refused");
+    result.metric = "ppl";
+    result.low = result.high = NAN;
+    ra_assert_ok(ra_store_eval_result(store, &result, &err));
+    ra_assert_ok(ra_store_eval_sample(store, &asked, &err));
+    ra_assert_fails(ra_store_eval_sample(store, &asked, &err), RA_ESTORE, "row refused");
+    ra_assert_ok(ra_store_eval_sample(store, &text, &err));
+    store_done(store);
+    assert_int_equal(
+        store_ask(fixture->path,
+                  "SELECT sum(metric = 'delta_nll' AND task = 'niah' AND unit = 'nat' AND value ="
+                  " 0.25 AND low = 0.125 AND high = 0.5 AND n_samples = 3) + 10 * sum(metric ="
+                  " 'ppl' AND low IS NULL AND high IS NULL) FROM eval_result WHERE run_id = 1"),
+        11);
+    assert_int_equal(
+        store_ask(fixture->path,
+                  "SELECT sum(task = 'niah' AND sample = 1 AND name = '17' AND seed = -7 AND depth"
+                  " = 0.5 AND prompt_len = 256 AND steps = 4 AND nll = 2.5 AND kl = 0.25 AND "
+                  "correct = 1 AND"
+                  " hits = 0.75 AND margin = -1.5) + 10 * sum(task = 'ppl' AND seed IS NULL AND"
+                  " depth IS NULL AND nll IS NULL AND kl IS NULL AND correct IS NULL AND hits IS "
+                  "NULL AND margin"
+                  " IS NULL) FROM eval_sample WHERE run_id = 1"),
+        11);
+}
+
 /* A refused row is told and left out; the rows round it stay. */
 static void a_refused_row_leaves_the_batch_alone(void **state)
 {
@@ -389,6 +448,7 @@ int main(void)
         TEST(scopes_of_the_same_values_may_be_several),
         TEST(a_run_that_fails_takes_its_open_pass_along),
         TEST(retained_and_notes_are_kept),
+        TEST(scores_of_a_task_are_kept_with_what_they_come_from),
         TEST(a_refused_row_leaves_the_batch_alone),
         TEST(refused_rows_are_left_out_of_many),
         TEST(a_run_with_a_refused_row_is_not_complete),

@@ -110,6 +110,7 @@ static void golden_stores_have_the_schema_of_their_number(void **state)
                                               " s.id = mangled_id AND value = '_Z12decode_splitv'"),
                      1);
     assert_int_equal(store_ask(fixture->path, "SELECT sum(keys_read) FROM member_step"), 24);
+    assert_int_equal(store_ask(fixture->path, "SELECT count(*) FROM eval_sample WHERE nll > 0"), 2);
     store_exec(fixture->path, "DROP INDEX kernel_corr; ALTER TABLE meta ADD z TEXT");
     same_schemas(fixture->path, fresh, false);
 }

@@ -42,7 +42,7 @@ static void a_new_store_is_whole_and_ours(void **state)
     assert_true(store_exists(fixture->path, ".lock"));
     store_done(store);
     assert_int_equal(store_ask(fixture->path, "PRAGMA application_id"), 0x52415454);
-    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 3);
+    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 4);
     assert_int_equal(store_ask(fixture->path, "SELECT integrity_check = 'ok' FROM"
                                               " pragma_integrity_check"),
                      1);
@@ -114,7 +114,7 @@ static void an_empty_file_is_a_new_store(void **state)
     ra_assert_fails(ra_store_open(&store, fixture->path, RA_STORE_READ, &err), RA_ESTORE,
                     "is empty");
     store_done(store_append(fixture->path));
-    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 3);
+    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 4);
 }
 
 /* A writer killed between the first page and the tables leaves this. */
@@ -127,7 +127,7 @@ static void a_database_without_tables_is_a_new_store(void **state)
     ra_assert_fails(ra_store_open(&store, fixture->path, RA_STORE_READ, &err), RA_ESTORE,
                     "is empty");
     store_done(store_append(fixture->path));
-    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 3);
+    assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 4);
 }
 
 static void what_is_no_database_is_refused_and_kept(void **state)
@@ -164,7 +164,7 @@ static void a_newer_schema_is_refused_with_both_numbers(void **state)
     struct store_fixture *fixture = *state;
     store_done(store_append(fixture->path));
     store_exec(fixture->path, "PRAGMA user_version = 7");
-    refused(fixture->path, "schema 7 is newer than this program, which knows 3");
+    refused(fixture->path, "schema 7 is newer than this program, which knows 4");
     assert_int_equal(store_ask(fixture->path, "PRAGMA user_version"), 7);
 }
 
