@@ -94,7 +94,7 @@ enum ra_status ra_store_run_begin(struct ra_store *store, const struct ra_run_ro
     ra_row_text(&row, run->kind);
     ra_row_int_or_null(&row, policy, 0);
     ra_row_text(&row, run->trace_path);
-    ra_row_int(&row, run->seq);
+    ra_row_int_or_null(&row, run->seq, -1);
     ra_row_text(&row, run->model_id);
     ra_row_text(&row, run->backend);
     ra_row_text(&row, run->device);
@@ -134,6 +134,16 @@ static enum ra_status write_end(struct ra_row *row, const char *what, int64_t id
     if (sqlite3_changes(store->db) == 1)
         return RA_OK;
     return ra_fail(err, RA_ESTORE, "%s: there is no %s %lld", store->path, what, (long long)id);
+}
+
+enum ra_status ra_store_run_trace(struct ra_store *store, int64_t run_id, const char *sha256,
+                                  struct ra_error *err)
+{
+    struct ra_row row;
+    RA_TRY(ra_row_begin(store, RA_SQL_RUN_TRACE, &row, err));
+    ra_row_text(&row, sha256);
+    ra_row_int(&row, run_id);
+    return write_end(&row, "run", run_id, err);
 }
 
 enum ra_status ra_store_run_end(struct ra_store *store, int64_t run_id, enum ra_run_state state,

@@ -57,7 +57,7 @@ struct ra_run_row {
     const char *policy, *policy_name,
         *policy_params_json; /* canonical spelling, name, parameters */
     const char *trace_path, *trace_sha256, *model_id;
-    int seq;
+    int seq; /* -1: of no sequence */
     const char *backend, *device, *scores, *cache, *dtype, *schedule_of_trace, *method,
         *launch_mode;
     uint64_t seed;
@@ -67,6 +67,9 @@ struct ra_run_row {
 RA_MUST_CHECK enum ra_status ra_store_run_begin(struct ra_store *store,
                                                 const struct ra_run_row *row, int64_t *run_id,
                                                 char uuid[37], struct ra_error *err);
+/* Name the trace that the run wrote, now that it is whole. */
+RA_MUST_CHECK enum ra_status ra_store_run_trace(struct ra_store *store, int64_t run_id,
+                                                const char *sha256, struct ra_error *err);
 /* Flush and commit the end. fingerprint, output_hash and result_json may be NULL. */
 RA_MUST_CHECK enum ra_status ra_store_run_end(struct ra_store *store, int64_t run_id,
                                               enum ra_run_state state, const char *fingerprint,
@@ -188,7 +191,7 @@ struct ra_run_listing {
     const char *uuid, *state, *kind, *policy, *trace_path, *trace_sha256, *model_id, *backend,
         *device, *method, *fingerprint, *output_hash, *result_json, *argv_json, *command,
         *invocation_uuid, *tool_version;
-    int seq;
+    int seq;                                /* -1: of no sequence */
     int64_t started_unix_ns, ended_unix_ns; /* ended: 0 while running */
     int64_t n_passes_complete, n_layer_steps;
 };

@@ -21,6 +21,7 @@ enum ra_store_sql {
     RA_SQL_POLICY_ADD,
     RA_SQL_POLICY_FIND,
     RA_SQL_RUN_ADD,
+    RA_SQL_RUN_TRACE,
     RA_SQL_RUN_END,
     RA_SQL_RUN_END_PASSES,
     RA_SQL_PASS_ADD,

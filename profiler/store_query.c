@@ -146,7 +146,7 @@ static struct ra_run_listing listing(const struct ra_store *store, struct sqlite
         .command = text(row, 15),
         .invocation_uuid = text(row, 16),
         .tool_version = text(row, 17),
-        .seq = sqlite3_column_int(row, 18),
+        .seq = sqlite3_column_type(row, 18) == SQLITE_NULL ? -1 : sqlite3_column_int(row, 18),
         .started_unix_ns = sqlite3_column_int64(row, 19),
         .ended_unix_ns = sqlite3_column_int64(row, 20),
         .n_passes_complete = sqlite3_column_int64(row, 21),

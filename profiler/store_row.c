@@ -38,6 +38,7 @@ static const char *const sql[RA_SQL_COUNT] = {
         " model_id, backend, device, scores, cache, dtype, method, launch_mode, seed,"
         " schedule_of_trace)"
         " VALUES(?,'running',?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [RA_SQL_RUN_TRACE] = "UPDATE run SET trace_sha256 = ? WHERE id = ?",
     [RA_SQL_RUN_END] = "UPDATE run SET state = ?, ended_unix_ns = ?, fingerprint = ?,"
                        " output_hash = ?, result_json = ? WHERE id = ?",
     [RA_SQL_RUN_END_PASSES] =

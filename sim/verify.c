@@ -45,7 +45,7 @@ enum { N_COLUMNS = sizeof columns / sizeof *columns, N_DONE = N_COLUMNS - 1 };
 /* What is kept of a run: its listing's texts are borrowed only until the callback returns. */
 struct run {
     int64_t id;
-    char policy[256], fingerprint[65], trace[65], state[16];
+    char policy[256], fingerprint[65], trace[65], state[16], kind[16];
     int seq;
     struct ra_layer_step_row *rows;
     size_t n, capacity;
@@ -67,6 +67,7 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *listing
     copy_text(run->fingerprint, sizeof run->fingerprint, listing->fingerprint);
     copy_text(run->trace, sizeof run->trace, listing->trace_sha256);
     copy_text(run->state, sizeof run->state, listing->state);
+    copy_text(run->kind, sizeof run->kind, listing->kind);
     return RA_OK;
 }
 
@@ -93,6 +94,9 @@ static enum ra_status load(struct ra_store *store, const char *which, struct run
     if (strcmp(run->state, "complete") != 0)
         return ra_fail(err, RA_EUSAGE, "run %" PRId64 ": is %s; only complete runs can be compared",
                        run->id, run->state);
+    if (strcmp(run->kind, "replay") != 0)
+        return ra_fail(err, RA_EUSAGE, "run %" PRId64 ": expected a replay to compare, got %s",
+                       run->id, run->kind);
     return ra_store_layer_steps(store, run->id, on_row, run, err);
 }
 

@@ -39,7 +39,7 @@ struct ra_comparison {
  * Compare two runs of one store by id or uuid prefix: state, policy, sequence, trace, every
  * layer_step row, fingerprint, in this order, but a difference of a layer_step is reported in
  * preference to one of the whole run, because it says where. RA_OK with is_equal either way; an
- * incomplete run is RA_EUSAGE.
+ * incomplete run, or one that is no replay, is RA_EUSAGE.
  */
 RA_MUST_CHECK enum ra_status ra_verify_runs(struct ra_store *store, const char *a, const char *b,
                                             struct ra_comparison *out, struct ra_error *err);

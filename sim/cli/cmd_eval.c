@@ -8,11 +8,13 @@
 
 #include "sim/cli/commands.h"
 #include "sim/cli/eval_figures.h"
+#include "sim/cli/eval_store.h"
 #include "sim/cli/interrupt.h"
 #include "sim/cli/output.h"
+#include "sim/cli/run_rows.h"
 
 struct values {
-    const char *model;
+    const char *model, *db;
     struct ra_option_texts tasks, policies;
     int64_t threads;
     int dtype;
@@ -43,6 +45,11 @@ static const struct ra_option options[] = {
      .is_required = true,
      .words = RA_WORDS_POLICIES,
      .help = "schedule to decode under; may repeat; full is always among them"},
+    {.name = "db",
+     .kind = RA_OPTION_TEXT,
+     FIELD(db),
+     .argument = "FILE",
+     .help = "store the runs there; made when missing, else appended to"},
     {.name = "dtype",
      .kind = RA_OPTION_CHOICE,
      FIELD(dtype),
@@ -81,6 +88,8 @@ struct job {
     struct ra_eval_answer *answers;
     json_t *results;
     int item; /* at hand */
+    struct ra_eval_store runs;
+    int64_t run_ids[MOST]; /* of the task at hand; 0: none */
 };
 
 static enum ra_status parse_policies(struct job *job, struct ra_error *err)
@@ -178,7 +187,61 @@ static enum ra_status show(struct job *job, struct ra_error *err)
     return RA_OK;
 }
 
-static enum ra_status run_task(struct job *job, const char *spelling, struct ra_error *err)
+static json_t *config_json(const struct job *job)
+{
+    const struct ra_lm_origin *origin = &job->model.origin;
+    json_t *config = json_object();
+    const struct {
+        const char *key, *text;
+    } texts[] = {{"task", job->task.spelling},
+                 {"model_dir", job->v->model},
+                 {"model_revision", origin->revision},
+                 {"model_sha256", origin->sha256},
+                 {"tokenizer_sha256", origin->tokenizer_sha256}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        json_object_set_new(config, texts[i].key,
+                            texts[i].text[0] ? ra_json_text(texts[i].text) : json_null());
+    json_object_set_new(config, "threads", json_integer(job->v->threads));
+    json_object_set_new(config, "per_token", json_boolean(job->v->per_token));
+    json_object_set_new(config, "cwd", ra_run_folder());
+    return config;
+}
+
+static enum ra_status begin_runs(struct job *job, struct ra_error *err)
+{
+    char device[128] = "";
+    const struct ra_backend_ops *backend = ra_backend_find("cpu");
+    if (backend->device)
+        backend->device(device, sizeof device);
+    struct ra_eval_run run = {.kind = "eval",
+                              .config = config_json(job),
+                              .trace_path = job->task.path,
+                              .model_id = job->model.origin.id,
+                              .backend = backend->name,
+                              .device = device[0] ? device : NULL,
+                              .dtype = ra_dtype_name((enum ra_dtype)job->v->dtype)};
+    enum ra_status st = RA_OK;
+    for (int i = 0; st == RA_OK && i < job->n; i++) {
+        run.spec = job->specs[i];
+        st = ra_eval_store_begin(&job->runs, &run, &job->run_ids[i], err);
+    }
+    json_decref(run.config);
+    return st;
+}
+
+/* The last n results are the task's when all went well. */
+static enum ra_status end_runs(struct job *job, enum ra_status outcome, struct ra_error *err)
+{
+    size_t first = json_array_size(job->results) - (outcome == RA_OK ? (size_t)job->n : 0);
+    for (int i = 0; i < job->n; i++) {
+        outcome = ra_eval_store_end(&job->runs, job->run_ids[i], outcome,
+                                    json_array_get(job->results, first + (size_t)i), err);
+        job->run_ids[i] = 0;
+    }
+    return outcome;
+}
+
+static enum ra_status decode(struct job *job, struct ra_error *err)
 {
     struct ra_eval_config config = {.lm = &job->model.lm,
                                     .pool = job->model.pool,
@@ -189,8 +252,6 @@ static enum ra_status run_task(struct job *job, const char *spelling, struct ra_
                                     .W = TAIL,
                                     .progress = on_progress,
                                     .context = job};
-    RA_TRY(ra_eval_task_open(&job->task, spelling, &job->model, err));
-    RA_TRY(take_scores(job, err));
     ra_progress_init(&job->model.progress, "thousandths of a text", job->cli->is_quiet);
     for (job->item = 0; job->item < job->task.n; job->item++) {
         enum ra_status st = ra_eval_text_run(&config, &job->task.items[job->item].text,
@@ -200,6 +261,16 @@ static enum ra_status run_task(struct job *job, const char *spelling, struct ra_
                                    job->task.items[job->item].name);
     }
     return show(job, err);
+}
+
+static enum ra_status run_task(struct job *job, const char *spelling, struct ra_error *err)
+{
+    RA_TRY(ra_eval_task_open(&job->task, spelling, &job->model, err));
+    RA_TRY(take_scores(job, err));
+    enum ra_status st = begin_runs(job, err);
+    if (st == RA_OK)
+        st = decode(job, err);
+    return end_runs(job, st, err);
 }
 
 static enum ra_status run(const struct ra_cli *cli, const void *values, struct ra_error *err)
@@ -213,6 +284,8 @@ static enum ra_status run(const struct ra_cli *cli, const void *values, struct r
     ra_interrupt_install();
     enum ra_status st = parse_policies(job, err);
     if (st == RA_OK)
+        st = ra_eval_store_open(&job->runs, job->v->db, "eval", cli, err);
+    if (st == RA_OK)
         st = ra_language_model_open(&job->model, job->v->model, (enum ra_dtype)job->v->dtype,
                                     job->n, (int)job->v->threads, cli, err);
     for (int i = 0; st == RA_OK && i < job->v->tasks.n; i++) {
@@ -222,6 +295,7 @@ static enum ra_status run(const struct ra_cli *cli, const void *values, struct r
     ra_progress_fini(&job->model.progress);
     if (st == RA_OK && cli->format == RA_FORMAT_JSON)
         st = ra_put_json(job->results, err);
+    st = ra_eval_store_close(&job->runs, st, err);
     json_decref(job->results);
     for (int i = 0; i < job->n; i++)
         ra_policy_spec_close(job->specs[i]);

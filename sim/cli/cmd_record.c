@@ -10,15 +10,19 @@
 #include <sys/stat.h>
 
 #include "sim/cli/commands.h"
+#include "sim/cli/eval_store.h"
 #include "sim/cli/interrupt.h"
 #include "sim/cli/language_model.h"
 #include "sim/cli/layer_list.h"
 #include "sim/cli/output.h"
+#include "sim/cli/run_rows.h"
+#include "sim/report_table.h"
 #include "traces/model/loop.h"
 #include "traces/model/recorder.h"
+#include "traces/trace.h"
 
 struct values {
-    const char *model, *tokens, *output, *policy, *layers, *check_steps;
+    const char *model, *tokens, *output, *policy, *layers, *check_steps, *db;
     int64_t steps, prompt_len, q_tail, top_k, threads;
     int dtype, mode;
 };
@@ -113,6 +117,11 @@ static const struct ra_option options[] = {
      .min = 0,
      .max = 1024,
      .help = "likeliest tokens kept of each step"},
+    {.name = "db",
+     .kind = RA_OPTION_TEXT,
+     FIELD(db),
+     .argument = "FILE",
+     .help = "store the run there; made when missing, else appended to"},
     {.name = "threads",
      .letter = 'j',
      .kind = RA_OPTION_INT,
@@ -140,6 +149,9 @@ struct job {
     int32_t *tokens;      /* [P + N + 1] */
     float *logits;
     double sum; /* of log-probabilities */
+    struct ra_eval_store runs;
+    int64_t run_id;  /* 0: none */
+    char sha256[65]; /* of the trace's data section; "" until it is whole */
 };
 
 static void close_job(struct job *job)
@@ -336,42 +348,100 @@ static enum ra_status decode(struct job *job, struct ra_error *err)
     return ra_lm_recorder_commit(job->recorder, job->tokens, err);
 }
 
-static enum ra_status report(const struct job *job, const struct ra_cli *cli, struct ra_error *err)
+static json_t *text_or_null(const char *text)
+{
+    return text[0] ? ra_json_text(text) : json_null();
+}
+
+static enum ra_status begin_run(struct job *job, struct ra_error *err)
+{
+    const struct values *v = job->v;
+    const struct ra_lm_origin *origin = &job->model.origin;
+    const struct ra_lm_recording *r = &job->recording;
+    json_t *config =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:o}", "model_dir",
+                  ra_json_text(v->model), "model_revision", text_or_null(origin->revision),
+                  "model_sha256", text_or_null(origin->sha256), "tokenizer_sha256",
+                  text_or_null(origin->tokenizer_sha256), "tokens", ra_json_text(v->tokens),
+                  "tokens_source_sha256", text_or_null(job->ids->source_sha256), "prompt_len", r->P,
+                  "steps", r->N, "threads", (json_int_t)v->threads, "cwd", ra_run_folder());
+    struct ra_eval_run run = {.kind = "record",
+                              .spec = job->spec,
+                              .config = config,
+                              .trace_path = v->output,
+                              .model_id = origin->id,
+                              .backend = "cpu",
+                              .dtype = ra_dtype_name((enum ra_dtype)v->dtype),
+                              .schedule_of_trace = r->policy};
+    enum ra_status st = ra_eval_store_begin(&job->runs, &run, &job->run_id, err);
+    json_decref(config);
+    return st;
+}
+
+/* As the trace itself says. */
+static enum ra_status read_checksum(struct job *job, struct ra_error *err)
+{
+    struct ra_trace *trace;
+    RA_TRY(ra_trace_open(&trace, job->v->output, err));
+    snprintf(job->sha256, sizeof job->sha256, "%s", ra_trace_info(trace)->sha256);
+    ra_trace_close(trace);
+    return job->run_id ? ra_store_run_trace(job->runs.store, job->run_id, job->sha256, err) : RA_OK;
+}
+
+static json_t *result_json(const struct job *job)
 {
     const struct ra_lm_recording *r = &job->recording;
     struct stat info;
     double bytes = stat(r->path, &info) == 0 ? (double)info.st_size : NAN;
-    double perplexity = exp(-job->sum / r->N);
-    if (cli->format == RA_FORMAT_JSON) {
-        json_t *object = json_pack(
-            "{s:o, s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "trace",
-            ra_json_text(r->path), "model", ra_json_text(r->origin->id), "policy", r->policy,
-            "mode", r->is_greedy ? "greedy" : "teacher_forced", "prompt_len", r->P, "steps", r->N,
-            "layers", r->n_layers, "n_layers", job->model.config->n_layers, "q_tail", r->W, "bytes",
-            ra_json_real(bytes), "perplexity", ra_json_real(perplexity));
-        enum ra_status st = ra_put_json(object, err);
-        json_decref(object);
-        return st;
-    }
-    ra_put_safe(r->path);
-    printf(": P = %d, N = %d, %d of %d layers, %.1f MiB\n", r->P, r->N, r->n_layers,
-           job->model.config->n_layers, bytes / 1048576);
-    printf("perplexity of the %d decoded tokens under %s: %.3f\n", r->N, r->policy, perplexity);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}",
+                     "trace", ra_json_text(r->path), "sha256", text_or_null(job->sha256), "model",
+                     ra_json_text(r->origin->id), "tokens", ra_json_text(job->v->tokens), "source",
+                     text_or_null(job->ids->source), "policy", r->policy, "mode",
+                     r->is_greedy ? "greedy" : "teacher_forced", "prompt_len", r->P, "steps", r->N,
+                     "layers", r->n_layers, "n_layers", job->model.config->n_layers, "q_tail", r->W,
+                     "bytes", ra_json_real(bytes), "perplexity",
+                     ra_json_real(exp(-job->sum / r->N)));
+}
+
+static enum ra_status report(const json_t *result, const struct ra_cli *cli, struct ra_error *err)
+{
+    if (cli->format == RA_FORMAT_JSON)
+        return ra_put_json(result, err);
+    ra_put_safe(ra_result_text(result, "trace"));
+    printf(": P = %.0f, N = %.0f, %.0f of %.0f layers, %.1f MiB\n",
+           ra_result_number(result, "prompt_len", NULL), ra_result_number(result, "steps", NULL),
+           ra_result_number(result, "layers", NULL), ra_result_number(result, "n_layers", NULL),
+           ra_result_number(result, "bytes", NULL) / 1048576);
+    printf("perplexity of the %.0f decoded tokens under %s: %.3f\n",
+           ra_result_number(result, "steps", NULL), ra_result_text(result, "policy"),
+           ra_result_number(result, "perplexity", NULL));
     return RA_OK;
 }
 
 static enum ra_status run(const struct ra_cli *cli, const void *values, struct ra_error *err)
 {
     struct job job = {.v = values};
+    json_t *result = NULL;
     ra_interrupt_install();
-    enum ra_status st = prepare(&job, cli, err);
+    enum ra_status st = ra_eval_store_open(&job.runs, job.v->db, "record", cli, err);
+    if (st == RA_OK)
+        st = prepare(&job, cli, err);
+    if (st == RA_OK)
+        st = begin_run(&job, err);
     if (st == RA_OK)
         st = prefill(&job, err);
     if (st == RA_OK)
         st = decode(&job, err);
-    ra_progress_fini(&job.model.progress);
     if (st == RA_OK)
-        st = report(&job, cli, err);
+        st = read_checksum(&job, err);
+    ra_progress_fini(&job.model.progress);
+    if (st == RA_OK && !(result = result_json(&job)))
+        st = ra_fail(err, RA_ENOMEM, "record: no memory for the result");
+    st = ra_eval_store_end(&job.runs, job.run_id, st, result, err);
+    st = ra_eval_store_close(&job.runs, st, err);
+    if (st == RA_OK)
+        st = report(result, cli, err);
+    json_decref(result);
     close_job(&job);
     return st;
 }

@@ -23,6 +23,15 @@ static double share_right(const struct ra_eval_done *done, int item, int number)
     return (double)right / n;
 }
 
+static double mean_margin(const struct ra_eval_done *done, int item, int number)
+{
+    int n = done->task->items[item].text.n_probes;
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += score_of(done, item, number)->answers[i].margin;
+    return sum / n;
+}
+
 static json_t *interval_json(const struct ra_eval_interval *interval)
 {
     json_t *object = json_object();
@@ -133,6 +142,8 @@ static json_t *documents(const struct ra_eval_done *done, int number)
             json_object_set_new(one, "seed", json_integer((json_int_t)item->seed));
             json_object_set_new(one, "depth", ra_json_real(item->depth));
             json_object_set_new(one, "right", json_boolean(share_right(done, i, number) >= 1));
+            json_object_set_new(one, "hits", ra_json_real(share_right(done, i, number)));
+            json_object_set_new(one, "margin", ra_json_real(mean_margin(done, i, number)));
         }
         if (done->per_token) {
             json_object_set_new(one, "nll", numbers(score->nll, item->text.N));
@@ -171,14 +182,10 @@ static enum ra_status put_answers(const struct ra_eval_done *done, int number, d
     double hits = 0, margin = 0;
     int n = done->task->n;
     for (int i = 0; i < n; i++) {
-        const struct ra_eval_item *item = &done->task->items[i];
-        double sum = 0;
         own[i] = share_right(done, i, number) >= 1;
         full[i] = share_right(done, i, done->full) >= 1;
         hits += share_right(done, i, number) / n;
-        for (int k = 0; k < item->text.n_probes; k++)
-            sum += score_of(done, i, number)->answers[k].margin;
-        margin += sum / item->text.n_probes / n;
+        margin += mean_margin(done, i, number) / n;
     }
     double baseline = ra_mean(full, (size_t)n);
     json_object_set_new(object, "prompts", json_integer(n));

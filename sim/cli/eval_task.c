@@ -229,8 +229,9 @@ enum ra_status ra_eval_task_open(struct ra_eval_task *task, const char *spelling
         st = spelled.dir    ? add_folder(task, &spelled, model, err)
              : task->is_ppl ? add_text(task, spelled.file, &spelled, model, err)
                             : add_prompts(task, &spelled, model, err);
-    free(spelled.file);
-    free(spelled.dir);
+    task->path = spelled.dir ? spelled.dir : spelled.file;
+    if (spelled.dir)
+        free(spelled.file);
     return st;
 }
 
@@ -244,6 +245,7 @@ void ra_eval_task_close(struct ra_eval_task *task)
     free(task->texts);
     free(task->names);
     free(task->spelling);
+    free(task->path);
     ra_prompts_close(task->prompts);
     *task = (struct ra_eval_task){0};
 }

@@ -20,6 +20,7 @@ struct ra_eval_item {
 
 struct ra_eval_task {
     char *spelling;   /* as given */
+    char *path;       /* the file or folder that it names */
     const char *name; /* "ppl", or what the prompts file calls its task */
     const char *family;
     bool is_ppl;

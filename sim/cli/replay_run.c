@@ -13,6 +13,7 @@
 
 #include "sim/cli/interrupt.h"
 #include "sim/cli/replay_session.h"
+#include "sim/cli/run_rows.h"
 #include "sim/cli/wrap.h"
 #include "sim/report.h"
 #include "sim/verify.h"
@@ -316,7 +317,7 @@ static enum ra_status check_inputs(struct ra_replay_session *s, struct ra_error 
 static enum ra_status work(struct ra_replay_session *s, struct ra_error *err)
 {
     struct ra_replay_job *job = s->job;
-    RA_TRY(ra_replay_name_invocation(s, err));
+    RA_TRY(ra_run_invocation(s->invocation, err));
     RA_TRY(check_inputs(s, err));
     if (job->db && !job->is_dry)
         RA_TRY(ra_store_open(&s->store, job->db, RA_STORE_APPEND, err));

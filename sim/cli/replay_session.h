@@ -29,10 +29,6 @@ struct ra_replay_session {
     json_t *results;           /* of all sequences so far */
 };
 
-/* A name that no other invocation has. */
-RA_MUST_CHECK enum ra_status ra_replay_name_invocation(struct ra_replay_session *s,
-                                                       struct ra_error *err);
-
 /* Commit a run row for every schedule of the parts at hand. */
 RA_MUST_CHECK enum ra_status ra_replay_begin_runs(struct ra_replay_session *s,
                                                   struct ra_error *err);

@@ -1,43 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The runs of a replay in the store: rows committed before the work, ended whatever happens. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 #include "sim/base/json_memory.h"
 #include "sim/cli/replay_session.h"
-
-enum ra_status ra_replay_name_invocation(struct ra_replay_session *s, struct ra_error *err)
-{
-    char *out = s->invocation;
-    unsigned char b[16];
-    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
-        return ra_fail(err, RA_EIO, "random numbers: %s", strerror(errno));
-    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
-    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-    for (int i = 0, at = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10)
-            out[at++] = '-';
-        at += snprintf(out + at, sizeof s->invocation - (size_t)at, "%02x", b[i]);
-    }
-    return RA_OK;
-}
-
-static char *argv_json(const struct ra_cli *cli)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < cli->argc; i++) {
-        json_t *word = json_string(cli->argv[i]);
-        json_array_append_new(list, word ? word : json_string("(not UTF-8)"));
-    }
-    char *text = ra_json_dump(list, JSON_COMPACT);
-    json_decref(list);
-    return text;
-}
+#include "sim/cli/run_rows.h"
 
 /* The sequences of a batch, in its order. */
 static json_t *batch_json(const struct ra_replay_session *s)
@@ -86,31 +55,7 @@ static char *config_json(const struct ra_replay_session *s)
     for (int i = 0; i < config->n_layer_ids; i++)
         json_array_append_new(layers, json_integer(config->layer_ids[i]));
     json_object_set_new(object, "layers", layers);
-    char folder[4096]; /* paths of argv start here */
-    json_object_set_new(object, "cwd",
-                        getcwd(folder, sizeof folder) ? json_string(folder) : json_null());
-    char *text = ra_json_dump(object, JSON_COMPACT);
-    json_decref(object);
-    return text;
-}
-
-/* {"k":"256","stride":"16","transformation":"int8"}: the canonical spelling taken apart. */
-static char *params_json(const char *canonical)
-{
-    json_t *object = json_object();
-    const char *plus = strchr(canonical, '+'), *at = strchr(canonical, ':');
-    at = plus && at > plus ? NULL : at;
-    while (at && *at) {
-        char key[64], value[1024];
-        int used = 0;
-        if (sscanf(at + 1, "%63[^=]=%1023[^,+]%n", key, value, &used) != 2)
-            break;
-        json_object_set_new(object, key, json_string(value));
-        at += 1 + used;
-        at = *at == ',' ? at : NULL;
-    }
-    if (plus)
-        json_object_set_new(object, "transformation", json_string(plus + 1));
+    json_object_set_new(object, "cwd", ra_run_folder());
     char *text = ra_json_dump(object, JSON_COMPACT);
     json_decref(object);
     return text;
@@ -128,7 +73,7 @@ static enum ra_status begin_part(struct ra_replay_session *s, struct ra_replay_p
     part->n_begun = 0;
     for (int p = 0; st == RA_OK && p < config->n_policies; p++) {
         const char *canonical = ra_policy_spec_canonical(config->specs[p]);
-        char *params = params_json(canonical), uuid[37];
+        char *params = ra_run_params(canonical), uuid[37];
         struct ra_run_row row = {.invocation_uuid = s->invocation,
                                  .command = "replay",
                                  .argv_json = argv,
@@ -164,7 +109,7 @@ static enum ra_status begin_part(struct ra_replay_session *s, struct ra_replay_p
 
 enum ra_status ra_replay_begin_runs(struct ra_replay_session *s, struct ra_error *err)
 {
-    char *argv = argv_json(s->job->cli), *conf = config_json(s);
+    char *argv = ra_run_argv(s->job->cli), *conf = config_json(s);
     enum ra_status st =
         argv && conf && !ra_json_starved() ? RA_OK : ra_fail(err, RA_ENOMEM, "no memory for a run");
     for (int i = 0; st == RA_OK && i < s->n_at_hand; i++)
@@ -174,29 +119,18 @@ enum ra_status ra_replay_begin_runs(struct ra_replay_session *s, struct ra_error
     return st;
 }
 
-/* Once an end has failed the others end as failed. */
 static enum ra_status end_run(struct ra_replay_session *s, int64_t run_id, enum ra_status outcome,
                               const struct ra_replay_result *result, const json_t *object,
                               struct ra_error *err)
 {
-    enum ra_run_state state = outcome == RA_OK             ? RA_RUN_COMPLETE
-                              : outcome == RA_EINTERRUPTED ? RA_RUN_ABORTED
-                                                           : RA_RUN_FAILED;
-    char *text = object ? ra_json_dump(object, JSON_COMPACT) : NULL;
-    const char *hash = object && result->output_hash[0] ? result->output_hash : NULL;
-    if (object && !text) {
-        outcome = ra_fail(err, RA_ENOMEM, "%s: no memory for the result of run %" PRId64,
-                          s->job->db, run_id);
-        state = RA_RUN_FAILED;
-        object = NULL;
-    }
-    if (outcome != RA_OK && err)
-        (void)!ra_store_diagnostic(s->store, run_id, "error", "replay", err->msg, NULL);
-    enum ra_status st =
-        ra_store_run_end(s->store, run_id, state, object ? result->fingerprint : NULL, hash, text,
-                         outcome == RA_OK ? err : NULL);
-    free(text);
-    return outcome == RA_OK ? st : outcome;
+    struct ra_run_ending ending = {.db = s->job->db,
+                                   .source = "replay",
+                                   .run_id = run_id,
+                                   .fingerprint = result->fingerprint,
+                                   .output_hash =
+                                       result->output_hash[0] ? result->output_hash : NULL,
+                                   .result = object};
+    return ra_run_end(s->store, &ending, outcome, err);
 }
 
 static void tell_runs(const struct ra_replay_session *s)
