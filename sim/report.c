@@ -11,20 +11,14 @@
 #include "sim/base/json_memory.h"
 #include "sim/base/text.h"
 #include "sim/policy.h"
+#include "sim/report_lines.h"
 #include "sim/report_table.h"
 #include "sim/report_waterfall.h"
 
-enum { POLICY_COLUMNS = 24, LINE = 79, SHORT_MAX = 512 };
+enum { POLICY_COLUMNS = RA_REPORT_POLICY, LINE = RA_REPORT_LINE, SHORT_MAX = RA_REPORT_SHORT };
 
 /* --- values ------------------------------------------------------------------------------------
  */
-
-/* Results may come from a foreign file: control bytes must not reach a terminal. */
-static void put_safe(FILE *out, const char *text)
-{
-    for (; *text; text++)
-        fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
-}
 
 static void put_number(FILE *out, int width, const char *format, double value)
 {
@@ -102,25 +96,6 @@ bool ra_report_is_bound(const char *canonical)
     return needs_truth;
 }
 
-/* Print as much of a spelling as fits the column, up to a comma or a plus; returns what is left, or
- * NULL. *n_put is the number of characters printed. */
-static const char *put_policy(FILE *out, const char *text, int width, int *n_put)
-{
-    size_t n = strlen(text), fits = 0;
-    if (n > (size_t)width)
-        for (size_t i = 0; i < (size_t)width; i++)
-            fits = text[i] == ',' ? i + 1 : text[i] == '+' ? i : fits;
-    if (n <= (size_t)width)
-        fits = n;
-    else if (fits == 0)
-        fits = (size_t)width;
-    char piece[SHORT_MAX];
-    snprintf(piece, sizeof piece, "%.*s", (int)fits, text);
-    put_safe(out, piece);
-    *n_put = (int)fits;
-    return fits < n ? text + fits : NULL;
-}
-
 /* --- one table ---------------------------------------------------------------------------------
  */
 
@@ -129,7 +104,7 @@ static void put_row(FILE *out, const struct ra_report_table *table, const json_t
     char policy[SHORT_MAX], cells[RA_REPORT_COLUMNS][RA_REPORT_CELL];
     ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
     int n;
-    const char *rest = put_policy(out, policy, POLICY_COLUMNS, &n);
+    const char *rest = ra_report_put_policy(out, policy, POLICY_COLUMNS, &n);
     fprintf(out, "%*s", POLICY_COLUMNS - n, "");
     ra_report_cells(table, row, cells);
     for (int i = 0; i < RA_REPORT_COLUMNS; i++)
@@ -137,30 +112,9 @@ static void put_row(FILE *out, const struct ra_report_table *table, const json_t
     fputc('\n', out);
     while (rest) {
         fputs("  ", out);
-        rest = put_policy(out, rest, POLICY_COLUMNS - 2, &n);
+        rest = ra_report_put_policy(out, rest, POLICY_COLUMNS - 2, &n);
         fputc('\n', out);
     }
-}
-
-/* Words with commas between, broken before column LINE. */
-struct line {
-    FILE *out;
-    int column;
-};
-
-static void put_part(void *context, const char *text)
-{
-    struct line *line = context;
-    int n = (int)strlen(text);
-    if (line->column > 0 && line->column + n + 2 > LINE) {
-        fputs(",\n  ", line->out);
-        line->column = 2;
-    } else if (line->column > 0) {
-        fputs(", ", line->out);
-        line->column += 2;
-    }
-    put_safe(line->out, text);
-    line->column += n;
 }
 
 static void put_columns(FILE *out, const struct ra_report_table *table)
@@ -174,26 +128,15 @@ static void put_columns(FILE *out, const struct ra_report_table *table)
     fputc('\n', out);
 }
 
-/* Words, broken at blanks before column LINE. */
-static void put_words(FILE *out, const char *text)
-{
-    for (size_t n, column = 0; *text; text += n + strspn(text + n, " "), column += n + 1) {
-        n = strcspn(text, " ");
-        if (column + n > LINE)
-            column = 0;
-        fprintf(out, "%s%.*s", column ? " " : "\n", (int)n, text);
-    }
-    fputc('\n', out);
-}
-
 static void put_notes(FILE *out, const struct ra_report_table *table)
 {
     char words[512];
     ra_report_meaning(words, sizeof words);
-    put_words(out, words);
+    fputc('\n', out);
+    ra_report_put_words(out, words);
     if (table->is_timed) {
-        struct line line = {out, 0};
-        ra_report_times(table, put_part, &line);
+        struct ra_report_line line = {out, 0};
+        ra_report_times(table, ra_report_put_part, &line);
         fputc('\n', out);
     }
     if (ra_report_late(table, words, sizeof words))
@@ -224,9 +167,9 @@ static void put_types(FILE *out, const struct ra_report_table *table)
             ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
             snprintf(name, sizeof name, "%s", json_object_iter_key(at));
             policy[POLICY_COLUMNS] = '\0';
-            put_safe(out, policy);
+            ra_report_put_safe(out, policy);
             fprintf(out, "%*s ", POLICY_COLUMNS - (int)strlen(policy), "");
-            put_safe(out, name);
+            ra_report_put_safe(out, name);
             fprintf(out, "%*s", (int)(sizeof name - 1 - strlen(name)), "");
             put_number(out, 7, "%.4f", ra_result_number(type, "visible_share", NULL));
             put_number(out, 7, "%.4f", ra_result_number(type, "kept_share", NULL));
@@ -255,11 +198,11 @@ static void put_traffic(FILE *out, const struct ra_report_table *table)
         ra_report_short_policy(ra_result_text(row, "policy"), policy, sizeof policy);
         fputs("\ntraffic, bytes per step\n", out);
         for (const char *rest = policy; rest; fputc('\n', out))
-            rest = put_policy(out, rest, LINE, &n);
+            rest = ra_report_put_policy(out, rest, LINE, &n);
         ra_waterfall_text(out, &waterfall);
         if (waterfall.missing) {
             fputs("  not explained: ", out);
-            put_safe(out, waterfall.missing);
+            ra_report_put_safe(out, waterfall.missing);
             fputc('\n', out);
         }
     }
@@ -267,8 +210,8 @@ static void put_traffic(FILE *out, const struct ra_report_table *table)
 
 static void put_table(FILE *out, const struct ra_report_table *table)
 {
-    struct line line = {out, 0};
-    ra_report_heading(table->head, put_part, &line);
+    struct ra_report_line line = {out, 0};
+    ra_report_heading(table->head, ra_report_put_part, &line);
     fputs("\n\n", out);
     if (table->is_timed && json_is_true(json_object_get(table->head, "cache_resident")))
         fputs(RA_REPORT_RESIDENT "\n\n", out);

@@ -36,7 +36,9 @@ struct ra_html_source {
     const char *name; /* of the store, as the user gave it */
     const char *runs; /* JSON list of {id, series} of all runs reported, without results included */
     const struct ra_html_invocation *invocations;
-    size_t n_invocations;
+    size_t n_invocations;                   /* of replays */
+    const struct ra_html_invocation *evals; /* [n_evals] of `eval` */
+    size_t n_evals;
     const struct ra_html_figure *figures;
     size_t n_figures;
     const char *figures_of; /* which runs they show, or why there is none */

@@ -15,6 +15,7 @@
 #include "sim/cli/output.h"
 #include "sim/cli/report_figures.h"
 #include "sim/report.h"
+#include "sim/report_eval.h"
 #include "sim/report_html.h"
 #include "sim/report_traffic.h"
 
@@ -44,9 +45,9 @@ static const struct ra_option options[] = {
     {.name = NULL},
 };
 
-/* The runs of one invocation, in id order. */
+/* The runs of one invocation and kind, in id order. */
 struct invocation {
-    char uuid[64];
+    char uuid[64], kind[16];
     int64_t passes;
     json_t *ids, *results; /* same order */
 };
@@ -59,10 +60,11 @@ struct gathered {
 };
 
 /* NULL when memory runs out. */
-static struct invocation *find_invocation(struct gathered *gathered, const char *uuid)
+static struct invocation *find_invocation(struct gathered *gathered, const char *uuid,
+                                          const char *kind)
 {
     for (size_t i = 0; i < gathered->n; i++)
-        if (strcmp(gathered->list[i].uuid, uuid) == 0)
+        if (strcmp(gathered->list[i].uuid, uuid) == 0 && strcmp(gathered->list[i].kind, kind) == 0)
             return &gathered->list[i];
     struct invocation *list = realloc(gathered->list, (gathered->n + 1) * sizeof *list);
     if (!list)
@@ -71,6 +73,7 @@ static struct invocation *find_invocation(struct gathered *gathered, const char 
     struct invocation *added = &list[gathered->n++];
     *added = (struct invocation){.ids = json_array(), .results = json_array()};
     snprintf(added->uuid, sizeof added->uuid, "%s", uuid);
+    snprintf(added->kind, sizeof added->kind, "%s", kind);
     return added;
 }
 
@@ -114,8 +117,8 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
         return ra_fail(err, starved ? RA_ENOMEM : RA_EFORMAT, "run %" PRId64 ": stored result: %s",
                        run->id, what);
     }
-    struct invocation *invocation =
-        find_invocation(gathered, run->invocation_uuid ? run->invocation_uuid : run->uuid);
+    struct invocation *invocation = find_invocation(
+        gathered, run->invocation_uuid ? run->invocation_uuid : run->uuid, run->kind);
     if (!invocation)
         json_decref(result);
     if (!invocation || json_array_append_new(invocation->results, result) != 0 ||
@@ -136,6 +139,11 @@ static enum ra_status gather(struct ra_store *store, const struct values *values
     for (int i = 0; i < values->runs.n; i++)
         RA_TRY(ra_store_runs(store, values->runs.text[i], on_run, gathered, err));
     return RA_OK;
+}
+
+static bool is_kind(const struct invocation *invocation, const char *kind)
+{
+    return strcmp(invocation->kind, kind) == 0;
 }
 
 /* "run 3", "runs 1 to 5", "runs 2, 4". */
@@ -159,6 +167,12 @@ static enum ra_status put_text(FILE *out, const struct gathered *gathered, struc
         const struct invocation *invocation = &gathered->list[i];
         fputs(i ? "\n" : "", out);
         put_ids(out, invocation->ids);
+        if (is_kind(invocation, "eval") || is_kind(invocation, "record")) {
+            fprintf(out, ": %s\n\n", invocation->kind);
+            (is_kind(invocation, "eval") ? ra_report_eval
+                                         : ra_report_recorded)(out, invocation->results);
+            continue;
+        }
         fprintf(out, ": %" PRId64 " complete pass%s\n\n", invocation->passes,
                 invocation->passes == 1 ? "" : "es");
         RA_TRY(ra_report_write(out, invocation->results, RA_REPORT_TEXT, err));
@@ -200,17 +214,28 @@ static enum ra_status put_page(FILE *out, const struct ra_cli *cli, const struct
     struct ra_figures figures;
     char *runs = ra_json_dump(gathered->runs, JSON_COMPACT);
     struct ra_html_invocation *invocations = calloc(gathered->n + 1, sizeof *invocations);
+    size_t n_replays = 0, n_evals = 0;
     enum ra_status status = ra_figures_draw(&figures, store, &values->runs, err);
     if (status == RA_OK && (!runs || !invocations))
         status = ra_fail(err, RA_ENOMEM, "no memory for the runs");
-    for (size_t i = 0; i < gathered->n && invocations; i++)
-        invocations[i] =
-            (struct ra_html_invocation){gathered->list[i].ids, gathered->list[i].results};
+    for (size_t i = 0; i < gathered->n && invocations; i++) {
+        const struct invocation *one = &gathered->list[i];
+        if (!is_kind(one, "eval") && !is_kind(one, "record"))
+            invocations[n_replays++] = (struct ra_html_invocation){one->ids, one->results};
+    }
+    for (size_t i = 0; i < gathered->n && invocations; i++) {
+        const struct invocation *one = &gathered->list[i];
+        if (is_kind(one, "eval"))
+            invocations[n_replays + n_evals++] =
+                (struct ra_html_invocation){one->ids, one->results};
+    }
     const struct ra_html_source source = {.store = store,
                                           .name = values->db,
                                           .runs = runs,
                                           .invocations = invocations,
-                                          .n_invocations = gathered->n,
+                                          .n_invocations = n_replays,
+                                          .evals = invocations ? invocations + n_replays : NULL,
+                                          .n_evals = n_evals,
                                           .figures = figures.list,
                                           .n_figures = figures.n,
                                           .figures_of = figures.of};

@@ -8,7 +8,7 @@
 #include "sim/base/stats.h"
 #include "sim/cli/output.h"
 #include "sim/cli/wrap.h"
-#include "sim/report_table.h"
+#include "sim/report_eval.h"
 
 static const struct ra_eval_score *score_of(const struct ra_eval_done *done, int item, int number)
 {

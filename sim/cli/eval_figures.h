@@ -8,9 +8,6 @@
 
 #include "sim/cli/eval_task.h"
 
-/* Share of prompts that full attention must get right for a task to say anything. */
-#define RA_EVAL_GATE 0.8
-
 /* A task that was run. Borrowed. */
 struct ra_eval_done {
     const struct ra_eval_task *task;
