@@ -9,6 +9,7 @@ in C.
 
 import hashlib
 import json
+import math
 import os
 import struct
 
@@ -59,38 +60,60 @@ def write(path, tensors, metadata):
 
     A `content.sha256` entry in `metadata` is replaced by the hash of the data section.
     """
-    entries, offset = {}, 0
-    digest = hashlib.sha256() if "content.sha256" in metadata else None
     for name, dtype, array in tensors:
-        if (
-            name in entries
-            or array.dtype != np.dtype(NUMPY_TYPES[dtype])
-            or not array.flags.c_contiguous
-        ):
-            raise ValueError(
-                f"{path}: {name}: repeated, not contiguous, or not {dtype} ({array.dtype})"
-            )
+        if array.dtype != np.dtype(NUMPY_TYPES[dtype]) or not array.flags.c_contiguous:
+            raise ValueError(f"{path}: {name}: not contiguous, or not {dtype} ({array.dtype})")
+    write_blocks(path, [(n, dtype, a.shape, (a,)) for n, dtype, a in tensors], metadata)
+
+
+def write_blocks(path, tensors, metadata):
+    """Write `tensors`, a list of (name, dtype, shape, blocks), of which one block is held at a time.
+
+    The blocks of a tensor are contiguous arrays that follow each other. The hash of the data is not
+    known before the data was, so its 64 digits are put into the header at the end.
+    """
+    entries, offset = {}, 0
+    for name, dtype, shape, _ in tensors:
+        size = math.prod(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize
+        if name in entries:
+            raise ValueError(f"{path}: {name}: repeated")
         entries[name] = {
             "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
         }
-        offset += array.nbytes
-        if digest:
-            digest.update(bytes_of(array))
+        offset += size
+    digest = hashlib.sha256() if "content.sha256" in metadata else None
+
+    def header():
+        text = json.dumps(
+            {"__metadata__": metadata, **entries}, separators=(",", ":"), ensure_ascii=False
+        ).encode()
+        return struct.pack("<Q", len(text) + -(8 + len(text)) % DATA_ALIGNMENT) + text
+
     metadata = dict(metadata)
     if digest:
-        metadata["content.sha256"] = digest.hexdigest()
-    header = json.dumps(
-        {"__metadata__": metadata, **entries}, separators=(",", ":"), ensure_ascii=False
-    ).encode()
-    header += b" " * (-(8 + len(header)) % DATA_ALIGNMENT)
+        metadata["content.sha256"] = "0" * 64
     spool = f"{path}.tmp{os.getpid()}"
     try:
         with open(spool, "wb") as out:
-            out.write(struct.pack("<Q", len(header)) + header)
-            for _, _, array in tensors:
-                out.write(bytes_of(array))
+            head = header()
+            out.write(head + b" " * (-len(head) % DATA_ALIGNMENT))
+            for name, dtype, _, blocks in tensors:
+                begin = out.tell()
+                for block in blocks:
+                    out.write(bytes_of(block))
+                    if digest:
+                        digest.update(bytes_of(block))
+                expected = np.diff(entries[name]["data_offsets"])[0]
+                if out.tell() - begin != expected:
+                    raise ValueError(
+                        f"{path}: {name}: expected {expected} bytes, got {out.tell() - begin}"
+                    )
+            if digest:
+                metadata["content.sha256"] = digest.hexdigest()
+                out.seek(0)
+                out.write(header())
             out.flush()
             os.fsync(out.fileno())
         os.replace(spool, path)
