@@ -278,6 +278,7 @@ def ascending(positions):
 
 
 def append(order, position):
+    """[Hkv, n] and a last column."""
     return torch.cat([order, order.new_full((order.shape[0], 1), position)], 1)
 
 
@@ -297,6 +298,8 @@ class Policy:
     returns None (everything) or a set, in which self counts whether it is listed or not; then, with
     attention done, learn(i, t, query, key). i counts layer_ids; layers come in order.
     """
+
+    lists_self = False  # may a set have self among its positions?
 
     def __init__(self, o, shape):
         self.o, self.shape, self.P = o, shape, shape.P
@@ -455,6 +458,7 @@ class Recycled(Policy):
                 "recycled: query=pre: expected a model whose rotation is known (default, linear, "
                 f"llama3), got {shape.rope['rope.type']}; query=post does without"
             )
+        self.lists_self = o["attend"] == "after" or o["share"] is not None
         self.leader = self.leaders()
         self.is_full, self.fresh = [False] * self.n, [False] * self.n
         self.mean, self.reference = [None] * self.n, [None] * self.n
