@@ -182,7 +182,7 @@ soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one s
 ARM := aarch64-linux-gnu-
 BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
 CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/support/cache_life.c tests/cross/cmocka.c)
-include tests/emu/emu.mk tests/gpu/gpu.mk profiler/cupti/cupti.mk tests/fake_cupti/fake_cupti.mk sim/report/report.mk docs/compare.mk docs/fidelity.mk
+include tests/emu/emu.mk tests/gpu/gpu.mk profiler/cupti/cupti.mk tests/fake_cupti/fake_cupti.mk sim/report/report.mk docs/compare.mk docs/fidelity.mk tests/capture/capture.mk
 .PHONY: neon arm64 fuzz
 neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64, run by qemu
 	$(Q)B=$(B) tests/run.sh neon
@@ -247,4 +247,4 @@ config: ## what was found, and what its absence switches off
 	@echo "gnuplot      $(if $(GNUPLOT),$(GNUPLOT),missing: gnuplot-nox (no figures))"
 	@echo "CUDA toolkit $(if $(NVCC),$(CUDA_VER) at $(NVCC),missing: no nvcc in PATH (no cuda backend))"
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' Makefile tests/emu/emu.mk tests/gpu/gpu.mk docs/compare.mk docs/fidelity.mk
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(filter Makefile %.mk,$(MAKEFILE_LIST))

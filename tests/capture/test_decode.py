@@ -32,9 +32,9 @@ WINDOWS = {"layer_types": ["full_attention", "sliding_attention", "full_attentio
 
 
 @contextlib.contextmanager
-def folder(**config):
+def folder(family="llama", **config):
     with tempfile.TemporaryDirectory() as path:
-        values, weights = support.tiny_llama(**config)
+        values, weights = support.tiny(family, **config)
         support.write_model(os.path.join(path, "model"), values, weights)
         support.write_ids(os.path.join(path, "ids"), IDS)
         yield path
@@ -65,17 +65,17 @@ def plain_logits(path, ids):
     return np.array(rows)
 
 
-def test_full(windows):
-    with folder(**(WINDOWS if windows else {})) as path:
+def test_full(what, layers, **model):
+    """layers: those with full attention."""
+    with folder(**model) as path:
         logprob = plain_logits(path, IDS[: P + N + 1])
         truth = np.array([-logprob[P + t, IDS[P + t + 1]] for t in range(N)])
         same = ("full", f"recycled:k={P + N - 1},stride=5", "recycled:k=3,stride=1",
                 f"streaming:k={P + N}", f"snapkv:k={P},window=4", f"h2o:k={P + N}",
                 f"tova:k={P + N}", f"recycled:k={P + N},stride=3,attend=after",
-                f"recycled:k={P + N},stride=3,share=0")  # fmt: skip
+                f"recycled:k={P + N},stride=3,share={layers[0]}")
         chunk = ["-P", str(P), "-n", str(N), "--chunk", "9"]
         results, _ = decode(path, "ppl", *chunk, *policies(*same, "recycled:k=3,stride=5"))
-        what = "with window layers" if windows else "all layers full"
         for row in results[:-1]:
             worst = np.abs(np.array(row["nll"]) - truth).max()
             check(f"{what}: {row['policy']} is the model itself", worst < 1e-5, worst)
@@ -83,7 +83,6 @@ def test_full(windows):
         check(f"{what}: a small K is not", worst > 1e-2, worst)
         ratio = results[0]["ppl"] / math.exp(truth.mean())
         check("ppl", abs(ratio - 1) < 1e-5, results[0]["ppl"])
-        layers = [0, 2] if windows else [0, 1, 2]
         row = results[2]
         check("full steps are counted", row["full_layer_steps"] == N * len(layers))
         keys = sum(2 * (P + t + 1) for t in range(N)) * len(layers)
@@ -286,9 +285,11 @@ def test_compare_eval():
 
 
 if __name__ == "__main__":
-    test_full(windows=False)
-    if not support.IS_REAL:  # a Llama of transformers has no windows: real_capture.py has a Gemma3
-        test_full(windows=True)
+    test_full("all layers full", [0, 1, 2])
+    if not support.IS_REAL:  # a Llama of transformers has no windows
+        test_full("with window layers", [0, 2], **WINDOWS)
+    elif hf_model.version() >= (4, 53):
+        test_full("gemma3", [2], family="gemma3_text")
     test_closed_loop()
     test_prompts()
     test_generate_and_json()

@@ -123,6 +123,13 @@ class Capture:
         width = call.options.get("sliding_window")
         if width and not slides:
             raise ValueError(f"layer {layer}: full by config.json, but attends within {width}")
+        rows, n = call.key.shape[1], call.new
+        linear = self.begin + n
+        kept = min(self.begin, self.model.config["sliding_window"] - 1) + n if slides else linear
+        if rows not in (linear, kept):  # which of a static cache's rows are new cannot be told
+            raise ValueError(
+                f"layer {layer}: expected {kept} rows of keys from a cache that grows, got {rows}"
+            )
 
     def keep(self, call, output):
         n, begin, name = call.new, self.begin, f"s0.l{call.layer}."
