@@ -2,7 +2,7 @@
 """Two closed-loop decodings of one model, token by token: compare_eval.py A.json B.json
 
 One from traces/tools/decode_hf.py, the other from `rattn-sim eval --format json` (either order, or
-two of a kind). Whatever objects with "policy", "document" and "nll" they hold are paired by policy,
+two of a kind), with --per-token. Whatever objects they hold with "nll", a list, are paired by policy,
 file name of the document, prompt length and number of steps; each pair must agree in every token's
 negative log-likelihood to --within (natural logarithm). Exit 0: all pairs agree; 4: some do not, or
 an object has no partner; 1: nothing to compare.
@@ -15,17 +15,17 @@ import os
 import sys
 
 
-def found(value):
-    """All objects with a policy and per-step figures, however deep."""
+def found(value, outer=None):
+    """All objects with per-step figures, however deep, with the policy they or those around name."""
     if isinstance(value, dict):
-        if "policy" in value and isinstance(value.get("nll"), list):
-            yield value
-        else:
-            for inner in value.values():
-                yield from found(inner)
+        outer = {**(outer or {}), **{k: value[k] for k in ("policy", "document") if k in value}}
+        if "policy" in outer and isinstance(value.get("nll"), list):
+            yield {**outer, **value}
+        for inner in value.values():
+            yield from found(inner, outer)
     elif isinstance(value, list):
         for inner in value:
-            yield from found(inner)
+            yield from found(inner, outer)
 
 
 def load(path):
