@@ -14,7 +14,8 @@ struct ra_lm_sequence {
     struct ra_policy *policy;
     struct ra_scorer *scorer;
     void *dev;
-    int32_t rows; /* P + N */
+    int32_t P;    /* of the prompt at the last start */
+    int32_t rows; /* that the prompt may have, + N */
     int n_full;
     int *full_ids;    /* [n_full] model layers with full attention */
     int *full_of;     /* [n_layers] their index, -1: slides */
@@ -82,10 +83,6 @@ static enum ra_status take_room(struct ra_lm_sequence *s, struct ra_error *err)
     if (!s->full_ids || !s->full_of || !s->windows || !s->k || !s->means || !s->prob ||
         !s->storage || !s->attended || !s->without || !s->is_read || !s->last_full)
         return ra_fail(err, RA_ENOMEM, "decoder: no memory for a sequence of %d tokens", s->rows);
-    /* Rows and queries of steps to come are no numbers: whoever reads ahead gets what shows. */
-    memset(s->k, 0xff, keys);
-    for (size_t i = 0; i < means; i++)
-        s->means[i] = NAN;
     return RA_OK;
 }
 
@@ -96,7 +93,6 @@ static void find_layers(struct ra_lm_sequence *s)
         bool slides = c->window && c->slides[l];
         s->windows[l] = slides ? c->window : 0;
         s->full_of[l] = slides ? -1 : s->n_full;
-        s->last_full[l] = -1;
         if (!slides)
             s->full_ids[s->n_full++] = l;
     }
@@ -104,26 +100,35 @@ static void find_layers(struct ra_lm_sequence *s)
 
 static enum ra_status open_backend(struct ra_lm_sequence *s, struct ra_error *err)
 {
-    const struct ra_lm_prompt *prompt = s->config.prompt;
-    size_t layer = ra_lm_prompt_layer_bytes(s->config.lm, prompt->P);
-    size_t stride = (size_t)prompt->P * row_bytes(s);
     struct ra_backend_config config = {.model = &s->shape,
                                        .n_layers = s->shape.n_layers,
                                        .window = s->windows,
                                        .max_rows = s->rows,
                                        .cache = RA_CACHE_GATHER,
                                        .n_threads = s->config.n_threads};
-    RA_TRY(s->config.backend->open(&s->dev, &config, err));
+    return s->config.backend->open(&s->dev, &config, err);
+}
+
+/* The prompt's rows, of which those below `first` are there already. */
+static enum ra_status load_prompt(struct ra_lm_sequence *s, int32_t first, struct ra_error *err)
+{
+    const struct ra_lm_prompt *prompt = s->config.prompt;
+    size_t layer = ra_lm_prompt_layer_bytes(s->config.lm, prompt->rows), row = row_bytes(s);
+    size_t stride = (size_t)prompt->rows * row, at = (size_t)first * row;
     s->config.backend->reset(s->dev);
     for (int l = 0; l < s->shape.n_layers; l++) {
         struct ra_prompt_rows rows = {.k = prompt->k + (size_t)l * layer,
                                       .v = prompt->v + (size_t)l * layer,
                                       .k_stride = stride,
                                       .v_stride = stride,
-                                      .P = prompt->P};
+                                      .P = s->P};
         RA_TRY(s->config.backend->load(s->dev, l, &rows, err));
-        for (int h = 0; s->full_of[l] >= 0 && h < s->shape.Hkv; h++)
-            memcpy(keys_of(s, s->full_of[l], h), (const char *)rows.k + (size_t)h * stride, stride);
+        for (int h = 0; s->full_of[l] >= 0 && h < s->shape.Hkv; h++) {
+            char *keys = keys_of(s, s->full_of[l], h);
+            memcpy(keys + at, (const char *)rows.k + (size_t)h * stride + at,
+                   (size_t)(s->P - first) * row);
+            memset(keys + (size_t)s->P * row, 0xff, (size_t)(s->rows - s->P) * row);
+        }
     }
     return RA_OK;
 }
@@ -143,10 +148,14 @@ static void put_mean(struct ra_lm_sequence *s, int full, int32_t row, const floa
 
 static enum ra_status open_policy(struct ra_lm_sequence *s, struct ra_error *err)
 {
+    ra_policy_close(s->policy);
+    ra_scorer_close(s->scorer);
+    s->policy = NULL;
+    s->scorer = NULL;
     s->queries = (struct ra_queries){
         .n_layers = s->n_full, .D = s->shape.D, .N = s->config.N, .mean = s->means};
     struct ra_policy_env env = {.model = &s->shape,
-                                .P = s->config.prompt->P,
+                                .P = s->P,
                                 .N = s->config.N,
                                 .W = s->config.prompt->W,
                                 .n_layers = s->n_full,
@@ -168,11 +177,11 @@ static enum ra_status read_tail(void *context, int head, int32_t n, float *q, st
     const struct tail *tail = context;
     const struct ra_lm_prompt *prompt = tail->s->config.prompt;
     size_t D = (size_t)tail->s->shape.D;
-    size_t at =
-        ((size_t)tail->layer * (size_t)tail->s->shape.Hq + (size_t)head) * (size_t)prompt->W +
-        (size_t)(prompt->W - n);
     RA_BUG_ON(n > prompt->W);
-    memcpy(q, prompt->q + at * D, (size_t)n * D * sizeof *q);
+    memcpy(q,
+           ra_lm_prompt_queries(prompt, tail->s->config.lm, tail->layer, head) +
+               (size_t)(prompt->W - n) * D,
+           (size_t)n * D * sizeof *q);
     return RA_OK;
 }
 
@@ -183,7 +192,7 @@ static enum ra_status learn(struct ra_lm_sequence *s, const struct ra_step *step
     const struct ra_model *m = &s->shape;
     const struct ra_lm_prompt *prompt = s->config.prompt;
     int32_t L = step->self + 1;
-    size_t acc = (size_t)step->layer_id * (size_t)m->Hq * (size_t)prompt->P;
+    size_t acc = (size_t)step->layer_id * (size_t)m->Hq * (size_t)s->P;
     struct tail tail = {s, step->layer_id};
     bool all = plan->of == RA_SCORES_OF_ALL ||
                (plan->of == RA_SCORES_OF_ATTENDED && step->t >= 0 && !s->attended[0].pos);
@@ -221,12 +230,12 @@ static enum ra_status begin(struct ra_lm_sequence *s, struct ra_error *err)
         return ra_fail(err, RA_ENOMEM, "decoder: no memory for a query");
     enum ra_status st = RA_OK;
     for (int i = 0; st == RA_OK && i < s->n_full; i++) {
-        struct ra_step step = {
-            .t = -1, .self = prompt->P - 1, .layer = i, .layer_id = s->full_ids[i]};
+        struct ra_step step = {.t = -1, .self = s->P - 1, .layer = i, .layer_id = s->full_ids[i]};
         struct ra_plan plan = {.query_cosine = NAN};
-        const float *tail = prompt->q + (size_t)step.layer_id * Hq * W * D + (W - 1) * D;
         for (size_t h = 0; h < Hq; h++)
-            memcpy(q + h * D, tail + h * W * D, D * sizeof *q);
+            memcpy(q + h * D,
+                   ra_lm_prompt_queries(prompt, s->config.lm, step.layer_id, (int)h) + (W - 1) * D,
+                   D * sizeof *q);
         put_mean(s, i, 0, q, D);
         st = ra_policy_plan(s->policy, &step, &plan, err);
         if (st == RA_OK && plan.scores != RA_SCORES_NONE)
@@ -236,6 +245,22 @@ static enum ra_status begin(struct ra_lm_sequence *s, struct ra_error *err)
     }
     free(q);
     return st;
+}
+
+enum ra_status ra_lm_sequence_restart(struct ra_lm_sequence *s, int32_t first, struct ra_error *err)
+{
+    size_t means = (size_t)s->n_full * ((size_t)s->config.N + 1) * (size_t)s->shape.D;
+    RA_BUG_ON(first > s->config.prompt->P);
+    s->P = s->config.prompt->P;
+    s->counts = (struct ra_lm_step_counts){0};
+    /* Rows and queries of steps to come are no numbers: whoever reads ahead gets what shows. */
+    for (size_t i = 0; i < means; i++)
+        s->means[i] = NAN;
+    for (int l = 0; l < s->n_full; l++)
+        s->last_full[l] = -1;
+    RA_TRY(load_prompt(s, first, err));
+    RA_TRY(open_policy(s, err));
+    return begin(s, err);
 }
 
 enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
@@ -251,7 +276,7 @@ enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
         return ra_fail(err, RA_ENOMEM, "decoder: no memory for a sequence");
     s->config = *config;
     s->shape = config->lm->shape;
-    s->rows = config->prompt->P + config->N;
+    s->rows = config->prompt->rows + config->N;
     enum ra_status st = take_room(s, err);
     if (st == RA_OK) {
         find_layers(s);
@@ -261,9 +286,7 @@ enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequence,
                                  "layers only");
     }
     if (st == RA_OK)
-        st = open_policy(s, err);
-    if (st == RA_OK)
-        st = begin(s, err);
+        st = ra_lm_sequence_restart(s, 0, err);
     if (st != RA_OK) {
         ra_lm_sequence_close(s);
         return st;
@@ -346,7 +369,7 @@ enum ra_status ra_lm_sequence_attend(struct ra_lm_sequence *s, const struct ra_l
 {
     int full = s->full_of[row->layer];
     struct ra_step step = {
-        .t = row->t, .self = s->config.prompt->P + row->t, .layer = full, .layer_id = row->layer};
+        .t = row->t, .self = s->P + row->t, .layer = full, .layer_id = row->layer};
     RA_BUG_ON(step.self >= s->rows);
     if (row->layer == 0)
         s->counts = (struct ra_lm_step_counts){0};

@@ -24,7 +24,7 @@ struct ra_lm_sequence_config {
     const struct ra_lm_prompt *prompt; /* needs acc where the policy does */
     const struct ra_policy_spec *spec;
     const struct ra_backend_ops *backend;
-    int32_t N;     /* steps at most */
+    int32_t N;     /* steps at most, from each start */
     int n_threads; /* of the backend */
 };
 
@@ -45,6 +45,12 @@ RA_MUST_CHECK enum ra_status ra_lm_sequence_open(struct ra_lm_sequence **sequenc
                                                  const struct ra_lm_sequence_config *config,
                                                  struct ra_error *err);
 void ra_lm_sequence_close(struct ra_lm_sequence *sequence); /* accepts NULL */
+
+/* Start anew from the prompt as it is now, which may have grown: the policy is opened again, and of
+ * the steps so far nothing remains. Rows of the prompt below `first` are as they were at the last
+ * start. Errors: as of open. */
+RA_MUST_CHECK enum ra_status ra_lm_sequence_restart(struct ra_lm_sequence *sequence, int32_t first,
+                                                    struct ra_error *err);
 
 /* One layer of step t. */
 struct ra_lm_row {
