@@ -14,7 +14,7 @@ BEGIN {
     add(3, "traces/model/")
     add(2, "traces/"); add(2, "kernels/"); add(2, "profiler/"); add(2, "sim/policy")
     add(3, "sim/engine"); add(3, "sim/verify")
-    add(4, "sim/sweep"); add(4, "sim/report"); add(4, "sim/eval")
+    add(4, "sim/sweep"); add(4, "sim/report"); add(4, "sim/eval"); add(4, "sim/speculate")
     add(5, "sim/cli/")
 }
 function add(column, pattern) { n++; col[n] = column; pat[n] = pattern }

@@ -17,6 +17,7 @@
 #include "sim/cli/output.h"
 #include "sim/cli/run_rows.h"
 #include "sim/report_table.h"
+#include "traces/model/layers.h"
 #include "traces/model/loop.h"
 #include "traces/model/recorder.h"
 #include "traces/trace.h"
@@ -300,14 +301,6 @@ static enum ra_status prefill(struct job *job, struct ra_error *err)
     return ra_lm_recorder_prompt(job->recorder, job->prompt, err);
 }
 
-static int32_t likeliest(const float *logits, int n)
-{
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return best;
-}
-
 static enum ra_status on_rows(void *context, const struct ra_lm_rows *rows, struct ra_error *err)
 {
     return ra_lm_recorder_row(context, rows, err);
@@ -329,14 +322,14 @@ static enum ra_status decode(struct job *job, struct ra_error *err)
                                        .context = job->recorder};
     RA_TRY(ra_lm_loop_open(&job->loop, &config, err));
     if (r->is_greedy)
-        job->tokens[r->P] = likeliest(job->prompt->logits, vocab);
+        job->tokens[r->P] = ra_lm_likeliest(job->prompt->logits, vocab);
     for (int32_t t = 0; t < r->N; t++) {
         const float *hidden;
         double logprob;
         RA_TRY(ra_lm_loop_step(job->loop, &job->tokens[r->P + t], &hidden, err));
         ra_lm_logits(&job->model.lm, 1, hidden, job->logits);
         if (r->is_greedy)
-            job->tokens[r->P + t + 1] = likeliest(job->logits, vocab);
+            job->tokens[r->P + t + 1] = ra_lm_likeliest(job->logits, vocab);
         RA_TRY(ra_lm_recorder_step(job->recorder, t, job->logits, job->tokens[r->P + t + 1],
                                    &logprob, err));
         job->sum += logprob;

@@ -112,6 +112,14 @@ float ra_lm_exp_below(float *values, int n, float top)
     return sum;
 }
 
+int32_t ra_lm_likeliest(const float *logits, int n)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
 double ra_lm_log_sum(const float *logits, int n)
 {
     double top = (double)logits[0], sum = 0;

@@ -33,6 +33,9 @@ float ra_lm_exp_below(float *values, int n, float top);
 /* Natural log of the sum of exp(logits [n]), in f64. */
 double ra_lm_log_sum(const float *logits, int n);
 
+/* Index of the greatest of logits [n]; of equals the lowest. */
+int32_t ra_lm_likeliest(const float *logits, int n);
+
 /* Natural log of the softmax of logits [n] at `index`, in f64. */
 double ra_lm_logprob(const float *logits, int n, int32_t index);
 
