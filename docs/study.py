@@ -22,6 +22,7 @@ BUDGETS = [0.15, 0.25, 0.40]  # KV and selection bytes per step, as a share of f
 GRID = ["recycled:k=1/%d,stride=%d" % (k, s) for k in (4, 8, 16) for s in (8, 16, 32, 64)]
 GRID += ["recycled:k=1/%d,stride=5,sim=%g" % (k, s) for k in (4, 8, 16) for s in (0.8, 0.9)]
 GRID += ["%s:k=1/%d" % (name, k) for k in (4, 8, 16) for name in ("streaming", "h2o", "tova", "snapkv", "quest")]
+LEAST = {"streaming": 5, "snapkv": 33, "quest": 16}  # positions that a policy keeps at least
 BASELINES = ["streaming:k=1/8", "snapkv:k=1/8"]
 TIMED = 16  # steps of the trial that the estimate rests on
 
@@ -58,6 +59,12 @@ def count_tokens(path):
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     return header["tokens"]["shape"][0]
+
+
+def fits(spelling, prompt):
+    """Whether the prompt is long enough for the share of it that is kept."""
+    share = int(spelling.split("k=1/")[1].split(",")[0])
+    return prompt // share >= LEAST.get(spelling.split(":")[0], 1)
 
 
 def to_ids(given, text):
@@ -109,7 +116,7 @@ def estimate(given, texts):
     prompt = (middle - begin) * given.prompt / size
     per_text = prompt * 2 + token * given.steps * (1 + n_closed) + len(GRID) * given.steps * recorded * rows * 8e-8
     print("texts      %d of %d + %d tokens" % (len(texts), given.prompt, given.steps))
-    print("disk       %.1f GB of recordings, %.1f GB free" %
+    print("disk       %.2f GB of recordings, %.0f GB free" %
           (trace * len(texts) / 1e9, shutil.disk_usage(given.folder).free / 1e9))  # fmt: skip
     print("memory     about %.1f GB" % (memory / 1e9))
     print("time       about %.0f minutes here, within a factor of three" % max(1, per_text * len(texts) / 60))
@@ -163,6 +170,8 @@ def main():
     has_cuda = any(b["name"] == "cuda" and b.get("available") for b in backends)
     backend = "cuda" if has_cuda else "cpu"
     db = os.path.join(given.folder, "study.db")
+    GRID[:] = [s for s in GRID if fits(s, given.prompt)]
+    BASELINES[:] = [s for s in BASELINES if fits(s, given.prompt)]
     replays = []
     for i, path in enumerate(texts):
         name = os.path.basename(path).replace(".ids.safetensors", "").replace(".safetensors", "")
