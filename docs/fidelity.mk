@@ -12,6 +12,6 @@ fidelity: build/rattn-sim ## offline prediction against real decoding; FAST=1: t
 	  $(call FIDELITY,make fidelity,build/fidelity) --document docs/fidelity.md --figures figures)
 L := 1792
 N := 256
-study: build/rattn-sim ## record, replay, choose, decode: MODEL=DIR TEXTS='…' [L=] [N=] [LAYERS=]
+study: build/rattn-sim ## a model and texts to one page: MODEL=DIR TEXTS='…'
 	$(Q)[ -n "$(TEXTS)" ] || { echo "study: expected TEXTS='FILE…', and MODEL=DIR"; exit 2; }
 	$(Q)python3 docs/study.py $(MODEL) $(TEXTS) -o build/study --prompt $(L) --steps $(N) $(if $(LAYERS),--layers $(LAYERS))

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -60,6 +61,7 @@ EQUAL_K = [  # at K = P/8: what the paper compares
 ]
 SIMILAR = ["recycled:k=1/8,stride=5,sim=0.8", "recycled:k=1/8,stride=5,sim=0.9",
            "recycled:k=1/8,stride=10,sim=0.9"]  # fmt: skip
+LEAST = {"streaming": 5, "snapkv": 33, "quest": 16}  # positions that a policy keeps at least
 FAST = {"bands": [0.2, 0.33, 0.5], "core": 14, "texts": 4, "P": 640, "N": 64, "layers": "0-29"}
 
 METRICS = [  # name, words, whether more of it is better
@@ -151,6 +153,12 @@ class Text:
             return dict(zip(spellings, json.load(file)))
 
 
+def fits(spelling, prompt):
+    """Whether the prompt is long enough for the share of it, "k=1/8", that is kept."""
+    kept_share = int(spelling.split("k=1/")[1].split(",")[0])
+    return prompt // kept_share >= LEAST.get(spelling.split(":")[0], 1)
+
+
 def plan(given, text):
     """[(spelling, band)]: schedules tuned to the bands on one recording, then those of equal K."""
     path = os.path.join(given.folder, "plan.json")
@@ -170,7 +178,8 @@ def plan(given, text):
             x, off = tuned[row["spelling"]]
             if abs(off) <= WITHIN:
                 rows.append((fill(row["spelling"], k=x), band))
-    rows += [(fill(spelling, never=tool.N + 1), None) for spelling in EQUAL_K]
+    equal = [spelling for spelling in EQUAL_K if fits(spelling, tool.P)]
+    rows += [(fill(spelling, never=tool.N + 1), None) for spelling in equal]
     for spelling, result in zip(SIMILAR, tool.replay(SIMILAR)):
         stride = max(1, round(result["effective_stride"]))
         rows += [(spelling, None), ("recycled:k=1/8,stride=%d" % stride, None)]
@@ -515,7 +524,7 @@ def find(study, given):
     found["claim_words"] = claim_sentences(found["claims"], pairs)
     shown = ["recycled:k=1/8,stride=10", "recycled:k=1/8,stride=%d" % (given.steps + 1),
              "streaming:k=1/8", "h2o:k=1/8", "snapkv:k=1/8"]  # fmt: skip
-    found["positions"] = [(s, by_position(study.texts, s)) for s in shown]
+    found["positions"] = [(s, by_position(study.texts, s)) for s in shown if s in study.band]
     strided = [s for s in study.banded if s.startswith("recycled") and study.band[s] == given.shown_band]
     found["since"] = [(s, by_since(study.texts, s)) for s in strided]
     return found
@@ -549,6 +558,9 @@ def draw(found, given):
             for a, b, n, loss in rows:
                 print("%g\t%.9g\t%d" % ((a + (b if b is not None else 2 * a)) / 2, loss, n), file=out)
             print("\n", file=out)
+    if not shutil.which("gnuplot"):
+        say("no figures: gnuplot is missing")
+        return
     for name in ("error", "drift"):
         base = os.path.join(folder, "fidelity-" + name)
         script = os.path.join(os.path.dirname(__file__), "fidelity-%s.gp" % name)

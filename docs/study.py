@@ -16,13 +16,12 @@ import sys
 import time
 
 from compare import per_step
-from fidelity import keep, kept
+from fidelity import fits, keep, kept
 
 BUDGETS = [0.15, 0.25, 0.40]  # KV and selection bytes per step, as a share of full's
 GRID = ["recycled:k=1/%d,stride=%d" % (k, s) for k in (4, 8, 16) for s in (8, 16, 32, 64)]
 GRID += ["recycled:k=1/%d,stride=5,sim=%g" % (k, s) for k in (4, 8, 16) for s in (0.8, 0.9)]
 GRID += ["%s:k=1/%d" % (name, k) for k in (4, 8, 16) for name in ("streaming", "h2o", "tova", "snapkv", "quest")]
-LEAST = {"streaming": 5, "snapkv": 33, "quest": 16}  # positions that a policy keeps at least
 BASELINES = ["streaming:k=1/8", "snapkv:k=1/8"]
 TIMED = 16  # steps of the trial that the estimate rests on
 
@@ -59,12 +58,6 @@ def count_tokens(path):
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     return header["tokens"]["shape"][0]
-
-
-def fits(spelling, prompt):
-    """Whether the prompt is long enough for the share of it that is kept."""
-    share = int(spelling.split("k=1/")[1].split(",")[0])
-    return prompt // share >= LEAST.get(spelling.split(":")[0], 1)
 
 
 def to_ids(given, text):
