@@ -5,7 +5,7 @@ FIDELITY = python3 docs/fidelity.py $(MODEL) build/texts --command '$(1)' -o $(2
 .PHONY: fidelity study texts
 texts: ## documents of four domains for perplexity: build/texts
 	$(Q)traces/tools/make_traces.sh prepare && build/venv/bin/python traces/tools/make_texts.py $(MODEL)
-fidelity: build/rattn-sim ## offline prediction against real decoding; FAST=1: ten minutes
+fidelity: build/rattn-sim ## offline prediction against real decoding; FAST=1
 	$(Q)[ -e $(MODEL)/model.safetensors ] || traces/tools/make_traces.sh prepare
 	$(Q)[ -e build/texts/tables-2.ids.safetensors ] || $(MAKE) texts
 	$(Q)$(if $(FAST),$(call FIDELITY,make fidelity FAST=1,build/fidelity-fast) --fast,\
