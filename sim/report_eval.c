@@ -161,13 +161,17 @@ void ra_eval_notes(const struct ra_eval_table *table, ra_report_part_fn put, voi
     put(context, note);
 }
 
-bool ra_eval_since(const json_t *row, ra_report_part_fn put, void *context)
+bool ra_eval_has_since(const json_t *row)
 {
     const json_t *bins = json_object_get(row, "by_since");
     size_t n = json_array_size(bins);
-    if (!(ra_result_number(json_array_get(bins, n - 1), "from", NULL) > 0))
-        return false;
-    for (size_t i = 0; i < n; i++) {
+    return n > 0 && ra_result_number(json_array_get(bins, n - 1), "from", NULL) > 0;
+}
+
+void ra_eval_since(const json_t *row, ra_report_part_fn put, void *context)
+{
+    const json_t *bins = json_object_get(row, "by_since");
+    for (size_t i = 0; i < json_array_size(bins); i++) {
         const json_t *bin = json_array_get(bins, i);
         double from = ra_result_number(bin, "from", NULL), to = ra_result_number(bin, "to", NULL);
         char steps[48], part[128];
@@ -181,7 +185,6 @@ bool ra_eval_since(const json_t *row, ra_report_part_fn put, void *context)
                  ra_result_number(bin, "delta_nll", NULL), ra_result_number(bin, "n", NULL));
         put(context, part);
     }
-    return true;
 }
 
 /* --- text --------------------------------------------------------------------------------------
@@ -260,14 +263,11 @@ static void put_since(FILE *out, const struct ra_eval_table *table)
 {
     bool has_heading = false;
     for (size_t i = table->first; i < json_array_size(table->results); i++) {
-        const json_t *row = json_array_get(table->results, i),
-                     *bins = json_object_get(row, "by_since");
+        const json_t *row = json_array_get(table->results, i);
         struct ra_report_line line = {out, 0};
         char policy[RA_REPORT_SHORT];
         int n;
-        size_t n_bins = json_array_size(bins);
-        if (!ra_eval_table_has(table, row) ||
-            !(ra_result_number(json_array_get(bins, n_bins - 1), "from", NULL) > 0))
+        if (!ra_eval_table_has(table, row) || !ra_eval_has_since(row))
             continue;
         if (!has_heading) {
             fputc('\n', out);
@@ -278,8 +278,7 @@ static void put_since(FILE *out, const struct ra_eval_table *table)
         for (const char *rest = policy; rest; fputc('\n', out))
             rest = ra_report_put_policy(out, rest, RA_REPORT_LINE, &n);
         fputs("  ", out);
-        line.column = 0;
-        (void)ra_eval_since(row, ra_report_put_part, &line);
+        ra_eval_since(row, ra_report_put_part, &line);
         fputc('\n', out);
     }
 }

@@ -56,9 +56,10 @@ void ra_eval_head(const struct ra_eval_table *table, ra_report_part_fn put, void
 /* What the columns mean, one note at a time. */
 void ra_eval_notes(const struct ra_eval_table *table, ra_report_part_fn put, void *context);
 
-/* Steps since the last full step: one part for each bin of a row. False when there is none but the
- * full steps themselves. */
-bool ra_eval_since(const json_t *row, ra_report_part_fn put, void *context);
+/* Whether a row has tokens of other than full steps; and its loss by steps since the last full one,
+ * a part for each bin. */
+bool ra_eval_has_since(const json_t *row);
+void ra_eval_since(const json_t *row, ra_report_part_fn put, void *context);
 
 #define RA_EVAL_SINCE                                                                              \
     "delta NLL by steps since the last full step, or the prefill (0: full steps), and how many "   \

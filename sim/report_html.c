@@ -74,6 +74,7 @@ static const struct {
     {"card", "Runs", ra_html_card},
     {"policies", "Policies", ra_html_policies},
     {"figures", "Figures", ra_html_figures},
+    {"eval", "Closed loop", ra_html_eval},
     {"refresh", "Overlap and refresh", refresh},
     {"traffic", "Traffic explained", ra_html_traffic},
     {"kernels", "Kernels", kernels},

@@ -21,8 +21,8 @@ extern "C" {
 /* A figure: its query, the sentence at the query's head, and either the drawing, an SVG document
  * whose text is escaped, or why there is none. */
 struct ra_html_figure {
-    const char *name, *claim, *sql;
-    const char *svg, *missing; /* one of them is NULL */
+    const char *name, *kind, *claim, *sql; /* kind: of runs, "replay" or "eval" */
+    const char *svg, *missing;             /* one of them is NULL */
 };
 
 /* Results of one invocation: a speed-up is only defined among them. Same order. */
@@ -41,7 +41,7 @@ struct ra_html_source {
     size_t n_evals;
     const struct ra_html_figure *figures;
     size_t n_figures;
-    const char *figures_of; /* which runs they show, or why there is none */
+    const char *figures_of, *eval_figures_of; /* which runs they show, or why there is none */
 };
 
 /* Write the page to the caller's stream; the caller checks the stream for errors. Errors:

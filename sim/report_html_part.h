@@ -51,6 +51,7 @@ RA_MUST_CHECK enum ra_status ra_html_verdict(struct ra_html *html, struct ra_err
 RA_MUST_CHECK enum ra_status ra_html_card(struct ra_html *html, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_html_policies(struct ra_html *html, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_html_figures(struct ra_html *html, struct ra_error *err);
+RA_MUST_CHECK enum ra_status ra_html_eval(struct ra_html *html, struct ra_error *err);
 RA_MUST_CHECK enum ra_status ra_html_traffic(struct ra_html *html, struct ra_error *err);
 
 /* For the verdict: a warning for each run of which too much traffic is not explained. */

@@ -182,7 +182,7 @@ enum ra_status ra_html_policies(struct ra_html *html, struct ra_error *err)
             if (ra_report_table_open(&table, source->invocations[i].results, j))
                 put_table(html->out, &table, source->invocations[i].ids);
     if (source->n_invocations == 0)
-        fputs("<p class=\"none\">The runs hold no result.</p>\n", html->out);
+        fputs("<p class=\"none\">The runs hold no result of a replay.</p>\n", html->out);
     return RA_OK;
 }
 
@@ -196,7 +196,8 @@ enum ra_status ra_html_figures(struct ra_html *html, struct ra_error *err)
     ra_html_text(html->out, html->source->figures_of);
     fputs("</p>\n<div class=\"figures\">\n", html->out);
     for (size_t i = 0; i < html->source->n_figures; i++)
-        if (strcmp(html->source->figures[i].name, RA_HTML_TRAFFIC_FIGURE) != 0)
+        if (strcmp(html->source->figures[i].name, RA_HTML_TRAFFIC_FIGURE) != 0 &&
+            strcmp(html->source->figures[i].kind, "eval") != 0)
             ra_html_figure(html->out, &html->source->figures[i]);
     fputs("</div>\n", html->out);
     return RA_OK;

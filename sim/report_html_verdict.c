@@ -250,7 +250,12 @@ static void put_all(struct ra_html *html, json_t *spans)
         }
     }
     if (n_tables == 0)
-        fputs("<p>The runs hold no result.</p>\n", html->out);
+        fputs(
+            html->source->n_evals > 0
+                ? "<p>Nothing was replayed. What a model loses that decodes under these schedules "
+                  "stands under <a href=\"#eval\">closed loop</a>.</p>\n"
+                : "<p>The runs hold no result.</p>\n",
+            html->out);
     else
         fputs(
             "<p class=\"soft\">Named is the schedule that keeps the most mass on average of those "

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * plot: figures of a store. The runs of one choice share trace, sequence, backend, device and
- * method, so that no figure mixes what cannot be compared; a series is named by its policy.
+ * method, those of eval model, task and decoder, so that no figure mixes what cannot be compared; a
+ * series is named by its policy.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -99,14 +100,15 @@ static void say_left_out(const struct ra_plot *plot, const char *needs)
 }
 
 static enum ra_status draw(const struct ra_cli *cli, const struct values *values,
-                           struct ra_store *store, const char *runs, struct ra_error *err)
+                           struct ra_store *store, const char *kind, const char *runs,
+                           struct ra_error *err)
 {
     static const char *const extensions[] = {"svg", "png", "pdf"};
     struct ra_plot_target target = {values->folder, (enum ra_plot_format)values->format};
     for (const struct ra_plot *plot = ra_plots; plot->name; plot++) {
         char needs[256];
         bool has_rows = false;
-        if (!is_wanted(values, plot->name))
+        if (!is_wanted(values, plot->name) || strcmp(ra_plot_kind(plot), kind) != 0)
             continue;
         RA_TRY(ra_plot_write(store, plot, runs, &target, &has_rows, err));
         ra_plot_needs(plot, needs, sizeof needs);
@@ -127,12 +129,11 @@ static enum ra_status draw_choice(const struct ra_cli *cli, const struct values 
                                   struct ra_store *store, const struct ra_plot_choice *choice,
                                   struct ra_error *err)
 {
-    if (json_array_size(choice->runs) == 0)
-        return ra_fail(err, RA_EFORMAT, "%s: no complete replay to draw", values->db);
     if (choice->n_other > 0 && !cli->is_quiet)
-        fprintf(stderr,
-                "rattn-sim: %d run%s of another trace, sequence, device or method left out\n",
-                choice->n_other, choice->n_other == 1 ? "" : "s");
+        fprintf(stderr, "rattn-sim: %d run%s of another %s left out\n", choice->n_other,
+                choice->n_other == 1 ? "" : "s",
+                strcmp(choice->kind, "eval") == 0 ? "model, task or decoder"
+                                                  : "trace, sequence, device or method");
     if (json_array_size(choice->runs) > MANY && !cli->is_quiet)
         fprintf(stderr, "rattn-sim: %zu series in one figure are hard to tell apart: see --run\n",
                 json_array_size(choice->runs));
@@ -143,23 +144,48 @@ static enum ra_status draw_choice(const struct ra_cli *cli, const struct values 
     char *runs = ra_json_dump(choice->runs, JSON_COMPACT);
     if (!runs)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");
-    enum ra_status status = draw(cli, values, store, runs, err);
+    enum ra_status status = draw(cli, values, store, choice->kind, runs, err);
     free(runs);
     return status;
 }
 
+/* A figure that was asked for, of a kind that no run has. */
+static enum ra_status check_kind(const struct values *values, const char *kind,
+                                 struct ra_error *err)
+{
+    for (const struct ra_plot *plot = ra_plots; plot->name && values->figures.n > 0; plot++) {
+        char needs[256];
+        ra_plot_needs(plot, needs, sizeof needs);
+        if (is_wanted(values, plot->name) && strcmp(ra_plot_kind(plot), kind) == 0)
+            return ra_fail(err, RA_EFORMAT, "%s: the runs lack what figure %s needs: %s",
+                           values->db, plot->name, needs);
+    }
+    return RA_OK;
+}
+
 static enum ra_status run(const struct ra_cli *cli, const void *arguments, struct ra_error *err)
 {
+    static const char *const kinds[] = {"replay", "eval"};
     const struct values *values = arguments;
     struct ra_store *store;
-    struct ra_plot_choice choice;
+    struct ra_plot_choice choices[2] = {{.runs = NULL}};
+    size_t n = 0;
     RA_TRY(check_figures(values, err));
     RA_TRY(ra_store_open(&store, values->db, RA_STORE_READ, err));
-    enum ra_status status = ra_plot_choose(store, &values->runs, true, &choice, err);
-    if (status == RA_OK)
-        status = draw_choice(cli, values, store, &choice, err);
+    enum ra_status status = RA_OK;
+    for (int i = 0; i < 2 && status == RA_OK; i++) {
+        status = ra_plot_choose(store, &values->runs, kinds[i], true, &choices[i], err);
+        n += json_array_size(choices[i].runs);
+    }
+    if (status == RA_OK && n == 0)
+        status = ra_fail(err, RA_EFORMAT, "%s: no complete replay or eval to draw", values->db);
+    for (int i = 0; i < 2 && status == RA_OK; i++)
+        status = json_array_size(choices[i].runs) > 0
+                     ? draw_choice(cli, values, store, &choices[i], err)
+                     : check_kind(values, kinds[i], err);
     enum ra_status closed = ra_store_close(store, status == RA_OK ? err : NULL);
-    ra_plot_choice_close(&choice);
+    for (int i = 0; i < 2; i++)
+        ra_plot_choice_close(&choices[i]);
     return status != RA_OK ? status : closed;
 }
 
@@ -172,6 +198,6 @@ const struct ra_command ra_cmd_plot = {
     .common = RA_COMMON_TALK,
     .values_size = sizeof(struct values),
     .notes =
-        "Draws the runs of the last invocation unless --run says otherwise. Beside each "
+        "Draws the last replay and the last eval unless --run says otherwise. Beside each "
         "figure stand NAME.tsv, its numbers, and NAME.gp, which draws it again. Needs gnuplot.",
 };

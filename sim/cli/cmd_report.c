@@ -237,8 +237,9 @@ static enum ra_status put_page(FILE *out, const struct ra_cli *cli, const struct
                                           .evals = invocations ? invocations + n_replays : NULL,
                                           .n_evals = n_evals,
                                           .figures = figures.list,
-                                          .n_figures = figures.n,
-                                          .figures_of = figures.of};
+                                          .n_figures = figures.n_named,
+                                          .figures_of = figures.of,
+                                          .eval_figures_of = figures.of_eval};
     if (status == RA_OK)
         status = ra_report_html(out, &source, err);
     if (status == RA_OK && figures.lacks_gnuplot && !cli->is_quiet)

@@ -28,6 +28,9 @@ void ra_plot_claim(const struct ra_plot *plot, char *out, size_t size);
 /* The line below it: what runs must hold to be drawn. */
 void ra_plot_needs(const struct ra_plot *plot, char *out, size_t size);
 
+/* Of which kind of runs it is, from the line below that: "replay" or "eval". */
+const char *ra_plot_kind(const struct ra_plot *plot);
+
 /* Where a figure goes: files NAME.tsv, NAME.gp and NAME.svg (png, pdf) in `folder`. */
 struct ra_plot_target {
     const char *folder;

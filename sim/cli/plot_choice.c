@@ -8,12 +8,29 @@
 
 #include "sim/cli/output.h"
 #include "sim/report.h"
+#include "sim/report_table.h"
+
+/* Task and tokens as one: lengths are part of a spelling. */
+static char *eval_key(const struct ra_run_listing *run)
+{
+    char *key = NULL;
+    json_t *result = json_loads(run->result_json, 0, NULL);
+    const char *spelling = ra_result_text(result, "spelling");
+    if (asprintf(&key, "model %s, task %s, decoder %s", run->model_id ? run->model_id : "-",
+                 *spelling ? spelling : ra_result_text(result, "task"),
+                 run->backend ? run->backend : "-") < 0)
+        key = NULL;
+    json_decref(result);
+    return key;
+}
 
 /* What runs of one figure share; caller frees. */
 static char *key_of(const struct ra_run_listing *run)
 {
     char *key = NULL;
     const char *trace = run->trace_sha256 ? run->trace_sha256 : run->trace_path;
+    if (strcmp(run->kind, "eval") == 0)
+        return eval_key(run);
     if (asprintf(&key, "trace %s, sequence %d, backend %s, device %s, method %s",
                  trace ? trace : "-", run->seq, run->backend ? run->backend : "-",
                  run->device ? run->device : "-", run->method ? run->method : "-") < 0)
@@ -23,8 +40,11 @@ static char *key_of(const struct ra_run_listing *run)
 
 static bool is_drawable(const struct ra_run_listing *run)
 {
-    return strcmp(run->state, "complete") == 0 && strcmp(run->kind, "replay") == 0 && run->policy &&
-           run->n_layer_steps > 0;
+    if (strcmp(run->state, "complete") != 0 || !run->policy)
+        return false;
+    return strcmp(run->kind, "eval") == 0
+               ? run->result_json != NULL
+               : strcmp(run->kind, "replay") == 0 && run->n_layer_steps > 0;
 }
 
 /* As before the first run. */
@@ -73,6 +93,8 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
                        "run %" PRId64 ": expected a complete replay with layer-steps, got %s %s",
                        run->id, run->kind, run->state);
     }
+    if (strcmp(run->kind, choice->kind) != 0)
+        return RA_OK;
     const char *invocation = run->invocation_uuid ? run->invocation_uuid : run->uuid;
     if (!choice->is_strict && choice->invocation && strcmp(choice->invocation, invocation) != 0)
         forget(choice);
@@ -97,9 +119,10 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
 }
 
 enum ra_status ra_plot_choose(struct ra_store *store, const struct ra_option_texts *runs,
-                              bool is_strict, struct ra_plot_choice *choice, struct ra_error *err)
+                              const char *kind, bool is_strict, struct ra_plot_choice *choice,
+                              struct ra_error *err)
 {
-    *choice = (struct ra_plot_choice){.runs = json_array()};
+    *choice = (struct ra_plot_choice){.runs = json_array(), .kind = kind};
     if (!choice->runs)
         return ra_fail(err, RA_ENOMEM, "no memory for the runs");
     choice->is_strict = is_strict && runs->n > 0;

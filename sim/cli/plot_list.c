@@ -10,7 +10,8 @@ enum ra_status ra_list_figures(json_t *rows, const char *db, struct ra_error *er
     for (const struct ra_plot *plot = ra_plots; plot->name; plot++) {
         char claim[256];
         ra_plot_claim(plot, claim, sizeof claim);
-        json_t *row = json_pack("{s:s, s:s}", "name", plot->name, "claim", claim);
+        json_t *row = json_pack("{s:s, s:s, s:s}", "name", plot->name, "kind", ra_plot_kind(plot),
+                                "claim", claim);
         if (!row || json_array_append_new(rows, row) != 0)
             return ra_fail(err, RA_ENOMEM, "no memory for a listing");
     }

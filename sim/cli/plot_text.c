@@ -38,3 +38,10 @@ void ra_plot_needs(const struct ra_plot *plot, char *out, size_t size)
 {
     line_of(plot, 2, strlen("Needs "), out, size);
 }
+
+const char *ra_plot_kind(const struct ra_plot *plot)
+{
+    char line[64];
+    line_of(plot, 3, 0, line, sizeof line);
+    return strcmp(line, "Of runs of eval") == 0 ? "eval" : "replay";
+}

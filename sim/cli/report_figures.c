@@ -101,6 +101,8 @@ static enum ra_status draw_all(struct ra_figures *figures, struct ra_store *stor
     enum ra_status status = make_folder(folder, sizeof folder, err);
     if (status == RA_OK) {
         for (size_t i = 0; i < figures->n && status == RA_OK; i++) {
+            if (strcmp(ra_plot_kind(&ra_plots[i]), choice->kind) != 0)
+                continue;
             status = draw(figures, i, &ra_plots[i], store, runs, folder, err);
             remove_files(folder, ra_plots[i].name);
         }
@@ -110,12 +112,13 @@ static enum ra_status draw_all(struct ra_figures *figures, struct ra_store *stor
     return status;
 }
 
-static void name_runs(struct ra_figures *figures, const struct ra_plot_choice *choice)
+static void name_runs(const struct ra_plot_choice *choice, char *of, size_t size)
 {
-    struct ra_writer writer = {figures->of, sizeof figures->of, 0};
+    struct ra_writer writer = {of, size, 0};
+    bool is_eval = strcmp(choice->kind, "eval") == 0;
     size_t n = json_array_size(choice->runs);
     if (n == 0) {
-        ra_write(&writer, "No complete replay to draw.");
+        ra_write(&writer, "No complete %s to draw.", is_eval ? "closed loop" : "replay");
         return;
     }
     ra_write(&writer, "Drawn from %zu run%s of the last invocation reported, ids", n,
@@ -123,16 +126,41 @@ static void name_runs(struct ra_figures *figures, const struct ra_plot_choice *c
     for (size_t i = 0; i < n && i < 16; i++)
         ra_write(&writer, "%s %" JSON_INTEGER_FORMAT, i ? "," : "",
                  json_integer_value(json_object_get(json_array_get(choice->runs, i), "id")));
-    ra_write(&writer, "%s, which share trace, sequence, device and method.", n > 16 ? ", ..." : "");
+    ra_write(&writer, "%s, which share %s.", n > 16 ? ", ..." : "",
+             is_eval ? "model, task and decoder" : "trace, sequence, device and method");
     if (choice->n_other > 0)
         ra_write(&writer, " %d more %s left out.", choice->n_other,
                  choice->n_other == 1 ? "is" : "are");
 }
 
+/* Of one kind of runs; figures of a kind that there is no run of are left without a name. */
+static enum ra_status draw_kind(struct ra_figures *figures, struct ra_store *store,
+                                const struct ra_option_texts *runs, const char *kind, char *of,
+                                size_t size, struct ra_error *err)
+{
+    struct ra_plot_choice choice;
+    enum ra_status status = ra_plot_choose(store, runs, kind, false, &choice, err);
+    bool has_runs = status == RA_OK && json_array_size(choice.runs) > 0;
+    if (status == RA_OK)
+        name_runs(&choice, of, size);
+    if (has_runs)
+        status = draw_all(figures, store, &choice, err);
+    ra_plot_choice_close(&choice);
+    for (size_t i = 0; i < figures->n && status == RA_OK; i++) {
+        struct ra_figure_slot *slot = &figures->slots[i];
+        if (!has_runs || strcmp(ra_plot_kind(&ra_plots[i]), kind) != 0)
+            continue;
+        ra_plot_claim(&ra_plots[i], slot->claim, sizeof slot->claim);
+        figures->list[i] =
+            (struct ra_html_figure){ra_plots[i].name, kind,      slot->claim,
+                                    ra_plots[i].sql,  slot->svg, slot->svg ? NULL : slot->missing};
+    }
+    return status;
+}
+
 enum ra_status ra_figures_draw(struct ra_figures *figures, struct ra_store *store,
                                const struct ra_option_texts *runs, struct ra_error *err)
 {
-    struct ra_plot_choice choice;
     *figures = (struct ra_figures){0};
     while (ra_plots[figures->n].name)
         figures->n++;
@@ -140,22 +168,13 @@ enum ra_status ra_figures_draw(struct ra_figures *figures, struct ra_store *stor
     figures->slots = calloc(figures->n, sizeof *figures->slots);
     if (!figures->list || !figures->slots)
         return ra_fail(err, RA_ENOMEM, "no memory for figures");
-    enum ra_status status = ra_plot_choose(store, runs, false, &choice, err);
-    if (status == RA_OK) {
-        name_runs(figures, &choice);
-        if (json_array_size(choice.runs) == 0)
-            figures->n = 0;
-        else
-            status = draw_all(figures, store, &choice, err);
-    }
-    ra_plot_choice_close(&choice);
-    for (size_t i = 0; i < figures->n && status == RA_OK; i++) {
-        struct ra_figure_slot *slot = &figures->slots[i];
-        ra_plot_claim(&ra_plots[i], slot->claim, sizeof slot->claim);
-        figures->list[i] = (struct ra_html_figure){ra_plots[i].name, slot->claim, ra_plots[i].sql,
-                                                   slot->svg, slot->svg ? NULL : slot->missing};
-    }
-    return status;
+    RA_TRY(draw_kind(figures, store, runs, "replay", figures->of, sizeof figures->of, err));
+    RA_TRY(draw_kind(figures, store, runs, "eval", figures->of_eval, sizeof figures->of_eval, err));
+    figures->n_named = 0;
+    for (size_t i = 0; i < figures->n; i++)
+        if (figures->list[i].name)
+            figures->list[figures->n_named++] = figures->list[i];
+    return RA_OK;
 }
 
 void ra_figures_close(struct ra_figures *figures)

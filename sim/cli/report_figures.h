@@ -13,11 +13,11 @@ struct ra_figure_slot {
 };
 
 struct ra_figures {
-    struct ra_html_figure *list;  /* of all figures there are, drawn or not; NULL before */
-    struct ra_figure_slot *slots; /* what the list borrows */
-    size_t n;
-    char of[256];       /* which runs they show, for the page */
-    bool lacks_gnuplot; /* so that none is drawn */
+    struct ra_html_figure *list;  /* [n_named] of all kinds that there are runs of, drawn or not */
+    struct ra_figure_slot *slots; /* [n] what the list borrows */
+    size_t n, n_named;
+    char of[256], of_eval[256]; /* which runs they show, for the page */
+    bool lacks_gnuplot;         /* so that none is drawn */
 };
 
 /*

@@ -91,7 +91,7 @@ PY
 
 @test "figures are those that plot draws" {
     run -0 "$rattn" list figures
-    for name in traffic time mass overlap error retained waterfall compare; do
+    for name in traffic time mass overlap error retained waterfall compare delta drift; do
         [[ $output == *"$name"* ]]
     done
 }

@@ -87,14 +87,14 @@ verdict() { # of s.db after SQL
     python3 - <<'PY'
 import page
 p = page.load("out.html")
-assert list(p.sections) == ["verdict", "card", "policies", "figures", "refresh", "traffic", "kernels", "worst", "passes", "warnings"]
+assert list(p.sections) == ["verdict", "card", "policies", "figures", "eval", "refresh", "traffic", "kernels", "worst", "passes", "warnings"]
 assert "No timing or counter pass was made" in p.sections["passes"]
 assert "No pass counted what DRAM gave and took" in p.sections["traffic"]
 assert "Every run and every pass is complete." in p.sections["warnings"]
 assert "The runs left none." in p.sections["warnings"]
 assert "open loop" in p.sections["verdict"] and "open loop" in p.sections["policies"]
 PY
-    for name in $("$rattn" list figures --format json | json '" ".join(f["name"] for f in d)'); do
+    for name in $("$rattn" list figures --format json | json '" ".join(f["name"] for f in d if f["kind"] == "replay")'); do
         grep -q "<figure id=\"figure-$name\">" out.html
     done
 }
@@ -191,7 +191,7 @@ PY
     write_parser
     run -0 --separate-stderr env PATH=/nowhere "$rattn" report s.db -o out.html
     [[ $stderr == *"gnuplot is not in PATH"* ]]
-    n=$("$rattn" list figures --format json | json 'len(d)')
+    n=$("$rattn" list figures --format json | json 'sum(f["kind"] == "replay" for f in d)')
     python3 - "$n" <<'PY'
 import page, sys
 p = page.load("out.html")
