@@ -62,7 +62,8 @@ def write_model(folder, config, weights):
 
 def write_ids(path, ids, **metadata):
     tensors = [("tokens", "I32", np.asarray(ids, np.int32))]
-    safetensors_io.write(path, tensors, {"source": "dice", "license": "none", **metadata})
+    safetensors_io.write(path, tensors, {"format": "rattn-tokens", "version": "1.0",
+                         "source": "dice", "license": "none", **metadata})  # fmt: skip
 
 
 FAMILIES = {

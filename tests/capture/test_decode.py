@@ -11,6 +11,8 @@ import io
 import json
 import math
 import os
+import re
+import subprocess
 import tempfile
 
 import numpy as np
@@ -192,7 +194,8 @@ def write_prompts(path, **changes):
          ("prompt_len", "I32", np.array(values["prompt_len"], "<i4")),
          ("seed", "I64", np.array([7, 8], "<i8")), ("depth", "F32", np.array([0.5, np.nan], "<f4")),
          ("probe", "I32", values.get("probe", probe)), ("candidates", "I32", candidates)],
-        {"format": "rattn-prompts", "version": "1.0", "task": "dice", **values.get("about", {})},
+        {"format": "rattn-prompts", "version": "1.0", "task": "dice", "family": "dice",
+         **values.get("about", {})},
     )  # fmt: skip
     return probe, candidates
 
@@ -208,17 +211,21 @@ def test_prompts():
             rest = [c for c in row if c >= 0] or [c for c in range(61) if c != token]
             rank = 1 + sum(logprob[c] >= logprob[token] for c in rest)
             rights[prompt].append(rank == 1)
-            got = results[0]["prompts"][prompt]["probes"][len(rights[prompt]) - 1]
+            got = results[0]["documents"][prompt]["probes"][len(rights[prompt]) - 1]
             same = got["at"] == at and got["rank"] == rank
             same &= abs(got["margin"] - (logprob[token] - max(logprob[c] for c in rest))) < 1e-4
             check(f"prompt {prompt}, token {at}: rank {rank}", same, got)
-        found = [row["right"] for row in results[0]["prompts"]]
+        found = [row["right"] for row in results[0]["documents"]]
         check("right when all are", found == [all(r) for r in rights.values()], found)
         check("accuracy", results[0]["accuracy"] == sum(found) / 2)
-        depth = [row["depth"] for row in results[0]["prompts"]]
-        check("seed and depth", depth == [0.5, None] and results[0]["prompts"][1]["seed"] == 8)
-        check("another policy, other figures",
-              results[1]["margin_mean"] != results[0]["margin_mean"])  # fmt: skip
+        hits = sum(sum(r) for r in rights.values()) / 4
+        check("hits", results[0]["hits"] == hits, hits)
+        depth = [row["depth"] for row in results[0]["documents"]]
+        check("seed and depth", depth == [0.5, None] and results[0]["documents"][1]["seed"] == 8)
+        check("another policy, other figures", results[1]["margin"] != results[0]["margin"])
+        first = results[0]["documents"][0]["nll"]
+        truth = [-plain_logits(path, IDS[: 13 + t])[-1][IDS[13 + t]] for t in range(7)]
+        check("nll of all that follows", np.abs(np.array(first) - truth).max() < 1e-5, len(first))
         for changes, words in (
             ({"lengths": [20, 24]}, ("tokens: expected 44", "45")),
             ({"prompt_len": [13, 15]}, ("probe", "0, 12")),
@@ -284,6 +291,46 @@ def test_compare_eval():
             check(f"compare_eval: {what}", got == expected, got)
 
 
+def test_against_eval(family="llama"):
+    """The program decodes the same model in C: every token's NLL, every prompt's margin."""
+    said = subprocess.run([support.RATTN_SIM, "eval", "-h"], capture_output=True, check=False) \
+        if os.path.exists(support.RATTN_SIM) else None  # fmt: skip
+    if said is None or said.returncode:
+        support.skip("against eval", "no build/rattn-sim that has it")
+        return
+    spellings = ["full"] + [s.replace("share=0", "share=2") for s in CLOSED]
+    with folder(family) as path:
+        write_prompts(os.path.join(path, "prompts"))
+        # What the Python side says of a policy is "full" too; the program always adds it.
+        tasks = ((f"ppl:file={path}/ids,prompt={P},steps={N}", "ppl", "ids",
+                  ["-P", str(P), "-n", str(N)], spellings),
+                 (f"prompts:file={path}/prompts", "prompts", "prompts", [],
+                  ["full", "tova:k=3", "recycled:k=3,stride=2"]))  # fmt: skip
+        for task, name, file, options, asked in tasks:
+            command = [support.RATTN_SIM, "eval", os.path.join(path, "model"), "--task", task,
+                       "--dtype", "f32", "--per-token", "--format", "json", *policies(*asked[1:])]
+            child = subprocess.run(command, capture_output=True, text=True, check=False)
+            if child.returncode:
+                check(f"{family}, {name}: eval", False, child.stderr)
+                continue
+            results, text = decode(path, name, *options, *policies(*asked), file=file)
+            for where, content in (("here", text), ("there", child.stdout)):
+                with open(os.path.join(path, where), "w", encoding="utf-8") as out:
+                    out.write(content)
+            shown = io.StringIO()
+            with contextlib.redirect_stdout(shown):
+                status = compare_eval.main([os.path.join(path, w) for w in ("here", "there")])
+            worst = max(float(x) for x in re.findall(r"worst (\S+)", shown.getvalue()))
+            check(f"{family}, {name}: eval says the same of {len(asked)} policies", status == 0,
+                  f"worst NLL {worst:.1e}" if status == 0 else shown.getvalue())  # fmt: skip
+            theirs = {row["policy"]: row for row in json.loads(child.stdout)}
+            for row in results if name == "prompts" else ():
+                there = theirs[row["policy"]]
+                same = all(row[k] == there[k] for k in ("prompts", "accuracy", "hits"))
+                far = abs(row["margin"] - there["margin"])
+                check(f"{family}, {row['policy']}: accuracy, hits, margin", same and far < 1e-4, far)
+
+
 if __name__ == "__main__":
     test_full("all layers full", [0, 1, 2])
     if not support.IS_REAL:  # a Llama of transformers has no windows
@@ -294,4 +341,9 @@ if __name__ == "__main__":
     test_prompts()
     test_generate_and_json()
     test_compare_eval()
+    test_against_eval()
+    for other in ("qwen2", "qwen3", "gemma3_text"):
+        since = {"qwen2": (4, 48), "qwen3": (4, 51), "gemma3_text": (4, 53)}[other]
+        if support.IS_REAL and hf_model.version() >= since:
+            test_against_eval(other)
     raise SystemExit(support.finish())

@@ -215,7 +215,8 @@ class Prompts:
 
 def judge(logprob, token, others):
     """A probe: rank of the true token among itself and the candidates (all tokens where there are
-    none), 1 for the best, ties counting against it; margin to the best of the others."""
+    none), 1 for the best, ties counting against it; margin to the best of the others.
+    """
     true = float(logprob[token])
     if others:
         rest = logprob[torch.tensor(others, device=logprob.device)]
@@ -228,7 +229,31 @@ def judge(logprob, token, others):
     }
 
 
+def answer(decoder, policy, tokens, P, probes):
+    """Decode what follows a prompt; {probes, right, margin, nll} and seconds."""
+    seen, nll, N = {P: decoder.first}, [], len(tokens) - P - 1
+    wanted = {at for at, _ in probes}
+
+    def see(t, logits):
+        nll.append(-float(hf_model.log_softmax(logits)[int(tokens[P + t + 1])]))
+        if P + t + 1 in wanted:
+            seen[P + t + 1] = logits
+
+    decode_s = decoder.run(policy, N, lambda t: tokens[P + t], see)
+    judged = [
+        {"at": at, **judge(hf_model.log_softmax(seen[at]), int(tokens[at]), others)}
+        for at, others in probes
+    ]
+    return {
+        "right": all(probe["rank"] == 1 for probe in judged),
+        "margin": sum(probe["margin"] for probe in judged) / len(judged),
+        "probes": judged,
+        "nll": nll,
+    }, decode_s
+
+
 def prompts(decoder, args, spellings):
+    """Prompts that have no probe are left out. As `rattn-sim eval` names and counts things."""
     results = []
     for path in args.files:
         file = Prompts(path, decoder.model)
@@ -238,34 +263,27 @@ def prompts(decoder, args, spellings):
         ):
             if not probes:
                 continue
-            N = max(at for at, _ in probes) - P
-            check_lengths(path, len(tokens), P, max(N, 1), P + N, decoder.model)
+            N, depth = len(tokens) - P - 1, file.depth[number]
+            check_lengths(path, len(tokens), P, max(N, 1), P + 1, decoder.model)
             policies = decoder.policies(spellings, P, N)
             prefill_s = decoder.prefill(tokens[:P], policies)
             for place, policy in enumerate(policies):
-                seen = {P: decoder.first}
-                decode_s = decoder.run(
-                    policy, N, lambda t: tokens[P + t], lambda t, x: seen.update({P + t + 1: x})
-                )
-                judged = [
-                    {"at": at, **judge(hf_model.log_softmax(seen[at]), int(tokens[at]), others)}
-                    for at, others in probes
-                ]
-                depth = file.depth[number]
+                found, decode_s = answer(decoder, policy, tokens, P, probes)
                 rows[place].append({
-                    "prompt": number, "seed": file.seed[number], "prompt_len": P,
-                    "depth": None if math.isnan(depth) else depth,
-                    "right": all(probe["rank"] == 1 for probe in judged),
-                    "margin": sum(probe["margin"] for probe in judged) / len(judged),
-                    "probes": judged, **figures(decoder, policy, N, prefill_s, decode_s),
+                    "document": str(number), "seed": file.seed[number], "prompt_len": P,
+                    "depth": None if math.isnan(depth) else depth, **found,
+                    **figures(decoder, policy, N, prefill_s, decode_s),
                 })  # fmt: skip
         for (_, _, canonical), found in zip(spellings, rows):
+            hits = [probe["rank"] == 1 for row in found for probe in row["probes"]]
             n = len(found)
             results.append({
-                "policy": canonical, "document": path, "task": file.about.get("task", ""), "n": n,
+                "policy": canonical, "document": path, "task": file.about.get("task", ""),
+                "prompts": n,
                 "accuracy": sum(row["right"] for row in found) / n if n else None,
-                "margin_mean": sum(row["margin"] for row in found) / n if n else None,
-                "prompts": found,
+                "hits": sum(hits) / len(hits) if n else None,
+                "margin": sum(row["margin"] for row in found) / n if n else None,
+                "documents": found,
             })  # fmt: skip
     return results
 
@@ -342,8 +360,8 @@ def summary(results):
             if base:
                 said += f", nll {row['nll_mean'] - base['nll_mean']:+.5f} against full"
         elif "accuracy" in row:
-            right = sum(prompt["right"] for prompt in row["prompts"])
-            said = f"{right} of {row['n']} right"
+            right = sum(prompt["right"] for prompt in row["documents"])
+            said = f"{right} of {row['prompts']} right"
         else:
             said = repr(row["text"] or row["tokens"])[:60]
         print(f"{row['policy']}  {os.path.basename(row['document'])}: {said}", file=sys.stderr)

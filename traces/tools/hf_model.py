@@ -242,6 +242,9 @@ def log_softmax(logits):
 def read_ids(path, model):
     """(ids, metadata) of an ids file; refuses those of another tokenizer."""
     reader = safetensors_io.Reader(path)
+    kind = reader.metadata.get("format")
+    if kind != "rattn-tokens":
+        raise ValueError(f"{path}: format: expected rattn-tokens, got {kind}")
     expected = model.provenance()["tokenizer.sha256"]
     given = reader.metadata.get("tokenizer.sha256", "")
     if expected and given and expected != given:
