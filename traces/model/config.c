@@ -202,7 +202,7 @@ static enum ra_status read_config(struct ra_lm_config *c, const struct ra_lm_key
                                   struct ra_error *err)
 {
     struct ra_lm_keys keys;
-    const struct family *family = NULL;
+    const struct family *family = &families[0];
     RA_TRY(enter_text(root, &keys, &family, err));
     RA_TRY(ra_lm_config_unsupported(&keys, err));
     RA_TRY(read_sizes(c, &keys, family, err));

@@ -102,9 +102,10 @@ static enum ra_status take_candidates(const struct reader *r, size_t i, struct r
     struct ra_probe *probe = &r->p->probes[i];
     size_t width = r->memory->width;
     int32_t *row = width ? r->memory->candidates + i * width : NULL;
-    int32_t judged = r->p->tokens[probe->prompt][probe->at];
+    const int32_t *tokens = r->p->tokens[probe->prompt];
+    RA_BUG_ON(!tokens);
     for (size_t j = 0; j < width; j++) {
-        if (row[j] == judged)
+        if (row[j] == tokens[probe->at])
             return ra_ids_file_fail(r->file, "candidates", i * width + j,
                                     "another token than the one that is judged", row[j], err);
         if (row[j] >= 0)
