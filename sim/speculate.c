@@ -53,6 +53,16 @@ static enum ra_status show(const struct ra_speculate_config *config, int32_t don
     return RA_OK;
 }
 
+enum ra_status ra_speculate_accepts(const struct ra_policy_spec *spec, struct ra_error *err)
+{
+    if (!(ra_policy_spec_needs(spec) & RA_NEEDS_ACC))
+        return RA_OK;
+    return ra_fail(err, RA_EUSAGE,
+                   "%s: expected a policy for drafts, got one that needs what all queries gave "
+                   "each position, which is not kept up while tokens are verified",
+                   ra_policy_spec_canonical(spec));
+}
+
 /* --- row by row --------------------------------------------------------------------------------*/
 
 /* Called with the logits that follow token `t` of those decoded so far. */
@@ -299,11 +309,7 @@ static enum ra_status open_drafter(struct run *run, struct drafter *d,
                                    struct ra_error *err)
 {
     const struct ra_speculate_config *config = run->config;
-    if (ra_policy_spec_needs(spec) & RA_NEEDS_ACC)
-        return ra_fail(err, RA_EUSAGE,
-                       "%s: expected a policy for drafts, got one that needs what all queries gave "
-                       "each position, which is not kept up while tokens are verified",
-                       ra_policy_spec_canonical(spec));
+    RA_TRY(ra_speculate_accepts(spec, err));
     struct ra_lm_sequence_config of = {.lm = config->lm,
                                        .prompt = config->prompt,
                                        .spec = spec,

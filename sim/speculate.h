@@ -64,6 +64,10 @@ struct ra_speculate_score {
     double furthest;          /* logits between such a token and the likeliest, at most; 0 */
 };
 
+/* Errors: RA_EUSAGE for policies that need what is not kept up while tokens are verified. */
+RA_MUST_CHECK enum ra_status ra_speculate_accepts(const struct ra_policy_spec *spec,
+                                                  struct ra_error *err);
+
 /* Greedy decoding under full attention, one token at a time. Errors: RA_ENOMEM, RA_ERANGE,
  * RA_EINTERRUPTED. */
 RA_MUST_CHECK enum ra_status ra_speculate_plain(const struct ra_speculate_config *config,
@@ -71,8 +75,8 @@ RA_MUST_CHECK enum ra_status ra_speculate_plain(const struct ra_speculate_config
                                                 struct ra_error *err);
 
 /* The same by speculation; compared with `plain` tokens [N + 1], and where these differ with the
- * model's own choice given the tokens before. Errors: RA_EUSAGE for policies that need what is not
- * kept up while tokens are verified; as of ra_lm_sequence_open, of the policies, and as above. */
+ * model's own choice given the tokens before. Errors: as of ra_speculate_accepts, of
+ * ra_lm_sequence_open, of the policies, and as above. */
 RA_MUST_CHECK enum ra_status
 ra_speculate_run(const struct ra_speculate_config *config, const struct ra_speculate_draft *draft,
                  const int32_t *plain, struct ra_speculate_score *score, struct ra_error *err);
