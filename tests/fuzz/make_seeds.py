@@ -7,6 +7,7 @@ the rest is spelled here. Inputs stay small: what a fuzzer does not need to see 
 """
 
 import json
+import math
 import os
 import sqlite3
 import struct
@@ -188,5 +189,62 @@ def exports():
         write("export", f"row-{i}", bytes([how]) + "\0".join(texts).encode("utf-8" if i % 2 else "latin-1"))
 
 
-for part in (traces, extremes, spellings, stores, results, exports):
+SIZES = {
+    "hidden_size": 2, "intermediate_size": 1, "num_hidden_layers": 1, "vocab_size": 3, "num_attention_heads": 1,
+    "head_dim": 8, "max_position_embeddings": 64, "tie_word_embeddings": True,
+}  # fmt: skip
+SCALED = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}
+FAMILIES = {
+    "llama": {"rope_theta": 1e5, "rope_scaling": SCALED, "eos_token_id": [0, 2], "bos_token_id": 1},
+    "mistral": {"sliding_window": 4, "num_key_value_heads": 1, "rope_parameters": SCALED | {"rope_theta": 1e4}},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
+    "qwen3": {"layer_types": ["full_attention"], "attention_bias": False},
+    "gemma3_text": {"sliding_window": 4, "sliding_window_pattern": 2, "rope_local_base_freq": 1e4},
+}
+
+
+def headed(tensors, metadata=None):
+    """Header, NUL and data: [name, dtype, shape, bytes]."""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    for name, dtype, shape, content in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    return json.dumps(header, separators=(",", ":")).encode() + b"\0" + data
+
+
+def weights(family):
+    layer = {
+        "input_layernorm.weight": [2], "post_attention_layernorm.weight": [2], "mlp.gate_proj.weight": [1, 2],
+        "mlp.up_proj.weight": [1, 2], "mlp.down_proj.weight": [2, 1], "self_attn.o_proj.weight": [2, 8],
+    } | {f"self_attn.{which}_proj.weight": [8, 2] for which in "qkv"}  # fmt: skip
+    if family == "qwen2":
+        layer |= {f"self_attn.{which}_proj.bias": [8] for which in "qkv"}
+    if family in ("qwen3", "gemma3_text"):
+        layer |= {f"self_attn.{which}_norm.weight": [8] for which in "qk"}
+    if family == "gemma3_text":
+        layer |= {f"{which}_feedforward_layernorm.weight": [2] for which in ("pre", "post")}
+    shapes = {"model.embed_tokens.weight": [3, 2], "model.norm.weight": [2]}
+    shapes |= {"model.layers.0." + name: shape for name, shape in layer.items()}
+    return [[name, "BF16", shape, b"\x80\x3f" * math.prod(shape)] for name, shape in shapes.items()]
+
+
+def models():
+    for family, more in FAMILIES.items():
+        kv = {"num_key_value_heads": 1} if family == "gemma3_text" else {}
+        config = json.dumps({"model_type": family} | SIZES | kv | more, separators=(",", ":"))
+        write("model", family, config)
+        write("model", family + "-weights", config.encode() + b"\0" + headed(weights(family)))
+    nested = {"model_type": "gemma3", "text_config": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 7}}
+    write("model", "nested", json.dumps(nested))
+    i32 = lambda *values: struct.pack(f"<{len(values)}i", *values)
+    write("model", "ids", b"i" + headed([["tokens", "I32", [3], i32(1, 2, 49)]], {"format": "rattn-tokens", "version": "1.0"}))
+    prompts = [
+        ["tokens", "I32", [5], i32(1, 2, 3, 4, 5)], ["lengths", "I32", [2], i32(3, 2)], ["prompt_len", "I32", [2], i32(1, 1)],
+        ["seed", "I64", [2], struct.pack("<2q", 7, -1)], ["depth", "F32", [2], struct.pack("<2f", 0.5, math.nan)],
+        ["probe", "I32", [2, 2], i32(0, 2, 1, 1)], ["candidates", "I32", [2, 2], i32(9, -1, 8, 7)],
+    ]  # fmt: skip
+    write("model", "prompts", b"p" + headed(prompts, {"format": "rattn-prompts", "version": "1.0", "task": "t", "family": "f"}))
+
+
+for part in (traces, extremes, spellings, stores, results, exports, models):
     part()
