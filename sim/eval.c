@@ -170,7 +170,7 @@ static enum ra_status run_all(struct work *w, const struct ra_lm_prompt *prompt,
 {
     size_t n = (size_t)w->config->n, vocab = (size_t)w->config->lm->config->vocab;
     size_t N = (size_t)w->text->N;
-    int *order = malloc(n * sizeof *order);
+    int *order = calloc(n, sizeof *order);
     const struct ra_policy_spec **specs = malloc(n * sizeof(struct ra_policy_spec *));
     w->tokens = malloc(n * sizeof *w->tokens);
     w->wanted = malloc(N * vocab * sizeof *w->wanted);

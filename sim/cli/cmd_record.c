@@ -256,6 +256,19 @@ static enum ra_status choose_check_steps(struct job *job, struct ra_error *err)
     return RA_OK;
 }
 
+/* A directory that does not say what it holds is known by the digest of what it holds. */
+static enum ra_status name_model(struct job *job, struct ra_error *err)
+{
+    struct ra_lm_origin *origin = &job->model.origin;
+    char hex[RA_SHA256_HEX];
+    if (origin->sha256[0])
+        return RA_OK;
+    RA_TRY(ra_lm_weights_digest(job->v->model, hex, err));
+    free(origin->sha256);
+    origin->sha256 = strdup(hex);
+    return origin->sha256 ? RA_OK : ra_fail(err, RA_ENOMEM, "record: out of memory");
+}
+
 static enum ra_status prepare(struct job *job, const struct ra_cli *cli, struct ra_error *err)
 {
     const struct values *v = job->v;
@@ -264,6 +277,7 @@ static enum ra_status prepare(struct job *job, const struct ra_cli *cli, struct 
                                   (int)v->threads, cli, err));
     RA_TRY(ra_ids_open(&job->ids, v->tokens, job->model.config->vocab, err));
     RA_TRY(ra_language_model_speaks(&job->model, v->tokens, job->ids->tokenizer_sha256, err));
+    RA_TRY(name_model(job, err));
     RA_TRY(choose_lengths(job, err));
     RA_TRY(choose_layers(job, err));
     RA_TRY(choose_check_steps(job, err));

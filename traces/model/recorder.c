@@ -99,7 +99,7 @@ static enum ra_status take_room(struct ra_lm_recorder *rec, struct ra_error *err
     row *= (size_t)r->lm->shape.D;
     rec->layers = calloc(n, sizeof *rec->layers);
     rec->slot = malloc(model * sizeof *rec->slot);
-    rec->raw = malloc((tail > row ? tail : row) * sizeof(float));
+    rec->raw = malloc((tail > row ? tail : row) * ra_dtype_bytes(RA_F32));
     rec->best = malloc(((size_t)r->top_k + 1) * sizeof *rec->best);
     rec->best_logprob = malloc(((size_t)r->top_k + 1) * sizeof *rec->best_logprob);
     if (!rec->layers || !rec->slot || !rec->raw || !rec->best || !rec->best_logprob)

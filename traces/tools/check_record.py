@@ -15,6 +15,7 @@ Prints a figure per tensor and ends with `N passed, N failed`; exit 1 when one i
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -155,6 +156,23 @@ def same_value(a, b):
         return False
 
 
+def model_digest(directory):
+    """What names a model whose directory does not: SHA-256 of those of config.json and of the data."""
+
+    def data_of(path):
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            file.seek(8 + header)
+            return hashlib.sha256(file.read()).hexdigest()
+
+    with open(os.path.join(directory, "config.json"), "rb") as file:
+        config = hashlib.sha256(file.read()).hexdigest()
+    parts = sorted(name for name in os.listdir(directory) if name.endswith(".safetensors"))
+    digests = [data_of(os.path.join(directory, name)) for name in parts]
+    data = digests[0] if parts == ["model.safetensors"] else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return hashlib.sha256((config + data).encode()).hexdigest()
+
+
 def check_metadata(report, trace, expected, provenance, policy):
     wrong = []
     for key, value in expected.items():
@@ -253,6 +271,8 @@ def check_trace(report, args, path):
     _, logprob = forward.decode_run(decoder, tokens, P, N, "teacher_forced", recorder)
     provenance = forward.read_provenance(args.model)
     check_names(report, trace, recorder.tensors(decoder, tokens, logprob))
+    if not provenance.get("model.sha256"):
+        provenance = {**provenance, "model.sha256": model_digest(args.model)}
     expected = recorder.metadata(args, provenance, ids_file.metadata)
     check_metadata(report, trace, expected, provenance, args.policy)
     all_layers = len(layers) == model.n_layers
