@@ -135,8 +135,10 @@ void ra_eval_notes(const struct ra_eval_table *table, ra_report_part_fn put, voi
 {
     double texts = ra_result_number(table->head, "texts", NULL);
     char note[384], baseline[32] = "no baseline";
-    put(context, "closed loop: the model decoded under each schedule, from the same dense prefill, "
-                 "and was told the true tokens");
+    put(context, *ra_result_text(table->head, "tool")
+                     ? "closed loop, decoded elsewhere: how, the other program must say"
+                     : "closed loop: the model decoded under each schedule, from the same dense "
+                       "prefill, and was told the true tokens");
     if (texts > 1)
         snprintf(note, sizeof note,
                  "delta: less full attention's, in nats per token; an interval is the middle 95 %% "

@@ -11,6 +11,7 @@ extern const struct ra_command ra_cmd_info;
 extern const struct ra_command ra_cmd_replay;
 extern const struct ra_command ra_cmd_eval;
 extern const struct ra_command ra_cmd_speculate;
+extern const struct ra_command ra_cmd_import;
 extern const struct ra_command ra_cmd_compare;
 extern const struct ra_command ra_cmd_report;
 extern const struct ra_command ra_cmd_plot;

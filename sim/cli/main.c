@@ -17,14 +17,16 @@
 #include "sim/cli/wrap.h"
 
 static const struct ra_command *const commands[] = {
-    &ra_cmd_explain,   &ra_cmd_record,  &ra_cmd_info,   &ra_cmd_replay, &ra_cmd_eval,
-    &ra_cmd_speculate, &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,   &ra_cmd_export,
-    &ra_cmd_list,      &ra_cmd_metrics, &ra_cmd_doctor, NULL,
+    &ra_cmd_explain,   &ra_cmd_record, &ra_cmd_info,    &ra_cmd_replay, &ra_cmd_eval,
+    &ra_cmd_speculate, &ra_cmd_import, &ra_cmd_compare, &ra_cmd_report, &ra_cmd_plot,
+    &ra_cmd_export,    &ra_cmd_list,   &ra_cmd_metrics, &ra_cmd_doctor, NULL,
 };
 
 static const struct ra_absent absent[] = {
-    {"sweep", "offline sweeps"},     {"recommend", "recommendations"}, {"cost", "the cost model"},
-    {"calibrate", "the cost model"}, {"import", "import of results"},
+    {"sweep", "offline sweeps"},
+    {"recommend", "recommendations"},
+    {"cost", "the cost model"},
+    {"calibrate", "the cost model"},
 };
 enum { N_ABSENT = sizeof absent / sizeof *absent };
 

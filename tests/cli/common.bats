@@ -53,7 +53,7 @@ commands="explain info replay compare report list metrics doctor"
 }
 
 @test "commands of later versions exit 3 and name the part" {
-    for command in sweep recommend cost calibrate import; do
+    for command in sweep recommend cost calibrate; do
         run -3 --separate-stderr "$rattn" $command --whatever
         [[ $stderr == "rattn-sim: $command: "*": not in this version" ]]
     done

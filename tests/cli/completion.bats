@@ -39,7 +39,7 @@ policies() { # as they are offered: with a colon where parameters follow
 @test "commands, and nothing but what goes on from what was typed" {
     # shellcheck disable=SC2046
     is_offered "rattn-sim " "help $(echo $(commands))"
-    is_offered "rattn-sim re" "replay report"
+    is_offered "rattn-sim re" "record replay report"
     is_offered "rattn-sim -" "-h --help --version"
     [ -z "$(offers "rattn-sim zz")" ]
     # shellcheck disable=SC2046
