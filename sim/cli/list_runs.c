@@ -35,7 +35,7 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
         {"kind", ra_json_text(run->kind)},
         {"policy", ra_json_text(run->policy)},
         {"trace", ra_json_text(run->trace_path)},
-        {"sequence", json_integer(run->seq)},
+        {"sequence", run->seq < 0 ? json_null() : json_integer(run->seq)},
         {"model", ra_json_text(run->model_id)},
         {"backend", ra_json_text(run->backend)},
         {"device", ra_json_text(run->device)},
@@ -82,10 +82,12 @@ static void put_details(const json_t *row)
     char text[1024];
     fputs("       ", stdout);
     ra_put_safe(text_of(row, "uuid"));
-    snprintf(text, sizeof text, "%s %s, sequence %" JSON_INTEGER_FORMAT ", %s backend, %s",
-             text_of(row, "kind"), text_of(row, "trace"),
-             json_integer_value(json_object_get(row, "sequence")), text_of(row, "backend"),
-             text_of(row, "device"));
+    char sequence[48] = "";
+    if (json_is_integer(json_object_get(row, "sequence")))
+        snprintf(sequence, sizeof sequence, ", sequence %" JSON_INTEGER_FORMAT,
+                 json_integer_value(json_object_get(row, "sequence")));
+    snprintf(text, sizeof text, "%s %s%s, %s backend, %s", text_of(row, "kind"),
+             text_of(row, "trace"), sequence, text_of(row, "backend"), text_of(row, "device"));
     fputs("\n       ", stdout);
     ra_put_wrapped(7, 7, text);
     printf("       %" JSON_INTEGER_FORMAT " layer-steps, %" JSON_INTEGER_FORMAT

@@ -89,9 +89,11 @@ static enum ra_status on_run(void *context, const struct ra_run_listing *run, st
     if (!is_drawable(run)) {
         if (!choice->is_strict)
             return RA_OK;
-        return ra_fail(err, RA_EUSAGE,
-                       "run %" PRId64 ": expected a complete replay with layer-steps, got %s %s",
-                       run->id, run->kind, run->state);
+        return ra_fail(
+            err, RA_EUSAGE,
+            "run %" PRId64
+            ": expected a complete replay with layer-steps, or a complete eval, got %s %s",
+            run->id, run->kind, run->state);
     }
     if (strcmp(run->kind, choice->kind) != 0)
         return RA_OK;
