@@ -21,6 +21,7 @@ RUNS = 7
 SAMPLE = os.path.join(ROOT, "traces", "data", "smollm2-135m.safetensors")
 POLICIES = ["full", "recycled:k=256,stride=16", "recycled:k=256,stride=8,sim=0.85",
             "streaming:k=256", "oracle:k=256"]  # fmt: skip
+MODEL = os.path.join(ROOT, "build", "models", "smollm2-135m-instruct")
 LONG = "synth:case=drift,P=32704,N=64,layers=1,Hq=32,Hkv=8,D=128"
 
 
@@ -140,6 +141,40 @@ def long_rows(tool):
     }]  # fmt: skip
 
 
+def decoder_rows(path):
+    """Prefill and decode of a real model, where one is prepared and OpenBLAS is there."""
+    if not os.path.exists(os.path.join(MODEL, "model.safetensors")):
+        print("decoder: not timed: %s is not prepared (traces/tools/make_traces.sh prepare)"
+              % os.path.relpath(MODEL, ROOT))  # fmt: skip
+        return []
+    done = subprocess.run([path, MODEL], stdout=subprocess.PIPE, text=True)
+    if done.returncode == 3:
+        print("decoder: not timed: its products need OpenBLAS")
+        return []
+    if done.returncode:
+        sys.exit("bench: %s failed" % path)
+    rows = []
+    for line in map(json.loads, done.stdout.splitlines()):
+        is_prefill = line["case"] == "prefill"
+        ratios = [a / b for a, b in zip(line["tokens_per_s"], line["bound"])]
+        rows.append({
+            "case": "decoder, " + line["case"], "unit": "tokens/s", "threads": line["threads"],
+            "shape": "SmolLM2-135M, f32 weights, f16 cache, "
+            + ("a prompt of 2048 tokens, dense" if is_prefill
+               else "one sequence after 2048 tokens, full attention"),
+            "value": statistics.median(line["tokens_per_s"]), "target": 137 if is_prefill else 15,
+            "a": {"name": "decoder", "median": statistics.median(line["tokens_per_s"]),
+                  "runs": line["tokens_per_s"]},
+            "b": {"name": "products alone" if is_prefill else "a read of the weights",
+                  "median": statistics.median(line["bound"]), "runs": line["bound"]},
+            "limit": "%.2f of the other side, run by run; by %s"
+            % (statistics.median(ratios), line["gemm"].split(" ")[0]),
+            "checked": "a step's logits are a longer prefill's to %.0e" % line["gap"],
+            "cache_resident": None,
+        })  # fmt: skip
+    return rows
+
+
 def number(value):
     return "-" if value is None else "%.3g" % value if value < 1e4 else "%.0f" % value
 
@@ -167,6 +202,7 @@ def main():
     rows += store_rows(os.path.join(build, "bench", "bench_store"))
     rows += kernel_rows(os.path.join(build, "bench", "bench_kernels"))
     rows += sample_rows(tool) + long_rows(tool)
+    rows += decoder_rows(os.path.join(build, "bench", "bench_decoder"))
     device = json.loads(
         subprocess.run([tool, "doctor", "--format", "json"], check=True, stdout=subprocess.PIPE,
                        text=True).stdout)  # fmt: skip
