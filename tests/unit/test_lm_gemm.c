@@ -34,7 +34,7 @@ static void check(const struct shape *s, bool transposed, double bound)
     struct ra_matrix x = {a, s->k + s->more[0]}, z = {c, s->n + s->more[2]};
     struct ra_matrix y = {b, (transposed ? s->k : s->n) + s->more[1]};
     for (int i = 0; i < ROOM; i++)
-        c[i] = -777;
+        c[i] = i / z.stride < s->m && i % z.stride < s->n ? NAN : -777;
     if (transposed)
         ra_gemm_nt(s->m, s->n, s->k, x, y, z);
     else

@@ -2,6 +2,7 @@
 #include "traces/model/gemm.h"
 
 #include <dlfcn.h>
+#include <string.h>
 #include <unistd.h>
 
 /* The numbers of CBLAS: row-major, and whether an operand is transposed. */
@@ -11,8 +12,12 @@ typedef void (*sgemm_call)(int order, int trans_a, int trans_b, int m, int n, in
                            const float *a, int lda, const float *b, int ldb, float beta, float *c,
                            int ldc);
 
+typedef void (*sgemv_call)(int order, int trans, int m, int n, float alpha, const float *a, int lda,
+                           const float *x, int inc_x, float beta, float *y, int inc_y);
+
 static struct {
     sgemm_call sgemm; /* NULL: plain */
+    sgemv_call sgemv;
     void (*set_threads)(int n);
     char *(*config)(void);
 } blas;
@@ -31,12 +36,13 @@ static enum ra_status load(struct ra_error *err)
                        names[0], dlerror());
     /* The library stays loaded: its threads outlive every model. */
     *(void **)&blas.sgemm = dlsym(library, "cblas_sgemm");
+    *(void **)&blas.sgemv = dlsym(library, "cblas_sgemv");
     *(void **)&blas.set_threads = dlsym(library, "openblas_set_num_threads");
     *(void **)&blas.config = dlsym(library, "openblas_get_config");
-    if (!blas.sgemm || !blas.set_threads || !blas.config) {
+    if (!blas.sgemm || !blas.sgemv || !blas.set_threads || !blas.config) {
         blas.sgemm = NULL;
         return ra_fail(err, RA_ENODEV,
-                       "%s: expected cblas_sgemm, openblas_set_num_threads and "
+                       "%s: expected cblas_sgemm, cblas_sgemv, openblas_set_num_threads and "
                        "openblas_get_config, got a library without one of them",
                        names[0]);
     }
@@ -68,6 +74,12 @@ const char *ra_gemm_name(void)
 
 void ra_gemm_nt(int m, int n, int k, struct ra_matrix a, struct ra_matrix b, struct ra_matrix c)
 {
+    if (blas.sgemm && m == 1) {
+        /* sgemm would copy all of b into its own order first, for one use. */
+        memset(c.at, 0, (size_t)n * sizeof *c.at);
+        blas.sgemv(ROW_MAJOR, AS_IS, n, k, 1, b.at, b.stride, a.at, 1, 0, c.at, 1);
+        return;
+    }
     if (blas.sgemm) {
         blas.sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, m, n, k, 1, a.at, a.stride, b.at, b.stride, 0,
                    c.at, c.stride);
