@@ -182,7 +182,7 @@ soak: $(B)/rattn-sim $(B)/tests/test_fault_soak ## a thousand replays into one s
 ARM := aarch64-linux-gnu-
 BACKEND := $(filter-out sim/base/hash.c sim/base/json%,$(wildcard sim/base/*.c kernels/*.c kernels/cpu/*.c kernels/null/*.c)) sim/model.c
 CROSS := $(patsubst %.c,build/arm64/%.o,tests/support/approx.c tests/support/backend_case.c tests/support/cache_life.c tests/cross/cmocka.c)
-include tests/emu/emu.mk tests/gpu/gpu.mk profiler/cupti/cupti.mk tests/fake_cupti/fake_cupti.mk sim/report/report.mk docs/compare.mk docs/fidelity.mk tests/capture/capture.mk traces/model/bench/bench.mk
+include tests/emu/emu.mk tests/gpu/gpu.mk profiler/cupti/cupti.mk tests/fake_cupti/fake_cupti.mk sim/report/report.mk docs/compare.mk docs/fidelity.mk tests/capture/capture.mk traces/model/bench/bench.mk traces/traces.mk
 .PHONY: neon arm64 fuzz
 neon: $(B)/tests/test_backend_simd ## the cpu backend's tests on AArch64, run by qemu
 	$(Q)B=$(B) tests/run.sh neon

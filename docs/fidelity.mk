@@ -2,9 +2,7 @@
 # The closed loop: how well the replay predicts (make fidelity), and a study of the user's own model.
 MODEL := build/models/smollm2-135m-instruct
 FIDELITY = python3 docs/fidelity.py $(MODEL) build/texts --command '$(1)' -o $(2)
-.PHONY: fidelity study texts
-texts: ## documents of four domains for perplexity: build/texts
-	$(Q)traces/tools/make_traces.sh prepare && build/venv/bin/python traces/tools/make_texts.py $(MODEL)
+.PHONY: fidelity study
 fidelity: build/rattn-sim ## offline prediction against real decoding; FAST=1
 	$(Q)[ -e $(MODEL)/model.safetensors ] || traces/tools/make_traces.sh prepare
 	$(Q)[ -e build/texts/tables-2.ids.safetensors ] || $(MAKE) texts

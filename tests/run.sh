@@ -130,7 +130,7 @@ for suite in "$@"; do
         fi
         ;;
     tools)
-        for t in traces/tools/selftest.py tests/bench/test_rivals.py tests/capture/test_*.py; do
+        for t in traces/tools/selftest.py traces/tools/selftest_prompts.py tests/bench/test_rivals.py tests/capture/test_*.py; do
             run_counted "$t" $python "$t"
         done
         ;;
