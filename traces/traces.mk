@@ -11,7 +11,7 @@ prepared-model:
 	$(Q)traces/tools/make_traces.sh prepare
 texts: prepared-model ## documents for rattn-sim eval: build/texts
 	$(Q)$(VENV_PYTHON) traces/tools/make_texts.py $(MODEL_DIR) -o build/texts
-prompts: prepared-model ## prompts with known answers for rattn-sim eval: build/prompts
+prompts: prepared-model ## prompts with known answers: build/prompts
 	$(Q)mkdir -p build/prompts; for cell in $(PROMPT_CELLS); do \
 	  $(VENV_PYTHON) traces/tools/make_prompts.py --task $${cell%-*} --length $${cell##*-} --n $(PROMPTS_N) \
 	    --model $(MODEL_DIR) -o build/prompts/$$cell.prompts.safetensors || exit 1; done
