@@ -62,7 +62,7 @@ EQUAL_K = [  # at K = P/8: what the paper compares
 SIMILAR = ["recycled:k=1/8,stride=5,sim=0.8", "recycled:k=1/8,stride=5,sim=0.9",
            "recycled:k=1/8,stride=10,sim=0.9"]  # fmt: skip
 LEAST = {"streaming": 5, "snapkv": 33, "quest": 16}  # positions that a policy keeps at least
-FAST = {"bands": [0.2, 0.33, 0.5], "core": 14, "texts": 4, "P": 640, "N": 64, "layers": "0-29"}
+FAST = {"bands": [0.2, 0.33, 0.5], "core": 14, "P": 640, "N": 64, "layers": "0-29"}
 
 METRICS = [  # name, words, whether more of it is better
     ("error_mean", "output error, mean", False),
@@ -582,6 +582,7 @@ def main():
     parser.add_argument("--tool", default="build/rattn-sim")
     parser.add_argument("--prompt", type=int, default=1792)
     parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--each", type=int, default=2, help="texts of each domain (2)")
     parser.add_argument("--fast", action="store_true", help="fewer and shorter texts, fewer bands")
     parser.add_argument("--document", help="page to write")
     parser.add_argument("--figures", help="folder of the page's figures, beside it")
@@ -596,11 +597,10 @@ def main():
     if not paths:
         sys.exit("fidelity: %s: expected *.ids.safetensors (make texts)" % given.texts)
     texts = [Text(path, given.folder) for path in paths]
-    if given.fast:
-        first = {}
-        for t in texts:
-            first.setdefault(t.domain, t)
-        texts = list(first.values())[: FAST["texts"]]
+    of_domain = {}
+    for t in texts:
+        of_domain.setdefault(t.domain, []).append(t)
+    texts = [t for domain in of_domain.values() for t in domain[: 1 if given.fast else given.each]]
     if len({t.domain for t in texts}) < 2:
         sys.exit("fidelity: %s: expected texts of two domains at least" % given.texts)
     texts[0].record(given)
