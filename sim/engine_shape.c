@@ -93,6 +93,26 @@ enum ra_status ra_shape_read_acc(const struct ra_shape *shape,
     return RA_OK;
 }
 
+enum ra_status ra_shape_read_tail(const struct ra_shape *shape,
+                                  const struct ra_replay_config *config, const struct ra_lane *lane,
+                                  int32_t W, float *q, struct ra_error *err)
+{
+    const struct ra_model *m = shape->model;
+    size_t n = (size_t)W * (size_t)m->D;
+    char *stored = malloc(n * ra_dtype_bytes(m->dtype));
+    enum ra_status st = stored ? RA_OK : ra_fail(err, RA_ENOMEM, "engine: no memory for queries");
+    for (int h = 0; st == RA_OK && h < m->Hq; h++) {
+        st = ra_trace_read(
+            config->trace,
+            &(struct ra_trace_slice){config->seq, lane->index, RA_TRACE_Q, h, shape->seq->W - W, W},
+            stored, err);
+        if (st == RA_OK)
+            ra_widen(m->dtype, stored, n, q + (size_t)h * n);
+    }
+    free(stored);
+    return st;
+}
+
 enum ra_status ra_shape_read_q(const struct ra_replay_config *config, const struct ra_shape *shape,
                                const struct ra_lane *lane, float *q, struct ra_error *err)
 {

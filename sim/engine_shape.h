@@ -60,6 +60,13 @@ RA_MUST_CHECK enum ra_status ra_shape_read_acc(const struct ra_shape *shape,
                                                const struct ra_lane *lane, float *acc,
                                                struct ra_error *err);
 
+/* Queries of the prompt's last W positions, widened: q [Hq][W][D], W at most as many as recorded.
+ */
+RA_MUST_CHECK enum ra_status ra_shape_read_tail(const struct ra_shape *shape,
+                                                const struct ra_replay_config *config,
+                                                const struct ra_lane *lane, int32_t W, float *q,
+                                                struct ra_error *err);
+
 /* All queries of a lane, widened: q [run_steps + 1][Hq][D], the prefill's first. */
 RA_MUST_CHECK enum ra_status ra_shape_read_q(const struct ra_replay_config *config,
                                              const struct ra_shape *shape,

@@ -151,18 +151,23 @@ enum ra_status ra_engine_transform(const struct ra_replay_config *config,
     const struct ra_model *m = shape->model;
     struct ra_transform_rows rows = {
         .model = m, .P = shape->P, .n = (int32_t)lane_rows(shape), .k = kv->k, .v = kv->v};
-    float *acc = NULL;
-    enum ra_status st = RA_OK;
+    float *acc = NULL, *q = NULL;
     RA_BUG_ON(lane->window);
-    if (shape->seq->has_acc) {
+    rows.W = shape->seq->W < shape->P ? shape->seq->W : shape->P;
+    q = malloc((size_t)m->Hq * (size_t)rows.W * (size_t)m->D * sizeof *q);
+    enum ra_status st = q ? ra_shape_read_tail(shape, config, lane, rows.W, q, err)
+                          : ra_fail(err, RA_ENOMEM, "engine: no memory for queries");
+    if (st == RA_OK && shape->seq->has_acc) {
         acc = malloc((size_t)m->Hq * (size_t)shape->seq->P * sizeof *acc);
         st = acc ? ra_shape_read_acc(shape, config, lane, acc, err)
                  : ra_fail(err, RA_ENOMEM, "engine: no memory for acc of layer %d", lane->id);
     }
     rows.acc = acc;
+    rows.q = q;
     if (st == RA_OK)
         st = ra_transform_apply(chain, &rows, &kv->bits, err);
     free(acc);
+    free(q);
     return st;
 }
 

@@ -25,6 +25,8 @@ struct ra_transform_rows {
     const struct ra_model *model;
     int32_t P, n;     /* rows of the prompt, >= 1; rows in all, >= P */
     const float *acc; /* [Hq][P] probability each prompt position received; NULL: not known */
+    const float *q;   /* [Hq][W][D] as recorded at the prompt's last W positions; NULL: not known */
+    int32_t W;        /* 1..P */
     void *k, *v;      /* as stored, [Hkv][n][D] and [Hkv][n][Dv]; changed in place */
 };
 

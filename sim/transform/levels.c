@@ -34,37 +34,31 @@ int ra_levels_nearest(const double *borders, int n, double value)
     return i;
 }
 
-/* Each level at the first bin by which its share of the whole weight is reached. */
-static void start(const struct ra_level_histogram *histogram, int n, double *levels)
+/* The bins that are used, to the front: how many. Their points ascend. */
+static int gather(struct ra_level_histogram *histogram)
 {
-    double whole = 0, below = 0, point = 0;
-    int i = 0;
-    for (int bin = 0; bin < RA_LEVEL_BINS; bin++)
-        whole += histogram->mass[bin];
+    int used = 0;
     for (int bin = 0; bin < RA_LEVEL_BINS; bin++) {
         if (!(histogram->mass[bin] > 0))
             continue;
-        below += histogram->mass[bin];
-        point = histogram->moment[bin] / histogram->mass[bin];
-        for (; i < n && (2.0 * i + 1) / (2 * n) * whole <= below; i++)
-            levels[i] = point;
+        histogram->mass[used] = histogram->mass[bin];
+        histogram->moment[used++] = histogram->moment[bin];
     }
-    for (; i < n; i++)
-        levels[i] = point;
+    return used;
 }
 
 /* One round; whether any level moved. */
-static bool move(const struct ra_level_histogram *histogram, int n, double *levels)
+static bool move(const struct ra_level_histogram *histogram, int used, int n, double *levels)
 {
     double borders[RA_LEVELS_MAX] = {0}, mass[RA_LEVELS_MAX] = {0}, moment[RA_LEVELS_MAX] = {0};
     bool moved = false;
+    int own = 0;
     ra_levels_borders(levels, n, borders);
-    for (int bin = 0; bin < RA_LEVEL_BINS; bin++) {
-        if (!(histogram->mass[bin] > 0))
-            continue;
-        int own = ra_levels_nearest(borders, n, histogram->moment[bin] / histogram->mass[bin]);
-        mass[own] += histogram->mass[bin];
-        moment[own] += histogram->moment[bin];
+    for (int i = 0; i < used; i++) {
+        while (own < n - 1 && borders[own] < histogram->moment[i] / histogram->mass[i])
+            own++;
+        mass[own] += histogram->mass[i];
+        moment[own] += histogram->moment[i];
     }
     for (int i = 0; i < n; i++) {
         double level = mass[i] > 0 ? moment[i] / mass[i] : levels[i];
@@ -74,16 +68,14 @@ static bool move(const struct ra_level_histogram *histogram, int n, double *leve
     return moved;
 }
 
-void ra_levels_find(const struct ra_level_histogram *histogram, int n, double *levels)
+void ra_levels_find(struct ra_level_histogram *histogram, int n, double *levels)
 {
-    bool used = false;
-    for (int bin = 0; bin < RA_LEVEL_BINS; bin++)
-        used |= histogram->mass[bin] > 0;
-    if (!used) {
+    int used = gather(histogram);
+    for (int i = 0; i < n; i++)
+        levels[i] = (2.0 * i + 1) / n - 1;
+    if (used == 0)
         ra_levels_even(n, levels);
-        return;
-    }
-    start(histogram, n, levels);
-    for (int round = 0; round < ROUNDS && move(histogram, n, levels); round++)
+    for (int round = 0; used > 0 && round < ROUNDS && move(histogram, used, n, levels); round++)
         continue;
+    memset(histogram, 0, sizeof *histogram);
 }

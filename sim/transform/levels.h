@@ -20,10 +20,11 @@ struct ra_level_histogram {
 void ra_levels_add(struct ra_level_histogram *histogram, double value, double weight);
 
 /*
- * Lloyd's iteration on the histogram, started at evenly spaced quantiles; n <= RA_LEVELS_MAX levels
- * that ascend. At most 100 rounds. An empty histogram, or one without weight, gives even ones.
+ * Lloyd's iteration on the histogram, started at the middles of n even cells; n <= RA_LEVELS_MAX
+ * levels that ascend. At most 100 rounds. An empty histogram, or one without weight, gives even
+ * ones. The histogram is empty afterwards.
  */
-void ra_levels_find(const struct ra_level_histogram *histogram, int n, double *levels);
+void ra_levels_find(struct ra_level_histogram *histogram, int n, double *levels);
 
 void ra_levels_even(int n, double *levels);
 

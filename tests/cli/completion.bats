@@ -102,7 +102,7 @@ policies() { # as they are offered: with a colon where parameters follow
     is_offered "rattn-sim replay t -p full+" "+nospace full+kvquant: full+int8 full+int4 full+fp8:"
     is_offered "rattn-sim replay t -p streaming:k=8+kv" "+nospace 8+kvquant:"
     is_offered "rattn-sim replay t -p full+int8+kvquant:bits=4,n" "+nospace 4,nuq="
-    is_offered "rattn-sim replay t -p full+kvquant:keys=" "channel token"
+    is_offered "rattn-sim replay t -p full+kvquant:keys=" "channel head token"
     # where neither breaks words, whole words are replaced
     BREAKS=" " is_offered "rattn-sim explain -p streaming:k=8,s" "+nospace streaming:k=8,sinks= streaming:k=8,stride="
     BREAKS=" " is_offered "rattn-sim replay t --backend=c" "--backend=cpu"

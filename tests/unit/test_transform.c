@@ -12,7 +12,7 @@
 #include "sim/transform/levels.h"
 #include "tests/support/ra_test.h"
 
-enum { HKV = 2, G = 3, D = 16, DV = 8, P = 24, T = 33 };
+enum { HKV = 2, G = 3, D = 16, DV = 8, P = 24, T = 33, W = 5 };
 
 /* One layer in a stored type, and what was asked of it. */
 struct layer {
@@ -90,23 +90,31 @@ static void test_numpy(void **state)
         int64_t k_bits, v_bits;
         const char *hash;
     } cases[] = {
-        {RA_F16, RA_ROPE_NONE, 0, "kvquant", 7456, 5472, "19cfc465be4409b4"},
-        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant", 7968, 5472, "f265daf475391524"},
-        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant:bits=4,outliers=0.1", 13024, 6688,
-         "e8f40b40329eb42b"},
-        {RA_F32, RA_ROPE_DEFAULT, 0, "kvquant:bits=3,keys=token,values=channel", 10528, 6304,
-         "014a04fdedc1a987"},
-        {RA_BF16, RA_ROPE_LINEAR, 1, "kvquant:bits=3,outliers=0", 4736, 2944, "36c1a667410eff8d"},
-        {RA_F32, RA_ROPE_LLAMA3, 1, "kvquant:bits=2,outliers=0.25,nuq=0", 20096, 10784,
-         "e7895a81e7cb4ed7"},
+        {RA_F16, RA_ROPE_NONE, 0, "kvquant", 9440, 7680, "1e8d52411aa7c857"},
+        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant", 9952, 7680, "d8c7d7423b8f77ae"},
+        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant:bits=4,outliers=0.1", 20960, 11808,
+         "c30f03664105d490"},
+        {RA_F16, RA_ROPE_DEFAULT, 1,
+         "kvquant:bits=4,values=token,levels=layer,weights=acc,scale=none,sweeps=0", 10208, 6688,
+         "7447876a56ece6ed"},
+        {RA_F32, RA_ROPE_LLAMA3, 1, "kvquant:keys=head,values=channel,weights=one,ahead=7,damp=3",
+         16416, 7584, "20eefb2844826704"},
+        {RA_BF16, RA_ROPE_LINEAR, 0, "kvquant:bits=3,outliers=0,values=token,sweeps=1,damp=0", 8704,
+         5120, "ffa41ba72b4cca01"},
+        {RA_F32, RA_ROPE_DEFAULT, 0, "kvquant:bits=3,keys=token,values=channel", 19488, 10144,
+         "b787c781d6b383b4"},
+        {RA_BF16, RA_ROPE_LINEAR, 1, "kvquant:bits=3,outliers=0", 8704, 6144, "1735b91f13ae019f"},
+        {RA_F32, RA_ROPE_LLAMA3, 1, "kvquant:bits=2,outliers=0.25,nuq=0", 20096, 13344,
+         "5749526fce72555b"},
         {RA_F16, RA_ROPE_DEFAULT, 0, "int8", 10560, 6336, "d396550292a343c0"},
         {RA_F32, RA_ROPE_DEFAULT, 0, "int4", 8448, 6336, "ae68b6c13a8ebf43"},
         {RA_BF16, RA_ROPE_NONE, 0, "fp8", 9504, 5280, "49745211180b6f43"},
         {RA_F16, RA_ROPE_NONE, 0, "fp8:format=e5m2", 9504, 5280, "3022ac0c5d7b2f86"},
-        {RA_F16, RA_ROPE_LLAMA3, 1, "int8+kvquant:bits=4+int4", 6336, 4224, "6d75abafec26e3be"},
+        {RA_F16, RA_ROPE_LLAMA3, 1, "int8+kvquant:bits=4+int4", 6336, 4224, "478a9ec26cdb7902"},
     };
     static struct layer layer;
-    float acc[HKV * G * P];
+    float acc[HKV * G * P], q[HKV * G * W * D];
+    char stored[sizeof q];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint64_t seed = 1;
         struct ra_sha256 hash;
@@ -114,6 +122,10 @@ static void test_numpy(void **state)
         layer_init(&layer, cases[i].dtype, cases[i].rope);
         fill(cases[i].dtype, &seed, HKV * T, D, layer.k);
         fill(cases[i].dtype, &seed, HKV * T, DV, layer.v);
+        fill(cases[i].dtype, &seed, HKV * G * W, D, stored);
+        ra_widen(cases[i].dtype, stored, HKV * G * W * D, q);
+        layer.rows.q = q;
+        layer.rows.W = W;
         for (int j = 0; j < HKV * G * P; j++)
             acc[j] = fabsf(draw(&seed, j % P));
         layer.rows.acc = cases[i].has_acc ? acc : NULL;
@@ -240,7 +252,7 @@ static void test_kvquant_exact(void **state)
     ra_narrow(RA_F16, k, HKV * T * D, layer.k);
     ra_narrow(RA_F16, v, HKV * T * DV, layer.v);
     before = layer;
-    apply(&layer, "kvquant:bits=2,outliers=0,nuq=0");
+    apply(&layer, "kvquant:bits=2,outliers=0,nuq=0,values=token,scale=none");
     assert_memory_equal(layer.k, before.k, HKV * T * D * 2);
     assert_memory_equal(layer.v, before.v, HKV * T * DV * 2);
 
@@ -257,6 +269,53 @@ static void test_kvquant_exact(void **state)
     assert_true(k[0] == 1000.5F);
 }
 
+/* Sum of squares of what keys lost in products with `query`, where its head would see them. */
+static double lost(const struct layer *before, const struct layer *after, const float *query)
+{
+    float k[2][HKV * T * D];
+    double sum = 0;
+    ra_widen(RA_F16, before->k, HKV * T * D, k[0]);
+    ra_widen(RA_F16, after->k, HKV * T * D, k[1]);
+    for (int r = 0; r < HKV * T; r++) {
+        double product = 0;
+        for (int d = 0; d < D; d++)
+            product += (double)query[d] * ((double)k[1][r * D + d] - (double)k[0][r * D + d]);
+        sum += product * product;
+    }
+    return sum;
+}
+
+/* One query that comes again and again, unrotated: errors cancel along it. Without queries, or
+ * without a sweep, codes are the nearest. */
+static void test_kvquant_queries(void **state)
+{
+    (void)state;
+    static struct layer before, layer, nearest;
+    static float q[HKV * G * W * D];
+    uint64_t seed = 3;
+    layer_init(&before, RA_F16, RA_ROPE_NONE);
+    fill(RA_F16, &seed, HKV * T, D, before.k);
+    fill(RA_F16, &seed, HKV * T, DV, before.v);
+    for (int i = 0; i < HKV * G * W * D; i++)
+        q[i] = (float)(i % D % 5 - 2);
+    nearest = layer = before;
+    nearest.rows.k = nearest.k;
+    nearest.rows.v = nearest.v;
+    nearest.rows.model = &nearest.model;
+    layer.rows = (struct ra_transform_rows){
+        .model = &layer.model, .P = P, .n = T, .q = q, .W = W, .k = layer.k, .v = layer.v};
+    apply(&nearest, "kvquant");
+    apply(&layer, "kvquant");
+    assert_true(lost(&before, &nearest, q) > 10 * lost(&before, &layer, q));
+    assert_true(lost(&before, &layer, q) > 0);
+    assert_int_equal(layer.bits.k, nearest.bits.k);
+    assert_memory_equal(layer.v, nearest.v, sizeof layer.v);
+    memcpy(layer.k, before.k, sizeof layer.k);
+    memcpy(layer.v, before.v, sizeof layer.v);
+    apply(&layer, "kvquant:sweeps=0");
+    assert_memory_equal(layer.k, nearest.k, sizeof layer.k);
+}
+
 /* By hand, of Hkv = 2, D = 16, Dv = 8, 33 rows, f16: codes of 32 tokens, the first token, ranges,
  * levels, outliers with their indices, pointers. */
 static void test_bits(void **state)
@@ -264,9 +323,13 @@ static void test_bits(void **state)
     (void)state;
     static struct layer layer;
     layer_init(&layer, RA_F16, RA_ROPE_NONE); /* all zero: nothing is out of range */
-    apply(&layer, "kvquant:bits=3");
+    apply(&layer, "kvquant:bits=3,values=token,levels=layer,scale=none");
     assert_int_equal(layer.bits.k, 32 * 32 * 3 + 32 * 16 + 32 * 2 * 16 + 8 * 16 + 33 * 32);
     assert_int_equal(layer.bits.v, 32 * 16 * 3 + 16 * 16 + 32 * 2 * 16 + 8 * 16 + 33 * 32);
+    apply(&layer, "kvquant:bits=3"); /* a set of levels for each channel, a range for each head */
+    assert_int_equal(layer.bits.k, 32 * 32 * 3 + 32 * 16 + 32 * 2 * 16 + 32 * 8 * 16 + 33 * 32);
+    assert_int_equal(layer.bits.v, 32 * 16 * 3 + 16 * 16 + 32 * 2 * 2 * 16 + 16 * 8 * 16 + 16 * 16 +
+                                       33 * 32); /* and a scale */
     apply(&layer, "kvquant:bits=4,outliers=0,nuq=0");
     assert_int_equal(layer.bits.k, 32 * 32 * 4 + 32 * 16 + 32 * 2 * 16);
     memset(layer.k, 0, sizeof layer.k);
@@ -291,18 +354,18 @@ static void test_levels(void **state)
     double levels[4], borders[3];
     ra_levels_find(&histogram, 4, levels);
     assert_true(levels[0] == -1 && levels[3] == 1 && fabs(levels[1] + 1.0 / 3) < 1e-15);
-    for (int i = 0; i < 1000; i++) {
-        ra_levels_add(&histogram, -0.9, 1);
-        ra_levels_add(&histogram, i % 4 ? -0.2 : -0.1, 1);
-        ra_levels_add(&histogram, 0.5, 1);
-        ra_levels_add(&histogram, 1, 1);
+    for (int more = 0; more <= 500; more += 500) { /* then 750 of weight at -0.1, 750 at -0.2 */
+        for (int i = 0; i < 1000; i++) {
+            ra_levels_add(&histogram, -0.9, 1);
+            ra_levels_add(&histogram, i % 4 ? -0.2 : -0.1, 1);
+            ra_levels_add(&histogram, 0.5, 1);
+            ra_levels_add(&histogram, 1, 1);
+        }
+        ra_levels_add(&histogram, -0.1, more);
+        ra_levels_find(&histogram, 4, levels);
+        assert_true(fabs(levels[0] + 0.9) < 1e-12 && levels[3] == 1);
+        assert_true(fabs(levels[1] + (more ? 0.15 : 0.175)) < 1e-12 && levels[2] == 0.5);
     }
-    ra_levels_find(&histogram, 4, levels);
-    assert_true(fabs(levels[0] + 0.9) < 1e-12 && fabs(levels[1] + 0.175) < 1e-12);
-    assert_true(fabs(levels[2] - 0.5) < 1e-12 && levels[3] == 1);
-    ra_levels_add(&histogram, -0.1, 500); /* 750 of weight there, 750 at -0.2 */
-    ra_levels_find(&histogram, 4, levels);
-    assert_true(fabs(levels[1] + 0.15) < 1e-12);
     ra_levels_borders((double[]){-1, 0, 1, 2}, 4, borders);
     assert_int_equal(ra_levels_nearest(borders, 4, -0.5), 0); /* as near to both: the lower */
     assert_int_equal(ra_levels_nearest(borders, 4, -0.25), 1);
@@ -315,9 +378,14 @@ static void test_spelling(void **state)
     static const struct {
         const char *given, *canonical, *message;
     } rows[] = {
-        {"kvquant", "kvquant:bits=2,outliers=0.01,keys=channel,values=token,nuq=1", NULL},
+        {"kvquant",
+         "kvquant:bits=2,outliers=0.01,keys=channel,values=head,nuq=1,levels=channel,weights=root,"
+         "scale=channel,sweeps=3,ahead=256,damp=0.5",
+         NULL},
         {"kvquant:nuq=0,bits=4+int8",
-         "kvquant:bits=4,outliers=0.01,keys=channel,values=token,nuq=0+int8", NULL},
+         "kvquant:bits=4,outliers=0.01,keys=channel,values=head,nuq=0,levels=channel,weights=root,"
+         "scale=channel,sweeps=3,ahead=256,damp=0.5+int8",
+         NULL},
         {"fp8", "fp8:format=e4m3", NULL},
         {"", NULL, "no transformation named ''"},
         {"int8+", NULL, "no transformation named ''"},
@@ -370,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_integers_half_a_step),
         cmocka_unit_test(test_fp8),
         cmocka_unit_test(test_kvquant_exact),
+        cmocka_unit_test(test_kvquant_queries),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_spelling),
