@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * KVQuant: non-uniform codes of few bits, with what is out of range kept beside them. Keys are
- * rounded as they were before RoPE, each channel in a range that the prompt set; values, the heads
- * of each token in their own. Levels come from the prompt.
+ * rounded as they were before RoPE, each channel in a range that the prompt set; values, each token
+ * in its own. Levels come from the prompt.
  *
  * The paper leaves open, or asks for what a trace does not have:
  *   weights   of the k-means are Fisher information in the paper. Here an entry's comes from what
@@ -14,13 +14,14 @@
  *   sparse    an outlier takes a number of the stored type and an index into its token (16 bits, 32
  *             beyond 65536 channels), each token a pointer of 32 bits.
  * And it is left where that is far from what 4 bits can give; these are the paper's own:
- *   values=token  Heads differ. head: a token's outliers as before, then a range for each head.
- *   scale=none    Channels differ that share a range. channel: each is divided by its root mean
- *                 square over the prompt.
- *   levels=layer  channel: a set of levels for each, and no two channels of one shape.
- *   sweeps=0      The nearest codes. Else those that the prompt's last queries notice least, where
- *                 they may come again (settle.h).
- * Sums run over tokens, heads, channels: the same bits everywhere.
+ *   values=token    as here; head: a token's outliers as before, then a range for each head, which
+ *                   costs bits.
+ *   scale=none      Channels differ that share a range. channel: each is divided by its root mean
+ *                   square over the prompt.
+ *   levels=layer    channel: a set of levels for each, and no two channels of one shape.
+ *   sweeps=0        The nearest codes. Else those that the prompt's last queries notice least,
+ * where they may come again (settle.h). Sums run over tokens, heads, channels: the same bits
+ * everywhere.
  */
 #include <math.h>
 #include <stddef.h>
@@ -55,7 +56,7 @@ static const struct ra_param table[] = {
     {.name = "values",
      .type = RA_PARAM_CHOICE,
      .offset = offsetof(struct ra_kvquant_params, values),
-     .fallback = "head",
+     .fallback = "token",
      .choices = "channel|token|head",
      .help = "what has a range of its own, of values; token: as in the paper"},
     {.name = "nuq",

@@ -23,8 +23,8 @@ replay() {
 @test "json: name, bits, mass 1 with an error; what was not transformed has null" {
     replay -p full -p full+kvquant --format json >r.json
     [ "$(json 'd[0]["transformation"]' <r.json)" = None ]
-    [ "$(json 'd[1]["policy"]' <r.json)" = full+kvquant:bits=2,outliers=0.01,keys=channel,values=head,nuq=1,levels=channel,weights=root,scale=channel,sweeps=3,ahead=256,damp=0.5 ]
-    [ "$(json 'd[1]["transformation"]["name"]' <r.json)" = kvquant:bits=2,outliers=0.01,keys=channel,values=head,nuq=1,levels=channel,weights=root,scale=channel,sweeps=3,ahead=256,damp=0.5 ]
+    [ "$(json 'd[1]["policy"]' <r.json)" = full+kvquant:bits=2,outliers=0.01,keys=channel,values=token,nuq=1,levels=channel,weights=root,scale=channel,sweeps=3,ahead=256,damp=0.5 ]
+    [ "$(json 'd[1]["transformation"]["name"]' <r.json)" = kvquant:bits=2,outliers=0.01,keys=channel,values=token,nuq=1,levels=channel,weights=root,scale=channel,sweeps=3,ahead=256,damp=0.5 ]
     [ "$(json '2.3 < d[1]["transformation"]["bits_per_key_entry"] < 2.8' <r.json)" = True ]
     [ "$(json '2.9 < d[1]["transformation"]["bits_per_value_entry"] < 3.2' <r.json)" = True ]
     [ "$(json 'd[1]["mass_recovered"]["min"], d[1]["output_rel_err"]["mean"] > 0.1' <r.json)" = "(1.0, True)" ]

@@ -291,7 +291,7 @@ def quantise(x, P, per, dtype, weights, o, queries=None, meta=None):
 
 
 KVQUANT = {
-    "bits": 2, "outliers": 0.01, "keys": "channel", "values": "head", "nuq": 1,
+    "bits": 2, "outliers": 0.01, "keys": "channel", "values": "token", "nuq": 1,
     "levels": "channel", "weights": "root", "scale": "channel",
     "sweeps": 3, "ahead": 256, "damp": 0.5,
 }  # fmt: skip

@@ -53,7 +53,7 @@ static void test_canonical(void **state)
          "query=pre,scope=layer,share=2/14,stagger=0"},
         {"full+int8", "full+int8"},
         {"streaming:k=64+kvquant:nuq=0+fp8", "streaming:k=64,sinks=4,stride=none+kvquant:bits=2,"
-                                             "outliers=0.01,keys=channel,values=head,nuq=0,"
+                                             "outliers=0.01,keys=channel,values=token,nuq=0,"
                                              "levels=channel,weights=root,scale=channel,sweeps=3,"
                                              "ahead=256,damp=0.5+"
                                              "fp8:format=e4m3"},

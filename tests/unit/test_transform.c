@@ -90,9 +90,9 @@ static void test_numpy(void **state)
         int64_t k_bits, v_bits;
         const char *hash;
     } cases[] = {
-        {RA_F16, RA_ROPE_NONE, 0, "kvquant", 9440, 7680, "1e8d52411aa7c857"},
-        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant", 9952, 7680, "d8c7d7423b8f77ae"},
-        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant:bits=4,outliers=0.1", 20960, 11808,
+        {RA_F16, RA_ROPE_NONE, 0, "kvquant:values=head", 9440, 7680, "1e8d52411aa7c857"},
+        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant:values=head", 9952, 7680, "d8c7d7423b8f77ae"},
+        {RA_F16, RA_ROPE_DEFAULT, 1, "kvquant:bits=4,outliers=0.1,values=head", 20960, 11808,
          "c30f03664105d490"},
         {RA_F16, RA_ROPE_DEFAULT, 1,
          "kvquant:bits=4,values=token,levels=layer,weights=acc,scale=none,sweeps=0", 10208, 6688,
@@ -103,14 +103,16 @@ static void test_numpy(void **state)
          5120, "ffa41ba72b4cca01"},
         {RA_F32, RA_ROPE_DEFAULT, 0, "kvquant:bits=3,keys=token,values=channel", 19488, 10144,
          "b787c781d6b383b4"},
-        {RA_BF16, RA_ROPE_LINEAR, 1, "kvquant:bits=3,outliers=0", 8704, 6144, "1735b91f13ae019f"},
-        {RA_F32, RA_ROPE_LLAMA3, 1, "kvquant:bits=2,outliers=0.25,nuq=0", 20096, 13344,
+        {RA_BF16, RA_ROPE_LINEAR, 1, "kvquant:bits=3,outliers=0,values=head", 8704, 6144,
+         "1735b91f13ae019f"},
+        {RA_F32, RA_ROPE_LLAMA3, 1, "kvquant:bits=2,outliers=0.25,nuq=0,values=head", 20096, 13344,
          "5749526fce72555b"},
         {RA_F16, RA_ROPE_DEFAULT, 0, "int8", 10560, 6336, "d396550292a343c0"},
         {RA_F32, RA_ROPE_DEFAULT, 0, "int4", 8448, 6336, "ae68b6c13a8ebf43"},
         {RA_BF16, RA_ROPE_NONE, 0, "fp8", 9504, 5280, "49745211180b6f43"},
         {RA_F16, RA_ROPE_NONE, 0, "fp8:format=e5m2", 9504, 5280, "3022ac0c5d7b2f86"},
-        {RA_F16, RA_ROPE_LLAMA3, 1, "int8+kvquant:bits=4+int4", 6336, 4224, "478a9ec26cdb7902"},
+        {RA_F16, RA_ROPE_LLAMA3, 1, "int8+kvquant:bits=4,values=head+int4", 6336, 4224,
+         "478a9ec26cdb7902"},
     };
     static struct layer layer;
     float acc[HKV * G * P], q[HKV * G * W * D];
@@ -326,7 +328,9 @@ static void test_bits(void **state)
     apply(&layer, "kvquant:bits=3,values=token,levels=layer,scale=none");
     assert_int_equal(layer.bits.k, 32 * 32 * 3 + 32 * 16 + 32 * 2 * 16 + 8 * 16 + 33 * 32);
     assert_int_equal(layer.bits.v, 32 * 16 * 3 + 16 * 16 + 32 * 2 * 16 + 8 * 16 + 33 * 32);
-    apply(&layer, "kvquant:bits=3"); /* a set of levels for each channel, a range for each head */
+    apply(
+        &layer,
+        "kvquant:bits=3,values=head"); /* a set of levels for each channel, a range for each head */
     assert_int_equal(layer.bits.k, 32 * 32 * 3 + 32 * 16 + 32 * 2 * 16 + 32 * 8 * 16 + 33 * 32);
     assert_int_equal(layer.bits.v, 32 * 16 * 3 + 16 * 16 + 32 * 2 * 2 * 16 + 16 * 8 * 16 + 16 * 16 +
                                        33 * 32); /* and a scale */
@@ -379,11 +383,11 @@ static void test_spelling(void **state)
         const char *given, *canonical, *message;
     } rows[] = {
         {"kvquant",
-         "kvquant:bits=2,outliers=0.01,keys=channel,values=head,nuq=1,levels=channel,weights=root,"
+         "kvquant:bits=2,outliers=0.01,keys=channel,values=token,nuq=1,levels=channel,weights=root,"
          "scale=channel,sweeps=3,ahead=256,damp=0.5",
          NULL},
         {"kvquant:nuq=0,bits=4+int8",
-         "kvquant:bits=4,outliers=0.01,keys=channel,values=head,nuq=0,levels=channel,weights=root,"
+         "kvquant:bits=4,outliers=0.01,keys=channel,values=token,nuq=0,levels=channel,weights=root,"
          "scale=channel,sweeps=3,ahead=256,damp=0.5+int8",
          NULL},
         {"fp8", "fp8:format=e4m3", NULL},
