@@ -20,8 +20,9 @@
  *                   square over the prompt.
  *   levels=layer    channel: a set of levels for each, and no two channels of one shape.
  *   sweeps=0        The nearest codes. Else those that the prompt's last queries notice least,
- * where they may come again (settle.h). Sums run over tokens, heads, channels: the same bits
- * everywhere.
+ *                   where they may come again (settle.h).
+ *
+ * Sums run over tokens, heads, channels: the same bits everywhere.
  */
 #include <math.h>
 #include <stddef.h>
