@@ -2,8 +2,8 @@
 """Two closed-loop decodings of one model, token by token: compare_eval.py A.json B.json
 
 One from traces/tools/decode_hf.py, the other from `rattn-sim eval --format json` (either order, or
-two of a kind), with --per-token. Whatever objects they hold with "nll", a list, are paired by policy,
-file name of the document, prompt length and number of steps; each pair must agree in every token's
+two of a kind), with --per-token. Whatever objects they hold with "nll", a list, are paired by
+policy, file name of the document, prompt length and number of steps; each pair must agree in every token's
 negative log-likelihood to --within (natural logarithm). Exit 0: all pairs agree; 4: some do not, or
 an object has no partner; 1: nothing to compare.
 """
@@ -16,7 +16,7 @@ import sys
 
 
 def found(value, outer=None):
-    """All objects with per-step figures, however deep, with the policy they or those around name."""
+    """All objects with per-step figures, however deep, and the policy they or those around name."""
     if isinstance(value, dict):
         outer = {**(outer or {}), **{k: value[k] for k in ("policy", "document") if k in value}}
         if "policy" in outer and isinstance(value.get("nll"), list):

@@ -120,8 +120,9 @@ def test_family(family):
         check(f"{family}: one chunk or many", worst < 1e-5, f"{worst:.1e}")
         for dtype in ("bf16", "f16"):
             low = capture(path, ids, output + dtype, *lengths, "--dtype", dtype)
-            check(f"{family}: {dtype} is stored as {dtype}", low.dtype("s0.l0.k") == dtype.upper() and
-                  low.metadata["capture.rounded"] == "0", low.metadata["dtype.compute"])  # fmt: skip
+            about = low.metadata["dtype.compute"], low.metadata["capture.rounded"]
+            same = low.dtype("s0.l0.k") == dtype.upper() and about == (dtype, "0")
+            check(f"{family}: {dtype} is stored as {dtype}", same, about)
             verify(output + dtype, f"{family}, {dtype}")
         rounded = capture(path, ids, output + "r", *lengths, "--cache-dtype", "bf16", "--round")
         check(f"{family}: --round", rounded.metadata["capture.rounded"] == "1")

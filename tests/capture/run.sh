@@ -32,7 +32,7 @@ for script in test_policies test_decode real_capture; do
     try "$script" "" "tests/capture/$script.py"
 done
 for folder; do
-    for script in "test_decode.py" "real_capture.py --no-smollm2"; do
+    for script in "test_decode.py --no-smollm2" "real_capture.py --no-smollm2"; do
         # shellcheck disable=SC2086 # a script and its option
         try "${script%% *} with ${folder##*/}" "$PWD/$folder" tests/capture/$script
     done

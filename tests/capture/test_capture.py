@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 GENERATIONS = ("4.48", "4.51", "5.0")
 
@@ -251,6 +252,27 @@ def test_interrupted():
         check("no temporary file", sorted(os.listdir(path)) == ["ids", "model", "trace"])
 
 
+def test_terminated():
+    """The command itself, by a signal."""
+    with folder(max_position_embeddings=10**6) as path:
+        support.write_ids(os.path.join(path, "ids"), np.resize(IDS, 20000))
+        command = [sys.executable, capture_hf.__file__, os.path.join(path, "model"), "-o",
+                   os.path.join(path, "trace"), "--tokens", os.path.join(path, "ids"),
+                   "-P", "9", "-n", "19000"]  # fmt: skip
+        paths = os.pathsep.join((support.FAKE, support.TOOLS))
+        child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
+        for _ in range(1200):
+            found = [name for name in os.listdir(path) if ".spool" in name]
+            if child.poll() is not None or found and len(os.listdir(f"{path}/{found[0]}")) >= 9:
+                break
+            time.sleep(0.05)
+        child.terminate()
+        status = child.wait(60)
+        left = sorted(os.listdir(path))
+        check("terminated: status 143, nothing left", status == 143 and left == ["ids", "model"],
+              (status, left))  # fmt: skip
+
+
 def test_images():
     with folder(image_token_id=int(IDS[4])) as path:
         got = capture(path)
@@ -371,6 +393,7 @@ if __name__ == "__main__":
     test_sliding_window()
     test_types()
     test_interrupted()
+    test_terminated()
     test_images()
     test_refusals()
     test_hook()

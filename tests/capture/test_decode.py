@@ -13,6 +13,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -29,6 +30,7 @@ import test_policies
 
 P, N = 23, 14
 IDS = np.random.default_rng(5).integers(0, 61, 50)
+SINCE = {"qwen2": (4, 48), "qwen3": (4, 51), "gemma3_text": (4, 53)}
 WINDOWS = {"layer_types": ["full_attention", "sliding_attention", "full_attention"],
            "sliding_window": 6}  # fmt: skip
 
@@ -274,7 +276,7 @@ def test_compare_eval():
 
     with tempfile.TemporaryDirectory() as path:
         a, b = os.path.join(path, "a"), os.path.join(path, "b")
-        row = {"policy": "full", "document": "x/ids", "prompt_len": 3, "steps": 2, "nll": [1.0, 2.0]}
+        row = {"policy": "full", "document": "x/ids", "prompt_len": 3, "nll": [1.0, 2.0]}
         write(a, {"results": [row]})
         for what, value, expected in (
             ("the same", [{**row, "document": "ids"}], 0),
@@ -286,64 +288,88 @@ def test_compare_eval():
             ("nothing", {"results": []}, 1),
         ):
             write(b, value)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
                 got = compare_eval.main([a, b])
             check(f"compare_eval: {what}", got == expected, got)
 
 
+def both(what, path, model, task, name, file, options, asked):
+    """The program decodes the same in C. ([results here], {policy: its}); None: no answer."""
+    command = [support.RATTN_SIM, "eval", model, "--task", task, "--dtype", "f32", "--per-token",
+               "--format", "json", *policies(*asked[1:])]  # fmt: skip
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode:
+        check(f"{what}: eval", False, child.stderr)
+        return None
+    out = io.StringIO()
+    argv = [model, name, file, "--dtype", "f32", *options, *policies(*asked)]
+    with contextlib.redirect_stdout(out):
+        results = decode_hf.run(decode_hf.make_parser().parse_args(argv), argv)
+    for where, content in (("here", out.getvalue()), ("there", child.stdout)):
+        with open(os.path.join(path, where), "w", encoding="utf-8") as saved:
+            saved.write(content)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        status = compare_eval.main([os.path.join(path, w) for w in ("here", "there")])
+    worst = max((float(x) for x in re.findall(r"worst (\S+)", shown.getvalue())), default=math.nan)
+    check(f"{what}: eval says the same of every token under {len(asked)} policies", status == 0,
+          f"{worst:.1e}" if status == 0 else shown.getvalue())  # fmt: skip
+    return results, {row["policy"]: row for row in json.loads(child.stdout)}
+
+
+def has_eval():
+    if not os.path.exists(support.RATTN_SIM):
+        support.skip("against eval", "no build/rattn-sim")
+        return False
+    return True
+
+
 def test_against_eval(family="llama"):
-    """The program decodes the same model in C: every token's NLL, every prompt's margin."""
-    said = subprocess.run([support.RATTN_SIM, "eval", "-h"], capture_output=True, check=False) \
-        if os.path.exists(support.RATTN_SIM) else None  # fmt: skip
-    if said is None or said.returncode:
-        support.skip("against eval", "no build/rattn-sim that has it")
-        return
+    """The full policy is first here; the program always adds it."""
     spellings = ["full"] + [s.replace("share=0", "share=2") for s in CLOSED]
     with folder(family) as path:
-        write_prompts(os.path.join(path, "prompts"))
-        # What the Python side says of a policy is "full" too; the program always adds it.
-        tasks = ((f"ppl:file={path}/ids,prompt={P},steps={N}", "ppl", "ids",
-                  ["-P", str(P), "-n", str(N)], spellings),
-                 (f"prompts:file={path}/prompts", "prompts", "prompts", [],
-                  ["full", "tova:k=3", "recycled:k=3,stride=2"]))  # fmt: skip
-        for task, name, file, options, asked in tasks:
-            command = [support.RATTN_SIM, "eval", os.path.join(path, "model"), "--task", task,
-                       "--dtype", "f32", "--per-token", "--format", "json", *policies(*asked[1:])]
-            child = subprocess.run(command, capture_output=True, text=True, check=False)
-            if child.returncode:
-                check(f"{family}, {name}: eval", False, child.stderr)
-                continue
-            results, text = decode(path, name, *options, *policies(*asked), file=file)
-            for where, content in (("here", text), ("there", child.stdout)):
-                with open(os.path.join(path, where), "w", encoding="utf-8") as out:
-                    out.write(content)
-            shown = io.StringIO()
-            with contextlib.redirect_stdout(shown):
-                status = compare_eval.main([os.path.join(path, w) for w in ("here", "there")])
-            worst = max(float(x) for x in re.findall(r"worst (\S+)", shown.getvalue()))
-            check(f"{family}, {name}: eval says the same of {len(asked)} policies", status == 0,
-                  f"worst NLL {worst:.1e}" if status == 0 else shown.getvalue())  # fmt: skip
-            theirs = {row["policy"]: row for row in json.loads(child.stdout)}
-            for row in results if name == "prompts" else ():
-                there = theirs[row["policy"]]
-                same = all(row[k] == there[k] for k in ("prompts", "accuracy", "hits"))
-                far = abs(row["margin"] - there["margin"])
-                check(f"{family}, {row['policy']}: accuracy, hits, margin", same and far < 1e-4, far)
+        model, ids, file = (os.path.join(path, name) for name in ("model", "ids", "prompts"))
+        write_prompts(file)
+        both(f"{family}, ppl", path, model, f"ppl:file={ids},prompt={P},steps={N}", "ppl", ids,
+             ["-P", str(P), "-n", str(N)], spellings)  # fmt: skip
+        got = both(f"{family}, prompts", path, model, f"prompts:file={file}", "prompts", file, [],
+                   ["full", "tova:k=3", "recycled:k=3,stride=2"])  # fmt: skip
+        for row in got[0] if got else ():
+            there = got[1][row["policy"]]
+            same = all(row[k] == there[k] for k in ("prompts", "accuracy", "hits"))
+            off = abs(row["margin"] - there["margin"])
+            check(f"{family}, {row['policy']}: accuracy, hits, margin", same and off < 1e-4, off)
+
+
+def test_smollm2():
+    model = os.path.join(support.TOP, "build", "models", "smollm2-135m-instruct")
+    ids = os.path.join(support.TOP, "build", "text", "jargon-saga.ids.safetensors")
+    if not (os.path.exists(model) and os.path.exists(ids)):
+        support.skip("SmolLM2", "not prepared: traces/tools/make_traces.sh prepare")
+        return
+    with tempfile.TemporaryDirectory() as path:
+        both("SmolLM2, ppl", path, model, f"ppl:file={ids},prompt=240,steps=24", "ppl", ids,
+             ["-P", "240", "-n", "24"],
+             ["full", "recycled:k=40,stride=8", "recycled:k=40,stride=4,sim=0.8", "h2o:k=40",
+              "tova:k=40", "snapkv:k=40", "streaming:k=40"])  # fmt: skip
 
 
 if __name__ == "__main__":
     test_full("all layers full", [0, 1, 2])
     if not support.IS_REAL:  # a Llama of transformers has no windows
         test_full("with window layers", [0, 2], **WINDOWS)
-    elif hf_model.version() >= (4, 53):
+    elif hf_model.version() >= SINCE["gemma3_text"]:
         test_full("gemma3", [2], family="gemma3_text")
     test_closed_loop()
     test_prompts()
     test_generate_and_json()
     test_compare_eval()
-    test_against_eval()
-    for other in ("qwen2", "qwen3", "gemma3_text"):
-        since = {"qwen2": (4, 48), "qwen3": (4, 51), "gemma3_text": (4, 53)}[other]
-        if support.IS_REAL and hf_model.version() >= since:
-            test_against_eval(other)
+    if has_eval():
+        test_against_eval()
+        for other, since in SINCE.items():
+            if support.IS_REAL and hf_model.version() >= since:
+                test_against_eval(other)
+        if support.IS_REAL and "--no-smollm2" not in sys.argv:
+            test_smollm2()
     raise SystemExit(support.finish())

@@ -74,10 +74,11 @@ def draw(seed, whole=False):
         if whole:
             q, k = (np.rint(x / 2) for x in (q, k))
         causal = np.where(np.tri(P), 0, -np.inf)
-        logits = 0.4 * np.einsum("hnd,hld->hnl", q[:, :P].astype("f8"),
-                                 np.repeat(k[:, :P].astype("f8"), HQ // HKV, 0)) + causal  # fmt: skip
+        keys = np.repeat(k[:, :P].astype("f8"), HQ // HKV, 0)
+        logits = 0.4 * np.einsum("hnd,hld->hnl", q[:, :P].astype("f8"), keys) + causal
         acc = attention.softmax(logits).sum(1).astype("f4")
-        tensors += [(f"s0.l{l}.{n}", "F32", a) for n, a in zip(("q", "k", "v", "acc"), (q, k, v, acc))]
+        for name, rows in (("q", q), ("k", k), ("v", v), ("acc", acc)):
+            tensors.append((f"s0.l{l}.{name}", "F32", rows))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "t")
         safetensors_io.write(path, tensors, meta)
@@ -167,8 +168,9 @@ WRONG = (
     "recycled:k=99999999999,stride=2",
 )  # fmt: skip
 RIGHT = (
-    "full", "recycled:k=2/8,stride=4", "recycled:stride=4,k=9,sim=0.850", "streaming:k=9,stride=none",
-    "recycled:k=4,stride=2,sim=-0", "recycled:k=4,stride=2,sim=1e-7,share=0/19", "h2o:k=4,recent=.25",
+    "full", "recycled:k=2/8,stride=4", "recycled:stride=4,k=9,sim=0.850", "h2o:k=4,recent=.25",
+    "recycled:k=4,stride=2,sim=-0", "recycled:k=4,stride=2,sim=1e-7,share=0/19",
+    "streaming:k=9,stride=none",
     "tova:k=1/3,heads=layer", "snapkv:k=1/4", "recycled:k=4,stride=2,sim=1e20",
 )  # fmt: skip
 

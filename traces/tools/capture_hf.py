@@ -352,7 +352,7 @@ def make_parser():
     add("--cache-dtype", choices=tuple(STORED_TYPES), default=None,
         help="type q, k, v are stored in (default: that of --dtype)")  # fmt: skip
     add("--round", action="store_true",
-        help="round to --cache-dtype before attention, not after it: check rows then fit")  # fmt: skip
+        help="round to --cache-dtype before attention, not after it: check rows fit")  # fmt: skip
     add("--device", default=None, help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
     add("--revision", default=None, help="of the model, on the hub")
     add("--q-tail", type=int, default=None, help="prompt queries kept, W (default: 64, or P)")
@@ -361,7 +361,7 @@ def make_parser():
     add("--top-k", type=int, default=16, help="best tokens kept of each step (%(default)s)")
     add("--chunk", type=int, default=1024, help="prompt tokens per pass; 0: all (%(default)s)")
     add("--acc", action="store_true",
-        help="also sum the prompt's attention (h2o starts from it); a second prefill's work")  # fmt: skip
+        help="sum the prompt's attention too (h2o starts from it): a second prefill")  # fmt: skip
     add("--reproducible", action="store_true", help="no time stamp in the file")
     return parser
 

@@ -182,7 +182,7 @@ def ppl(decoder, args, spellings):
 
 
 class Prompts:
-    """A `rattn-prompts` file (traces/model/ids.h): prompts, and which of their tokens are judged."""
+    """A `rattn-prompts` file (traces/model/ids.h): prompts, and their tokens that are judged."""
 
     def __init__(self, path, model):
         reader = safetensors_io.Reader(path)
@@ -376,7 +376,7 @@ def make_parser():
     add("model", help="folder or name of a model")
     add("task", choices=tuple(TASKS), help="what is asked of it")
     add("files", nargs="+", help="ids files (tokenize.py), or rattn-prompts files")
-    add("-p", "--policy", action="append", required=True, help="may be repeated: NAME:key=value,…")
+    add("-p", "--policy", action="append", required=True, help="NAME:key=value,…; repeat")
     add("-P", "--prompt-len", type=int, default=None, help="prompt tokens P (ppl; generate: all)")
     add("-n", "--decode-len", type=int, default=None, help="decode steps N (ppl, generate)")
     add("-o", "--output", default=None, help="JSON file (default: standard output)")

@@ -6,7 +6,7 @@ sliding_window_pattern became layer_types): both are read. What `rattn-trace` 1.
 refused by the name of the key.
 """
 
-import numpy as np
+import model_families
 
 # Models that turn neighbouring elements; in a trace an element turns with the one D/2 further on.
 INTERLEAVED = ("cohere", "cohere2", "glm", "glm4", "gptj", "codegen", "llama4_text", "ernie4_5")
@@ -97,23 +97,11 @@ def can_turn_back(rope):
 
 def inverse_frequencies(D, rope):
     """[D/2] f32, as the models form them; `rope` is what rope_metadata() gave."""
-    exponent = np.arange(0, D, 2, dtype=np.float32) / np.float32(D)
-    power = np.float64(rope["rope.theta"]) ** exponent.astype(np.float64)
-    inverse = np.float32(1) / power.astype(np.float32)
-    if rope["rope.type"] == "linear":
-        return inverse / np.float32(rope["rope.factor"])
-    if rope["rope.type"] == "llama3":
-        factor, low, high, old = (
-            np.float32(rope["rope." + key])
-            for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position")
-        )
-        length = np.float32(2 * np.pi) / inverse
-        smooth = (old / length - low) / (high - low)
-        between = (1 - smooth) * inverse / factor + smooth * inverse
-        inverse = np.where(
-            length > old / low, inverse / factor, np.where(length < old / high, inverse, between)
-        )
-    return inverse.astype(np.float32)
+    kind = rope["rope.type"]
+    names = model_families.Rope.NUMBERS[kind]
+    numbers = {name: float(rope["rope." + name.removesuffix("_embeddings")]) for name in names}
+    parameters = {"rope_type": kind, **numbers}
+    return model_families.Rope("rope", parameters, rope["rope.theta"]).inverse_frequencies(D)
 
 
 def image_tokens(config):

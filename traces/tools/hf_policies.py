@@ -2,12 +2,12 @@
 """Attention schedules in plain torch, for real decoding (decode_hf.py).
 
 Spellings, defaults, refusals and rules are those of `rattn-sim` (`rattn-sim list policies -v`); of
-its policies these are here: full, recycled, streaming, h2o, tova, snapkv. One object holds the state
-of all layers with full attention of one sequence. Probabilities, scores and means are f64, ties go
+its policies these are here: full, recycled, streaming, h2o, tova, snapkv. One object holds the
+state of all layers with full attention of one sequence. Probabilities, scores and means are f64, ties go
 to the lower position, so that the sets are those of the program wherever its queries and keys are.
 
-Letters: P prompt tokens, N steps, K budget; step t processes position self = P + t. A set is a tensor
-[Hkv, n] of positions: all KV heads keep equally many.
+Letters: P prompt tokens, N steps, K budget; step t processes position self = P + t. A set is a
+tensor [Hkv, n] of positions: all KV heads keep equally many.
 """
 
 import math
@@ -97,7 +97,8 @@ def hint(word, known):
 def expected(kind, least, most, fallback):
     if kind == "choice":
         return ", ".join(most[:-1]) + (" or " if len(most) > 1 else "") + most[-1]
-    noun = {"real": "a finite number", "list": "ascending whole numbers"}.get(kind, "a whole number")
+    noun = {"real": "a finite number", "list": "ascending whole numbers"}
+    noun = noun.get(kind, "a whole number")
     if least is not None and most is not None:
         noun += f" from {least} to {most}"
     elif least is not None:
@@ -131,7 +132,8 @@ def parse_value(kind, least, most, fallback, text):
             return float(text) + 0.0  # "-0" has one spelling too
     elif kind == "list" and re.fullmatch(r"\d+(/\d+)*", text):
         values = [int(part) for part in text.split("/")]
-        if len(values) <= LIST_MAX and values == sorted(set(values)) and all(in_range(x, least, most) for x in values):
+        fits = len(values) <= LIST_MAX and all(in_range(x, least, most) for x in values)
+        if fits and values == sorted(set(values)):
             return values
     raise ValueError
 
@@ -222,8 +224,8 @@ def probabilities(query, key, scale):
 def received(query, key, scale, limit=1 << 26):
     """Probability each of the Tk positions gets, summed over the Tq last ones' queries: [Hq, Tk].
 
-    query [Hq, Tq, D], key [Hkv, Tk, D]; causal. In f32, a few queries at a time so that no more than
-    `limit` probabilities are held; sums in f64.
+    query [Hq, Tq, D], key [Hkv, Tk, D]; causal. In f32, a few queries at a time so that no more
+    than `limit` probabilities are held; sums in f64.
     """
     Hq, n, D = query.shape
     Hkv, L = key.shape[:2]
@@ -413,7 +415,8 @@ class Snapkv(Policy):
         self.window, self.tail = o["window"], [None] * self.n
         if self.window > self.P:
             raise ValueError(
-                f"snapkv: window: expected at most {self.P}, the prompt's queries, got {self.window}"
+                f"snapkv: window: expected at most {self.P}, the prompt's queries, "
+                f"got {self.window}"
             )
         if self.k <= self.window:
             raise ValueError(
@@ -522,15 +525,15 @@ class Recycled(Policy):
             order = order.flip(1)
         return append(order, p) if o["current"] == "snapkv" else order
 
-    def take_over(self, i):
-        lead = self.kept[self.leader[i]]
+    def take_over(self, i, key):
+        lead = self.kept[self.leader[i]].to(key.device)  # a model may lie on several cards
         self.kept[i] = lead[:, max(0, lead.shape[1] - self.k) :]
 
     def choose_first(self, i, query, key):
         if self.o["sim"] is not None:
             self.mean[i] = self.reference[i] = self.mean_query(query, self.P - 1)
         if self.leader[i] is not None:
-            self.take_over(i)
+            self.take_over(i, key)
         else:
             self.kept[i] = self.choose(query, key)
 
@@ -551,7 +554,7 @@ class Recycled(Policy):
             self.is_full[i] = False
             self.fresh[i] = self.is_full[self.leader[i]]
             if self.fresh[i]:
-                self.take_over(i)
+                self.take_over(i, key)
             return self.kept[i]
         self.is_full[i] = self.fresh[i] = self.fires(i, t)
         if not self.is_full[i]:

@@ -67,7 +67,7 @@ def write(path, tensors, metadata):
 
 
 def write_blocks(path, tensors, metadata):
-    """Write `tensors`, a list of (name, dtype, shape, blocks), of which one block is held at a time.
+    """Write `tensors`, a list of (name, dtype, shape, blocks); one block is held at a time.
 
     The blocks of a tensor are contiguous arrays that follow each other. The hash of the data is not
     known before the data was, so its 64 digits are put into the header at the end.

@@ -2,8 +2,8 @@
 """As much of transformers as traces/tools uses, and a tiny Llama in numpy behind its interfaces.
 
 FAKE_TRANSFORMERS is the version that is played: 4.48 (attention functions in a plain dict, models
-make their masks), 4.51 (AttentionInterface), 5.0 (masks by name too: without an entry there is none,
-and nothing says so; the cache argument is `cache`). A model looks only at what its version has.
+make their masks), 4.51 (AttentionInterface), 5.0 (masks by name too: without an entry there is
+none, and nothing says so; the cache argument is `cache`). A model looks only at what its version has.
 """
 
 import json
