@@ -9,7 +9,8 @@ shift
 passed=0 failed=0 skipped=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-export RATTN_SIM=$PWD/build/rattn-sim HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
+# One thread: threads that wait for each other on a busy machine take minutes over tiny models.
+export RATTN_SIM=$PWD/build/rattn-sim OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 
 try() { # NAME FOLDER SCRIPT OPTION...
     local name=$1 last
