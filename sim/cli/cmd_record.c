@@ -197,7 +197,7 @@ static enum ra_status choose_layers(struct job *job, struct ra_error *err)
     struct ra_lm_recording *r = &job->recording;
     int n_layers = job->model.config->n_layers;
     bool has_full = false;
-    job->layers = malloc(RA_LAYER_LIST_MAX * sizeof *job->layers);
+    job->layers = calloc(RA_LAYER_LIST_MAX, sizeof *job->layers);
     if (!job->layers)
         return ra_fail(err, RA_ENOMEM, "record: out of memory");
     r->layers = job->layers;

@@ -11,12 +11,13 @@
 #include "sim/base/rng.h"
 #include "tests/support/fault_sweep.h"
 #include "tests/support/ra_test.h"
+#include "tests/support/store_fixture.h"
 #include "tests/support/tmp_dir.h"
 #include "traces/model/gemm.h"
 #include "traces/safetensors.h"
 
 static const char old_trace[] = "a trace that was complete";
-static char trace[600], model[600], ids[600], task[700];
+static char trace[600], model[600], ids[600], task[700], db[600];
 
 /* Row-major matrices, and norms where columns is 0. */
 static const struct {
@@ -85,6 +86,7 @@ static int setup(void **state)
     int rc = tmp_dir_setup(state);
     snprintf(model, sizeof model, "%s", tmp_dir);
     snprintf(ids, sizeof ids, "%s/ids", tmp_dir);
+    snprintf(db, sizeof db, "%s/runs.db", tmp_dir);
     snprintf(trace, sizeof trace, "%s/trace.safetensors", tmp_dir);
     snprintf(task, sizeof task, "ppl:file=%s,steps=3", ids);
     tmp_write(tmp_path(tmp_dir, "config.json"), config, sizeof config - 1);
@@ -161,6 +163,91 @@ static void test_record(void **unused)
     assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 20);
 }
 
+static void remove_store(void *context)
+{
+    (void)context;
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal", ".lock"};
+    char path[640];
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        snprintf(path, sizeof path, "%s%s", db, suffixes[i]);
+        remove(path);
+    }
+}
+
+/* Whatever failed: a run that calls itself complete is whole, and none is still running. */
+static void check_store(void *context, const struct fault_outcome *outcome)
+{
+    (void)context;
+    struct ra_error err;
+    struct ra_store *store;
+    if (!store_exists(db, "")) {
+        assert_int_not_equal(outcome->code, 0);
+        return;
+    }
+    if (ra_store_open(&store, db, RA_STORE_APPEND, &err) != RA_OK) { /* died while it was made */
+        assert_int_not_equal(outcome->code, 0);
+        return;
+    }
+    store_done(store);
+    assert_int_equal(store_ask(db, "SELECT count(*) FROM run WHERE state = 'running'"), 0);
+    assert_int_equal(
+        store_ask(db, "SELECT count(*) FROM run WHERE state = 'complete' AND (result_json IS NULL"
+                      " OR (kind = 'eval' AND NOT EXISTS (SELECT 1 FROM eval_sample WHERE run_id ="
+                      " run.id)))"),
+        0);
+    if (outcome->code == 0)
+        assert_int_equal(store_ask(db, "SELECT count(*) FROM run WHERE state <> 'complete'"), 0);
+}
+
+static void sweep_store(const char *name, const char *const *words)
+{
+    static const char *const places[] = {"runs.db", NULL};
+    struct fault_case c = {.name = name,
+                           .context = (void *)words,
+                           .prepare = remove_store,
+                           .run = run,
+                           .check = check_store,
+                           .places = places};
+    fault_spare_sqlite(true);
+    assert_true(fault_sweep(&c, FAULT_WRITE, ENOSPC).n_failed > 0);
+    assert_true(fault_sweep_lasting(&c, FAULT_WRITE, ENOSPC).n_failed > 0);
+    c.places = NULL;
+    assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 20);
+    fault_spare_sqlite(false);
+    remove_store(NULL);
+}
+
+static void test_eval_into_a_store(void **unused)
+{
+    (void)unused;
+    const char *const words[] = {"eval", model, "--task", task,   "-p", "recycled:k=3,stride=2",
+                                 "-j",   "1",   "-q",     "--db", db,   NULL};
+    need_blas();
+    sweep_store("eval --db", words);
+}
+
+static void test_import(void **unused)
+{
+    (void)unused;
+    static const char json[] =
+        "{\"format\":\"rattn-eval\",\"version\":\"1.0\",\"tool\":\"t\",\"tool_version\":\"1\","
+        "\"model\":\"m\",\"results\":[{\"task\":\"ppl\",\"policy\":\"full\",\"documents\":["
+        "{\"document\":\"a\",\"prompt_len\":4,\"steps\":2,\"nll\":[1,2]},"
+        "{\"document\":\"b\",\"prompt_len\":4,\"steps\":1,\"nll\":[3]}]}]}";
+    char path[640];
+    snprintf(path, sizeof path, "%s/made.json", tmp_dir);
+    tmp_write(path, json, sizeof json - 1);
+    const char *const words[] = {"import", path, "--db", db, "-q", NULL};
+    sweep_store("import", words);
+    struct fault_case c = {.name = "import", .context = (void *)words, .run = run};
+    static const char *const places[] = {"made.json", "runs.db", NULL};
+    c.places = places;
+    assert_true(fault_sweep(&c, FAULT_READ, EIO).n_failed > 0);
+    assert_true(fault_sweep(&c, FAULT_OPEN, EMFILE).n_failed > 0);
+    remove_store(NULL);
+    remove(path);
+}
+
 static void test_eval(void **unused)
 {
     (void)unused;
@@ -178,6 +265,8 @@ FAULT_MAIN
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_record),
         cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_eval_into_a_store),
+        cmocka_unit_test(test_import),
     };
     fault_init();
     return cmocka_run_group_tests_name("fault_record", tests, setup, tmp_dir_teardown);
