@@ -170,7 +170,7 @@ tsan: ## threaded parts with the thread sanitizer
 	$(Q)$(MAKE) BUILD=tsan OPT=-O1 SANITIZE=thread threaded
 sanitized: build-tests build-emu
 	$(Q)B=$(B) tests/run.sh unit cli emu
-build-threaded: build-emu $(B)/rattn-sim $(filter $(B)/tests/test_pool% $(B)/tests/test_backend% $(B)/tests/test_engine%,$(UNITB))
+build-threaded: build-emu $(B)/rattn-sim $(filter $(foreach t,pool backend engine lm_loop,$(B)/tests/test_$t%),$(UNITB))
 threaded: build-threaded
 	$(Q)B=$(B) tests/run.sh threaded emu
 

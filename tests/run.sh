@@ -118,7 +118,7 @@ for suite in "$@"; do
     case $suite in
     # One program per source: what an older tree left in the build folder does not count.
     unit) run_programs tests/unit/test_*.c ;;
-    threaded) run_programs tests/unit/test_{pool,backend,engine}*.c ;;
+    threaded) run_programs tests/unit/test_{pool,backend,engine,lm_loop}*.c ;;
     neon) run_neon ;;
     cli)
         if command -v bats >/dev/null; then

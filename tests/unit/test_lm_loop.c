@@ -293,14 +293,18 @@ static void test_lock_step(void **unused)
 {
     (void)unused;
     struct lm_case c;
+    struct ra_pool *pool;
+    struct ra_error err;
+    ra_assert_ok(ra_pool_open(&pool, 3, &err));
     lm_tokens(13, tokens, ROWS + 1);
     for (int family = 0; family < LM_FAMILIES; family++) {
         lm_case_open(&c, (enum lm_family)family, RA_F16);
-        struct ra_lm_prompt *prompt = lm_prompt(&c, tokens, P, W, true, NULL);
+        struct ra_lm_prompt *prompt = lm_prompt(&c, tokens, P, W, true, pool);
         check_lock_step(&c, prompt);
         ra_lm_prompt_close(prompt);
         lm_case_close(&c);
     }
+    ra_pool_close(pool);
 }
 
 /* A row of the prompt is another one, in layers that slide or in those that do not. */
