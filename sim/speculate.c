@@ -17,6 +17,7 @@ struct drafter {
 struct run {
     const struct ra_speculate_config *config;
     const struct ra_speculate_draft *draft;
+    const int32_t *plain;
     struct ra_speculate_score *score;
     struct drafter upper, lower;
     const struct drafter *active;
@@ -68,7 +69,7 @@ enum ra_status ra_speculate_accepts(const struct ra_policy_spec *spec, struct ra
 /* Called with the logits that follow token `t` of those decoded so far. */
 typedef void row_seen(void *context, int32_t t, const float *logits);
 
-/* Tokens [N + 1] one at a time, from the prompt as it was opened. */
+/* Tokens [N + 1], or those of the text, one at a time, from the prompt as it was opened. */
 static enum ra_status walk(const struct ra_speculate_config *config, const int32_t *tokens,
                            row_seen *seen, void *context, struct ra_error *err)
 {
@@ -79,8 +80,8 @@ static enum ra_status walk(const struct ra_speculate_config *config, const int32
     ra_lm_prompt_resize(config->prompt, config->prompt->opened);
     enum ra_status st = RA_OK;
     for (int32_t t = 0; st == RA_OK && t < config->N; t++) {
-        st = ra_lm_prompt_extend(config->prompt, config->lm, tokens + t, 1, config->pool, logits,
-                                 err);
+        const int32_t *token = (config->text ? config->text : tokens) + t;
+        st = ra_lm_prompt_extend(config->prompt, config->lm, token, 1, config->pool, logits, err);
         if (st == RA_OK)
             seen(context, t, logits);
         if (st == RA_OK)
@@ -286,6 +287,24 @@ static enum ra_status verify(struct run *run, int32_t gamma, int32_t *n, struct 
     return RA_OK;
 }
 
+/* Keep what the round at `done` came to, whose n drafts stand. */
+static enum ra_status keep(struct run *run, int32_t done, int32_t n, struct ra_error *err)
+{
+    const struct ra_speculate_config *config = run->config;
+    int32_t *tokens = run->score->tokens + done + 1;
+    size_t bytes = ((size_t)n + 1) * sizeof *tokens;
+    if (!config->text) {
+        memcpy(tokens, run->tokens + 1, bytes);
+        return RA_OK;
+    }
+    /* The next round starts from the text: its rows in place of the verified ones. */
+    memcpy(tokens, run->plain + done + 1, bytes);
+    tokens[0] = run->tokens[1];
+    ra_lm_prompt_resize(config->prompt, config->prompt->P - n - 1);
+    return ra_lm_prompt_extend(config->prompt, config->lm, config->text + done, n + 1, config->pool,
+                               run->logits, err);
+}
+
 static enum ra_status run_rounds(struct run *run, struct ra_error *err)
 {
     const struct ra_speculate_config *config = run->config;
@@ -293,11 +312,10 @@ static enum ra_status run_rounds(struct run *run, struct ra_error *err)
     for (int32_t done = 0; done < config->N;) {
         int32_t left = config->N - done - 1, n;
         int32_t gamma = left < run->draft->gamma ? left : run->draft->gamma;
-        run->tokens[0] = run->score->tokens[done];
+        run->tokens[0] = (config->text ? config->text : run->score->tokens)[done];
         RA_TRY(draft(run, gamma, err));
         RA_TRY(verify(run, gamma, &n, err));
-        memcpy(run->score->tokens + done + 1, run->tokens + 1,
-               ((size_t)n + 1) * sizeof *run->tokens);
+        RA_TRY(keep(run, done, n, err));
         done += n + 1;
         RA_TRY(show(config, done, err));
     }
@@ -340,7 +358,7 @@ enum ra_status ra_speculate_run(const struct ra_speculate_config *config,
                                 const struct ra_speculate_draft *draft, const int32_t *plain,
                                 struct ra_speculate_score *score, struct ra_error *err)
 {
-    struct run run = {.config = config, .draft = draft, .score = score};
+    struct run run = {.config = config, .draft = draft, .plain = plain, .score = score};
     RA_BUG_ON(config->prompt->rows - config->prompt->opened < config->N);
     RA_BUG_ON(draft->gamma < 1 || draft->gamma >= RA_LM_CHUNK);
     begin(config, score);

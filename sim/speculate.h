@@ -33,6 +33,10 @@ struct ra_speculate_config {
     struct ra_pool *pool;
     const struct ra_backend_ops *backend;
     int32_t N; /* tokens to decode, behind the one that the prompt's logits give */
+    /* [N + 1] from position P on: each round starts from the text and not from what was decoded, as
+     * teacher forcing does; the output is then the model's choice at each token of the text. NULL:
+     * greedy decoding. */
+    const int32_t *text;
     /* Show progress, and return false to stop: RA_EINTERRUPTED. NULL: nobody listens. */
     bool (*progress)(void *context, int32_t done, int32_t N);
     void *context;
@@ -68,14 +72,15 @@ struct ra_speculate_score {
 RA_MUST_CHECK enum ra_status ra_speculate_accepts(const struct ra_policy_spec *spec,
                                                   struct ra_error *err);
 
-/* Greedy decoding under full attention, one token at a time. Errors: RA_ENOMEM, RA_ERANGE,
- * RA_EINTERRUPTED. */
+/* Greedy decoding, or what would follow each token of the text, under full attention, one token at
+ * a time. Errors: RA_ENOMEM, RA_ERANGE, RA_EINTERRUPTED. */
 RA_MUST_CHECK enum ra_status ra_speculate_plain(const struct ra_speculate_config *config,
                                                 struct ra_speculate_score *score,
                                                 struct ra_error *err);
 
 /* The same by speculation; compared with `plain` tokens [N + 1], and where these differ with the
- * model's own choice given the tokens before. Errors: as of ra_speculate_accepts, of
+ * model's own choice given the tokens before; of rounds that start from a text, the first token is.
+ * Errors: as of ra_speculate_accepts, of
  * ra_lm_sequence_open, of the policies, and as above. */
 RA_MUST_CHECK enum ra_status
 ra_speculate_run(const struct ra_speculate_config *config, const struct ra_speculate_draft *draft,

@@ -21,8 +21,9 @@ struct values {
     const char *model, *tokens, *gammas, *below;
     struct ra_option_texts policies;
     int64_t steps, prompt_len, below_gamma, threads;
-    int dtype;
+    int dtype, mode;
 };
+enum { MODE_GREEDY, MODE_TEXT };
 
 static const struct ra_operand operands[] = {
     {"MODEL_DIR", 1, 1, offsetof(struct values, model),
@@ -83,7 +84,14 @@ static const struct ra_option options[] = {
      .argument = "P",
      .min = 1,
      .max = 1 << 24,
-     .help = "tokens of the prompt; without it all of the text"},
+     .help = "tokens of the prompt; without it all that the mode leaves"},
+    {.name = "mode",
+     .kind = RA_OPTION_CHOICE,
+     FIELD(mode),
+     .argument = "MODE",
+     .fallback = "greedy",
+     .choices = "greedy|text",
+     .help = "each round goes on from the output, or from the text"},
     {.name = "dtype",
      .kind = RA_OPTION_CHOICE,
      FIELD(dtype),
@@ -148,10 +156,11 @@ static bool on_progress(void *context, int32_t done, int32_t N)
 static enum ra_status open_prompt(struct job *job, struct ra_error *err)
 {
     const struct values *v = job->v;
-    int64_t n = (int64_t)job->ids->n, P = v->prompt_len ? v->prompt_len : n;
-    if (P > n || P < 1)
+    int64_t n = (int64_t)job->ids->n, need = v->mode == MODE_TEXT ? v->steps + 1 : 0;
+    int64_t P = v->prompt_len ? v->prompt_len : n - need;
+    if (P + need > n || P < 1)
         return ra_fail(err, RA_EUSAGE, "%s: expected at least %" PRId64 " tokens, got %" PRId64,
-                       v->tokens, P < 1 ? 1 : P, n);
+                       v->tokens, (P < 1 ? 1 : P) + need, n);
     if (P + v->steps > job->model.config->max_positions)
         return ra_fail(err, RA_EUSAGE,
                        "%s: expected at most %d positions (max_position_embeddings), got %" PRId64
@@ -192,13 +201,15 @@ static enum ra_status prepare(struct job *job, struct ra_error *err)
     job->score.tokens = malloc(n * sizeof *job->score.tokens);
     if (!job->plain.tokens || !job->score.tokens)
         return ra_fail(err, RA_ENOMEM, "speculate: no memory for %zu tokens", n);
-    job->config = (struct ra_speculate_config){.lm = &job->model.lm,
-                                               .prompt = job->prompt,
-                                               .pool = job->model.pool,
-                                               .backend = ra_backend_find("cpu"),
-                                               .N = (int32_t)v->steps,
-                                               .progress = on_progress,
-                                               .context = job};
+    job->config = (struct ra_speculate_config){
+        .lm = &job->model.lm,
+        .prompt = job->prompt,
+        .pool = job->model.pool,
+        .backend = ra_backend_find("cpu"),
+        .N = (int32_t)v->steps,
+        .text = v->mode == MODE_TEXT ? job->ids->tokens + job->prompt->opened : NULL,
+        .progress = on_progress,
+        .context = job};
     job->what = "greedy";
     return ra_speculate_plain(&job->config, &job->plain, err);
 }
@@ -277,12 +288,25 @@ static json_t *figures(const struct job *job, const struct ra_speculate_draft *d
     return o;
 }
 
+/* Greedy decoding of small models falls into loops, which are drafted easily. */
+static int different_tokens(const struct job *job)
+{
+    int n = 0;
+    for (int32_t t = 0, s; t <= job->config.N; t++) {
+        for (s = 0; job->plain.tokens[s] != job->plain.tokens[t];)
+            s++;
+        n += s == t;
+    }
+    return n;
+}
+
 static void put_heading(const struct job *job)
 {
     ra_put_safe(job->model.origin.id);
     printf(": P = %d, N = %d\n", job->prompt->opened, job->config.N);
-    printf("greedy under full attention reads %.2f MiB of KV for each token\n",
-           kv_bytes(job, &job->plain) / 1048576);
+    printf("greedy under full attention reads %.2f MiB of KV for each token;\n"
+           "%d different among %d tokens\n",
+           kv_bytes(job, &job->plain) / 1048576, different_tokens(job), job->config.N + 1);
 }
 
 static void put_run(const struct job *job, const struct ra_speculate_draft *draft)
@@ -342,9 +366,11 @@ static enum ra_status put_json(struct job *job, struct ra_error *err)
     json_object_set_new(object, "model", ra_json_text(job->model.origin.id));
     json_object_set_new(object, "prompt_len", json_integer(job->prompt->opened));
     json_object_set_new(object, "steps", json_integer(job->config.N));
+    json_object_set_new(object, "mode", json_string(job->v->mode == MODE_TEXT ? "text" : "greedy"));
     json_object_set_new(object, "dtype", json_string(ra_dtype_name(job->model.lm.shape.dtype)));
     json_object_set_new(object, "weight_bytes", ra_json_real(weight_bytes(job)));
     json_object_set_new(object, "kv_bytes_per_token", ra_json_real(kv_bytes(job, &job->plain)));
+    json_object_set_new(object, "different_tokens", json_integer(different_tokens(job)));
     json_object_set_new(object, "tokens", tokens_of(job, &job->plain));
     json_object_set(object, "runs", job->runs);
     enum ra_status st = ra_put_json(object, err);
@@ -399,8 +425,11 @@ const struct ra_command ra_cmd_speculate = {
     .common = RA_COMMON_FORMAT_JSON | RA_COMMON_TALK,
     .values_size = sizeof(struct values),
     .notes =
-        "Greedy: the output is full attention's, whatever is drafted. A verification yields the "
-        "drafts that stand and one token more. KV: bytes of keys and values read for each token "
+        "The output is that of greedy decoding under full attention, whatever is drafted. A "
+        "verification yields the drafts that stand and one token more. Small models that decode "
+        "greedily fall into loops, which are drafted easily: --mode text starts each round from "
+        "the text, and shows how many drafts stand there. KV: bytes of keys and values read for "
+        "each token "
         "of the output, of what greedy decoding alone reads; a verification reads every row once "
         "for all its queries. Passes through the weights are one a token at least, as the model "
         "drafts for itself: together with KV they come to fewer bytes only where enough sequences "

@@ -4,7 +4,7 @@
 
 load common
 
-commands="explain info replay compare report list metrics doctor"
+commands="explain info replay speculate compare report list metrics doctor"
 
 @test "without a command, and with help or -h, the commands are listed" {
     for words in "" help -h --help; do

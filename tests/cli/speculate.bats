@@ -31,6 +31,7 @@ PY
         speculate $model --prompt-len 50 -n 30 --dtype f32 -q --format json --gamma 1,3,5 \
             -p streaming:k=8 -p recycled:k=8,stride=50 -p triforce:k=8,chunk=2,gamma=50 >out.json
         [ "$(json 'd["tokens"]' <out.json)" = "$(tokens_of $model)" ]
+        [ "$(json 'd["different_tokens"] == len(set(d["tokens"]))' <out.json)" = True ]
         [ "$(json 'len(d["runs"]), all(r["tokens"] == d["tokens"] and r["same"] for r in d["runs"])' <out.json)" = "(9, True)" ]
     done
 }
@@ -116,4 +117,23 @@ PY
     refuses "expected a policy alone" -p full+kvquant:bits=4
     refuses "expected at least 5000 tokens, got 1000" -p full --prompt-len 5000
     refuses "expected at most 2048 positions" -p full -n 2000
+}
+
+@test "rounds that go on from a text give what record says of the text" {
+    "$rattn" record "$TINY/qwen3" --tokens "$TINY/qwen3.ids.safetensors" -n 30 --prompt-len 50 \
+        --dtype f32 --top-k 1 -o forced -q >/dev/null
+    speculate qwen3 --mode text --prompt-len 50 -n 30 --dtype f32 -q --format json -p streaming:k=8 >out.json
+    /usr/bin/python3 - "$root" <<'PY'
+import json, sys
+sys.path.insert(0, sys.argv[1] + "/traces/tools")
+sys.dont_write_bytecode = True
+import safetensors_io
+d = json.load(open("out.json"))
+assert d["mode"] == "text"
+likeliest = [int(x) for x in safetensors_io.Reader("forced").raw("s0.topk_id").reshape(-1)]
+assert d["tokens"][1:] == likeliest, (d["tokens"], likeliest)
+assert d["runs"][0]["same"] and d["runs"][0]["accepted"] < d["runs"][0]["drafted"]
+PY
+    run -2 --separate-stderr speculate qwen3 --mode text --prompt-len 990 -n 30 -q -p full
+    [[ $stderr == *"expected at least 1021 tokens, got 1000"* ]]
 }

@@ -203,16 +203,23 @@ static void test_output_is_plain(void **state)
     assert_in_range(accepted, drafted / 10, drafted * 9 / 10);
 }
 
-/* Drafts of a round that plain decoding agrees with, from a fresh prefill of what stands. */
-static int32_t fresh_round(struct bed *bed, const struct ra_policy_spec *spec, int32_t done,
-                           int32_t gamma)
+/* Drafts of a round after `done` tokens of the text that greedy decoding agrees with, both from a
+ * fresh prefill. */
+static int32_t fresh_round(struct bed *bed, const struct ra_policy_spec *spec, const int32_t *text,
+                           int32_t done, int32_t gamma)
 {
-    struct ra_lm_prompt_config of = {
-        .tokens = bed->tokens, .P = P + done, .W = 8 < P + done ? 8 : P + done};
+    struct ra_lm_prompt_config of = {.tokens = text, .P = P + done, .W = 8, .room = gamma};
     struct ra_lm_prompt *prompt;
     struct ra_lm_loop *loop;
     float logits[VOCAB];
-    int32_t n = 0;
+    int32_t n = 0, choices[8] = {text[P + done]};
+    ra_assert_ok(ra_lm_prompt_open(&prompt, &bed->lm, &of, &err));
+    for (int32_t i = 0; i < gamma; i++) {
+        ra_assert_ok(ra_lm_prompt_extend(prompt, &bed->lm, choices + i, 1, NULL, logits, &err));
+        choices[i + 1] = ra_lm_likeliest(logits, VOCAB);
+    }
+    ra_lm_prompt_close(prompt);
+    of.room = 0;
     ra_assert_ok(ra_lm_prompt_open(&prompt, &bed->lm, &of, &err));
     struct ra_lm_loop_config config = {.lm = &bed->lm,
                                        .prompt = prompt,
@@ -223,9 +230,9 @@ static int32_t fresh_round(struct bed *bed, const struct ra_policy_spec *spec, i
     ra_assert_ok(ra_lm_loop_open(&loop, &config, &err));
     for (bool stands = true; stands && n < gamma; n += stands) {
         const float *hidden;
-        ra_assert_ok(ra_lm_loop_step(loop, &bed->tokens[P + done + n], &hidden, &err));
+        ra_assert_ok(ra_lm_loop_step(loop, &choices[n], &hidden, &err));
         ra_lm_logits(&bed->lm, 1, hidden, logits);
-        stands = ra_lm_likeliest(logits, VOCAB) == bed->tokens[P + done + n + 1];
+        stands = ra_lm_likeliest(logits, VOCAB) == choices[n + 1];
     }
     ra_lm_loop_close(loop);
     ra_lm_prompt_close(prompt);
@@ -241,7 +248,7 @@ static void test_rounds_leave_no_trace(void **state)
         speculate(bed, policies[p], 4, NULL, 0);
         for (int32_t i = 0, done = 0; i < bed->n_rounds; done = bed->done[i++]) {
             int32_t gamma = N - done - 1 < 4 ? N - done - 1 : 4;
-            int32_t n = gamma ? fresh_round(bed, spec, done, gamma) : 0;
+            int32_t n = gamma ? fresh_round(bed, spec, bed->tokens, done, gamma) : 0;
             assert_int_equal(bed->done[i], done + n + 1);
         }
         ra_policy_spec_close(spec);
@@ -355,6 +362,43 @@ static void test_hierarchy_rows(void **state)
     close_bed(bed);
 }
 
+/* A text that is what plain decoding gives changes nothing; any other has rounds as if each were
+ * the first after a prompt. */
+static void test_rounds_from_a_text(void **state)
+{
+    (void)state;
+    struct bed *bed = open_bed(4, 0);
+    int32_t tokens[N + 1], choices[N + 1], text[P + N + 1];
+    struct ra_policy_spec *spec = spec_of("recycled:k=6,stride=2,pool=3");
+    struct ra_speculate_draft draft = {spec, 3, NULL, 0};
+    struct ra_speculate_config config = config_of(bed);
+    struct ra_speculate_score score = {.tokens = tokens}, plain = {.tokens = choices};
+    struct ra_speculate_score greedy = speculate(bed, "recycled:k=6,stride=2,pool=3", 3, NULL, 0);
+    config.text = bed->tokens + P;
+    ra_assert_ok(ra_speculate_run(&config, &draft, bed->tokens + P, &score, &err));
+    assert_int_equal(score.accepted, greedy.accepted);
+    assert_int_equal(score.rows, greedy.rows);
+    assert_int_equal(score.first_difference, -1);
+
+    memcpy(text, bed->tokens, P * sizeof *text);
+    for (int32_t i = 0; i <= N; i++)
+        text[P + i] = ra_rng_int(99, (uint64_t)i, 0, VOCAB - 1);
+    config.text = text + P;
+    ra_assert_ok(ra_speculate_plain(&config, &plain, &err));
+    assert_int_equal(plain.rows, bed->plain.rows);
+    bed->n_rounds = 0;
+    ra_assert_ok(ra_speculate_run(&config, &draft, choices, &score, &err));
+    assert_int_equal(score.first_difference, -1);
+    assert_memory_equal(tokens, choices, sizeof tokens);
+    for (int32_t i = 0, done = 0; i < bed->n_rounds; done = bed->done[i++]) {
+        int32_t gamma = N - done - 1 < 3 ? N - done - 1 : 3;
+        int32_t n = gamma ? fresh_round(bed, spec, text, done, gamma) : 0;
+        assert_int_equal(bed->done[i], done + n + 1);
+    }
+    ra_policy_spec_close(spec);
+    close_bed(bed);
+}
+
 /* A difference to what is called plain decoding is shown, and is none to the model's own choice. */
 static void test_differences_are_judged(void **state)
 {
@@ -407,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_full_drafts_are_accepted),
         cmocka_unit_test(test_hierarchy_drafts_the_same),
         cmocka_unit_test(test_hierarchy_rows),
+        cmocka_unit_test(test_rounds_from_a_text),
         cmocka_unit_test(test_differences_are_judged),
         cmocka_unit_test(test_refusals),
     };

@@ -191,6 +191,7 @@ static enum ra_status run_chunks(struct prefill *p, const struct ra_lm_prompt_co
         if (config->progress && !config->progress(config->context, p->begin + n, config->P))
             return ra_fail(err, RA_EINTERRUPTED, "interrupted");
     }
+    RA_BUG_ON(!hidden);
     size_t last = (size_t)(n - 1) * (size_t)p->lm->config->hidden;
     ra_lm_logits(p->lm, 1, hidden + last, p->prompt->logits);
     for (size_t i = 0; p->acc && i < (size_t)p->lm->config->n_layers * (size_t)p->lm->shape.Hq *
