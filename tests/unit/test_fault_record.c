@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A recording of a tiny model over an older one, and its evaluation, while memory, disk and signals
- * fail: the trace is a whole new one, or the old one, and nothing else is left.
+ * A recording of a tiny model over an older one, its evaluation and its speculation, while memory,
+ * disk and signals fail: the trace is a whole new one, or the old one, and nothing else is left.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -260,6 +260,20 @@ static void test_eval(void **unused)
     assert_true(fault_sweep(&c, FAULT_READ, EIO).n_failed > 0);
 }
 
+static void test_speculate(void **unused)
+{
+    (void)unused;
+    const char *const words[] = {"speculate", model, "--tokens", ids,
+                                 "-n",        "4",   "-p",       "triforce:k=3,chunk=1,gamma=9",
+                                 "--gamma",   "3",   "--below",  "streaming:k=2,sinks=1",
+                                 "-j",        "1",   "-q",       "--format",
+                                 "json",      NULL};
+    need_blas();
+    struct fault_case c = {.name = "speculate", .context = (void *)words, .run = run};
+    assert_true(fault_sweep(&c, FAULT_MEMORY, ENOMEM).n_failed > 20);
+    assert_true(fault_sweep(&c, FAULT_READ, EIO).n_failed > 0);
+}
+
 FAULT_MAIN
 {
     static const struct CMUnitTest tests[] = {
@@ -267,6 +281,7 @@ FAULT_MAIN
         cmocka_unit_test(test_eval),
         cmocka_unit_test(test_eval_into_a_store),
         cmocka_unit_test(test_import),
+        cmocka_unit_test(test_speculate),
     };
     fault_init();
     return cmocka_run_group_tests_name("fault_record", tests, setup, tmp_dir_teardown);
