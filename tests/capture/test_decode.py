@@ -255,10 +255,11 @@ def test_generate_and_json():
         config = os.path.join(path, "model", "config.json")
         check("SHA-256 of config.json",
               about["config.sha256"] == safetensors_io.file_sha256(config))  # fmt: skip
-        wall = saved["results"][0]["hf_wall"]
+        wall = saved["results"][0]["documents"][0]["hf_wall"]
         check("times say how", wall["method"] == "hf-wall" and wall["decode_s"] > 0, wall)
         text = decode(path, "ppl", "-P", "5", "-n", "3", *policies("full"))[1]
-        check("standard output is the JSON", len(json.loads(text)["results"][0]["nll"]) == 3)
+        rows = json.loads(text)["results"][0]["documents"]
+        check("standard output is the JSON", len(rows) == 1 and len(rows[0]["nll"]) == 3)
         check("no listener is left", hf_model.LISTENER == [None])
         for what, options, words in (
             ("no -n", ("ppl", "-P", "3", "-p", "full"), ("-n must be given",)),
@@ -315,6 +316,10 @@ def both(what, path, model, task, name, file, options, asked):
     worst = max((float(x) for x in re.findall(r"worst (\S+)", shown.getvalue())), default=math.nan)
     check(f"{what}: eval says the same of every token under {len(asked)} policies", status == 0,
           f"{worst:.1e}" if status == 0 else shown.getvalue())  # fmt: skip
+    store = [os.path.join(path, "here"), "--db", os.path.join(path, "db")]
+    child_of = subprocess.run([support.RATTN_SIM, "import", *store], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+    check(f"{what}: import takes it", child_of.returncode == 0, child_of.stderr)
     return results, {row["policy"]: row for row in json.loads(child.stdout)}
 
 

@@ -324,7 +324,6 @@ TASKS = {"ppl": ppl, "prompts": prompts, "generate": generate}
 # --- command -------------------------------------------------------------------------------------
 def provenance(model, args, argv):
     return {
-        "tool": "decode_hf.py " + TOOL_VERSION,
         "command": argv,
         **model.provenance(),
         "attention": "sdpa on gathered rows, hooked: " + model.hooks,
@@ -333,6 +332,18 @@ def provenance(model, args, argv):
         "files": {path: safetensors_io.file_sha256(path) for path in args.files},
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def by_policy(task, results):
+    """As `rattn-sim import` reads them: a result per task and policy, with all its documents."""
+    if task == "prompts":
+        return results
+    grouped = {}
+    for row in results:
+        own = {**row, "document": os.path.basename(row["document"])}
+        own.pop("policy")
+        grouped.setdefault(row["policy"], []).append(own)
+    return [{"task": task, "policy": p, "documents": rows} for p, rows in grouped.items()]
 
 
 def write_json(path, value):
@@ -405,7 +416,10 @@ def run(args, argv):
     finally:
         model.listen(None)
     about = provenance(model, args, argv)
-    write_json(args.output, {"task": args.task, "provenance": about, "results": results})
+    write_json(args.output, {
+        "format": "rattn-eval", "version": "1.0", "tool": "decode_hf", "tool_version": TOOL_VERSION,
+        "model": about["model.id"], "provenance": about, "results": by_policy(args.task, results),
+    })  # fmt: skip
     return results
 
 
