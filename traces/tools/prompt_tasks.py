@@ -79,7 +79,7 @@ def two_words(words):
 
 # --- RULER (Hsieh et al. 2024, arXiv:2404.06654), section 3: needles -----------------------------
 
-NEEDLE = "The special magic word for {} is: {}."
+NEEDLE = "The special magic word for {}: {}."
 
 
 def needles(case, dice, keys, values, asked, lead):
@@ -113,11 +113,11 @@ def niah(case, n_keys, n_values, n_asked):
     if n_values > 1:
         what = f"all the special magic words for {keys[0]}"
         asked = [(" " if i == 0 else ", ", v) for i, v in enumerate(values[0])]
-        lead = f"The special magic words for {keys[0]} are:"
+        lead = f"The special magic words for {keys[0]}:"
     elif n_asked > 1:
         what = "the special magic words for " + ", ".join(keys[:n_asked])
         asked = [
-            (("" if i == 0 else " ") + f"The special magic word for {k} is: ", v[0])
+            (("" if i == 0 else " ") + f"The special magic word for {k}: ", v[0])
             for i, (k, v) in enumerate(zip(keys[:n_asked], values))
         ]
         # After the first answer the sentence ends.
@@ -125,7 +125,7 @@ def niah(case, n_keys, n_values, n_asked):
         lead = ""
     else:
         what = f"the special magic word for {keys[0]}"
-        asked, lead = [(" ", values[0][0])], f"The special magic word for {keys[0]} is:"
+        asked, lead = [(" ", values[0][0])], f"The special magic word for {keys[0]}:"
     body, fields, pairs = needles(case, dice, keys, values, asked, lead)
     verb = "are" if n_values > 1 or n_asked > 1 else "is"
     question = f"What {verb} {what} mentioned in the provided text?"
@@ -239,60 +239,66 @@ def kv_recall(case):
     with that key."""
     dice = Dice(case.seed)
     n = min(case.size, len(case.words))
-    firsts, seconds, values = (dice.shuffled(case.words)[:n] for _ in range(3))
-    keys = [f"{a} {b}" for a, b in zip(firsts, seconds)]
+    key1, key2, value1, value2 = (dice.shuffled(case.words)[:n] for _ in range(4))
+    keys = [f"{a} {b}" for a, b in zip(key1, key2)]
+    values = [f"{a} {b}" for a, b in zip(value1, value2)]
     at = round(case.depth * (n - 1))
     lines = [f' "{k}": "{v}"' for k, v in zip(keys, values)]
     body = "{\n" + ",\n".join(lines) + "\n}"
-    near = dice.shuffled([v for v in values if v != values[at]])
-    gold = Field(f'{{\n "{keys[at]}": "', values[at], others(dice, values[at], near, case.words))
+    lead, gold = f'{{\n "{keys[at]}": "{value1[at]} ', value2[at]
+    near = dice.shuffled([v for v in value2 if v != gold])
+    judged = Field(lead, gold, others(dice, gold, near, case.words))
     text = "Extract the value that belongs to a key of the JSON object below.\n" + body
     question = f'What is the value of the key "{keys[at]}"?'
-    return Draft(text, body, question, [gold], '"', dict(zip(keys, values)))
+    return Draft(text, body, question, [judged], '"', dict(zip(keys, values)))
 
 
-def chain_of_key(case, hops=5):
-    """RefreshKV (Xu et al. 2025, arXiv:2411.05787 v2): keys of W = 2 words, and a chain of T = 10
-    keys where each begins with the word that the one before ends with. Every word begins one key
-    at most, so there is one chain. The second word of each key is judged."""
+def chain_of_key(case, hops=4, astray=24):
+    """RefreshKV (Xu et al. 2025, arXiv:2411.05787 v2): keys of W = 2 words, and a chain of keys
+    where each begins with the word that the one before ends with. There, the keys fill the text
+    and T = 10; here 4 keys of the chain and 24 others stand between noise sentences. Every word
+    begins one key at most, so there is one chain. The second word of each of its keys is judged."""
     dice = Dice(case.seed)
-    n = min(max(case.size, hops + CANDIDATES), len(case.words) - 1)
     words = dice.shuffled(case.words)
-    chain = words[: hops + 1]
-    first = words[hops + 1 : n + 1]  # of the keys outside the chain
-    second = [dice.shuffled(words)[0] for _ in first]
-    # A key outside leads neither into the chain nor to itself.
-    second = [w if w not in chain and w != f else first[i - 1] for i, (f, w) in enumerate(zip(first, second))]
-    links = list(zip(chain, chain[1:]))
-    keys = dice.shuffled(list(zip(first, second)) + links)
-    keys.remove(links[0])
+    chain, rest = words[: hops + 1], words[hops + 1 :]
+    middle, rest = rest[:hops], rest[hops:]
+    # Keys that lead nowhere.
+    first, second, third = (rest[i * astray : (i + 1) * astray] for i in range(3))
+    links = list(zip(chain, middle, chain[1:]))
+    keys = dice.shuffled(list(zip(first, second, third)) + links[1:])
     keys.insert(round(case.depth * len(keys)), links[0])  # depth is that of the first link
-    body = "".join(f"From {a} go to {b}.\n" for a, b in keys)
-    near = dice.shuffled(second)
+    noise = sentences_of(case, dice)
+    pieces = []
+    for i, key in enumerate(keys):
+        pieces += noise[i * len(noise) // len(keys) : (i + 1) * len(noise) // len(keys)]
+        pieces.append("KEY: " + " ".join(key) + ".")
+    body = " ".join(pieces)
+    free = [w for w in rest if w not in third]
     fields = []
-    for i, (a, b) in enumerate(links):
-        lead = f"From {a} go to " if i == 0 else f".\nFrom {a} go to "
-        fields.append(Field(lead, b, others(dice, b, near, [w for w in words if w != a])))
+    for i, (a, b, c) in enumerate(links):
+        lead = "KEY: " if i == 0 else ". KEY: "
+        fields.append(Field(f"{lead}{a} {b} ", c, others(dice, c, third, free)))
     text = (
-        "Below is a list of keys. Each key has two words. Make a chain of keys: the first word of "
-        "the next key is the last word of the key before.\n" + body
+        "Keys of three words are hidden within the following text. Make a chain of keys: the first "
+        "word of the next key is the last word of the key before.\n" + body
     )
     question = f"Write a chain of {hops} keys that starts with the word {chain[0]}."
-    return Draft(text, body, question, fields, ".\n", (chain, keys))
+    return Draft(text, body, question, fields, ".", (chain, keys))
 
 
-COLUMNS = ("Name", "Place", "Item")
+COLUMNS = ("Name", "Place")
 
 
-def table_to_tsv(case, rows=4):
+def table_to_tsv(case, rows=3):
     """A page of HTML tables, one of which is to be written as TSV: after HTML-to-TSV of LongProc
     (arXiv:2501.05414), the task of RefreshKV's Table 10. Every field is judged against the fields
     of its column in all tables."""
     dice = Dice(case.seed)
     per, width = rows * len(COLUMNS), len(COLUMNS)
-    n = max(2, min(case.size, (len(case.words) - 2) // (per + 1)))
-    words = dice.shuffled(case.words)
-    titles, cells = words[:n], words[n : n + n * per]
+    n = max(3, min(case.size, len(case.words) // per))
+    titles = dice.sample(case.words, n)
+    left, right = dice.sample(case.words, n * per), dice.sample(case.words, n * per)
+    cells = [f"{a} {b}" for a, b in zip(left, right)]
     tables = [[cells[(t * rows + r) * width :][:width] for r in range(rows)] for t in range(n)]
     at = round(case.depth * (n - 1))
     head = "".join(f"<th>{c}</th>" for c in COLUMNS)
@@ -307,9 +313,10 @@ def table_to_tsv(case, rows=4):
             lead = "\t" if c else "\n"
             if r == c == 0:
                 lead = f"Table {titles[at]}\n" + "\t".join(COLUMNS) + "\n"
-            near = dice.shuffled([row[c] for table in tables for row in table])
-            fields.append(Field(lead, cell, others(dice, cell, near, words)))
-    example = [["first", "second", "third"], ["fourth", "fifth", "sixth"]]
+            given, gold = cell.split()
+            near = dice.shuffled([row[c].split()[1] for table in tables for row in table])
+            fields.append(Field(f"{lead}{given} ", gold, others(dice, gold, near, case.words)))
+    example = [["first one", "second one"], ["third one", "fourth one"]]
     rowsx = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>\n" for row in example)
     shot = f"<h2>Table example</h2>\n<table>\n<tr>{head}</tr>\n{rowsx}</table>\nConvert the table example to TSV.\nTable example\n" + "\t".join(COLUMNS) + "\n" + "\n".join("\t".join(row) for row in example) + "\n\n"
     text = shot + "Below is a web page with tables.\n" + page

@@ -66,9 +66,9 @@ def arguments(task, **given):
 
 
 def read_needles(prompt, after, golds):
-    told = re.findall(r"The special magic word for (\w+ \w+) is: (\w+)\.", prompt)
-    asked = dict(re.findall(r"The special magic word for (\w+ \w+)(?: \w+)* is: (\w+)", after))
-    many = re.search(r"The special magic words for (\w+ \w+) are: ([\w, ]+)\.", after)
+    told = re.findall(r"The special magic word for (\w+ \w+): (\w+)\.", prompt)
+    asked = dict(re.findall(r"The special magic word for (\w+ \w+): (\w+)", after))
+    many = re.search(r"The special magic words for (\w+ \w+): ([\w, ]+)\.", after)
     if many:
         asked = [(many[1], value) for value in many[2].split(", ")]
         return sorted(told) == sorted(asked) and [v for _, v in asked] == golds
@@ -111,17 +111,21 @@ def read_kv(prompt, after, golds):
     said = json.loads(prompt[prompt.index("{") : prompt.index("}") + 1])
     (key,) = re.findall(r'value of the key "([\w ]+)"', prompt)
     repeated = prompt.count(f'"{key}": "')
-    return [said[key]] == golds and repeated == 1 and list(said.values()).count(said[key]) == 1
+    forced = f'"{key}": "{said[key]}"' in after
+    last = [value.split()[-1] for value in said.values()]
+    return forced and golds == [said[key].split()[-1]] and repeated == 1 and last.count(golds[0]) == 1
 
 
 def read_chain(prompt, after, golds):
-    pairs = re.findall(r"From (\w+) go to (\w+)\.", prompt)
+    keys = re.findall(r"KEY: (\w+) (\w+) (\w+)\.", prompt)
     name = re.search(r"starts with the word (\w+)\.", prompt)[1]
-    step, walk = dict(pairs), []
-    while name in step and len(walk) <= len(pairs):
+    step, walk = {first: last for first, _, last in keys}, []
+    while name in step and len(walk) <= len(keys):
         name = step[name]
         walk.append(name)
-    return len(step) == len(pairs) and walk == golds
+    said = re.findall(r"KEY: (\w+ \w+ \w+)\.", after)
+    listed = {" ".join(key) for key in keys}
+    return len(step) == len(keys) and walk == golds and len(said) == len(golds) and set(said) <= listed
 
 
 class Tables(html.parser.HTMLParser):
@@ -147,7 +151,7 @@ def read_table(prompt, after, golds):
     tables.feed(prompt)
     name = re.findall(r"Convert the table (\w+) to TSV", prompt)[-1]
     tsv = [line.split("\t") for line in after.strip().split("\n") if "\t" in line]
-    cells = [cell for row in tables.found[name][1:] for cell in row]
+    cells = [cell.split()[-1] for row in tables.found[name][1:] for cell in row]
     return tsv == tables.found[name] and cells == golds
 
 
@@ -211,7 +215,7 @@ def test_depth():
         places = []
         for prompt in prompts:
             text, field = prompt.draft.haystack, prompt.draft.fields[0]
-            said = rf"(is: |\": \"|go to |<td>){field.gold}\b"
+            said = rf'(: |: "\w+ |KEY: \w+ \w+ |<td>\w+ ){field.gold}\b'
             places.append(re.search(said, text).start() / len(text))
         steps = [b - a for a, b in zip(places, places[1:])]
         figures = " ".join(f"{p:.2f}" for p in places)
