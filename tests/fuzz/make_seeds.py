@@ -126,6 +126,14 @@ HOSTILE_SQL = [
     "UPDATE run SET started_unix_ns=9223372036854775807, ended_unix_ns=-1, seq=-5",
     "UPDATE run SET uuid=substr('63b2'||uuid,1,200)||id", "DROP TABLE layer_step", "DELETE FROM run",
     "UPDATE run SET state='complete', invocation_uuid=NULL, policy_id=99",
+    # runs of eval and record among them
+    "UPDATE run SET state='complete', kind='eval', seq=NULL, result_json='{\"task\":\"p\u001bl\",\"spelling\":\"ppl:file=x\",\"model\":\"m\",\"policy\":\"streaming:k=8\",'"
+    "||'\"texts\":2,\"nll\":2.5,\"delta_nll\":{\"mean\":0.5,\"low\":0.25,\"high\":1e300},\"accuracy\":0.5,\"baseline_accuracy\":0.9,\"keys_share\":0.5,'"
+    "||'\"by_since\":[{\"from\":1,\"to\":1,\"n\":3,\"delta_nll\":0.5},{\"from\":2,\"to\":null,\"n\":\"x\",\"delta_nll\":null}],\"documents\":[{\"prompt_len\":7,\"steps\":1e300},4]}';"
+    "INSERT INTO eval_result SELECT id,'ppl','delta_nll','nat',0.5,NULL,1,2 FROM run; INSERT INTO eval_result SELECT id,'ppl','keys_share','1',0.5,NULL,NULL,2 FROM run",
+    "UPDATE run SET kind='record', result_json='{\"trace\":\"a\u001b\",\"layers\":2,\"perplexity\":1e308}', seq=NULL",
+    "UPDATE run SET kind='eval', result_json='[]' WHERE id=1", "UPDATE run SET kind='eval', result_json='{' WHERE id=1",
+    "UPDATE run SET kind='eval', result_json='{\"by_since\":7,\"documents\":{},\"policy\":4}'",
 ]  # fmt: skip
 
 
@@ -246,5 +254,25 @@ def models():
     write("model", "prompts", b"p" + headed(prompts, {"format": "rattn-prompts", "version": "1.0", "task": "t", "family": "f"}))
 
 
-for part in (traces, extremes, spellings, stores, results, exports, models):
+def made_imports():
+    text = {"document": "a/b.ids", "prompt_len": 4, "steps": 3, "nll": [1.5, 2, 0.25], "kl": [0, 0.5, 1], "keys_read": 40,
+            "full_layer_steps": 2, "layers": [0, 1], "hf_wall": {"method": "hf-wall", "prefill_s": 0.5, "decode_s": 1}}
+    prompt = {"document": "0", "prompt_len": 4, "steps": 1, "right": True, "hits": 0.5, "margin": -1, "seed": -3, "depth": 0.5}
+    top = {"format": "rattn-eval", "version": "1.0", "tool": "decode_hf", "tool_version": "1.0", "model": "m/x"}
+    pair = lambda one, other: [one, one | {"document": "c"} | other]
+    rows = lambda task, docs, more: [{"task": task, "policy": p, "documents": d} for p, d in (("full", docs), ("streaming:k=8", more))]
+    yield top | {"results": rows("ppl", pair(text, {}), pair(text, {"nll": [3, 3, 3], "keys_read": 10}))}
+    yield top | {"results": rows("niah", pair(prompt, {"right": False}), pair(prompt, {}))}
+    yield top | {"device": "x\u001b[1m", "dtype": "bf16", "results": rows("ppl", [text], [text]) + rows("vt", [prompt], [prompt])}
+    yield top | {"results": [{"task": "t<b>", "policy": "recycled:k=4,stride=2+int8", "documents": [text | {"nll": [1e308, 1e308, 1e308]}]}]}
+    yield top | {"version": "2.0", "results": []}
+
+
+def imports():
+    for i, made in enumerate(made_imports()):
+        for how in range(2):
+            write("import", f"made-{i}-{how}", bytes([how]) + json.dumps(made, separators=(",", ":")).encode())
+
+
+for part in (traces, extremes, spellings, stores, results, exports, models, imports):
     part()

@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz
 clang="clang-14"
-read -ra targets <<<"${FUZZ_TARGETS:-trace spelling store results export model}"
+read -ra targets <<<"${FUZZ_TARGETS:-trace spelling store results export model import}"
 export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=8
 
 build() {
