@@ -42,9 +42,13 @@ static json_t *config_json(const struct ra_import *import, const char *path)
     return config;
 }
 
-static const char *text_or_null(const json_t *object, const char *key)
+/* At the top of the file, or in its member "provenance". */
+static const char *text_or_null(const json_t *about, const char *key)
 {
-    return json_string_value(json_object_get(object, key));
+    const json_t *value = json_object_get(about, key);
+    if (!value)
+        value = json_object_get(json_object_get(about, "provenance"), key);
+    return json_string_value(value);
 }
 
 static enum ra_status store_all(struct ra_eval_store *runs, const struct ra_import *import,

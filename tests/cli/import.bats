@@ -90,6 +90,9 @@ for i, (r, g) in enumerate(zip(made["results"], got), 1):
         assert all(a == b or near(a, b) for a, b in zip(s, want)), (s, want)
     assert len(samples) == len(docs)
 PY
+    change 'd["provenance"] = {k: d.pop(k) for k in ("device", "dtype")}'
+    "$rattn" import bad.json --db p.db -q >/dev/null
+    [ "$(sqlite3 p.db "select distinct device || ' ' || dtype from run")" = "some card bf16" ]
     [ "$(sqlite3 s.db "select config_json ->> 'file_sha256' from run limit 1")" = "$(sha256sum <"$MADE/made.json" | cut -d' ' -f1)" ]
 }
 
