@@ -10,7 +10,8 @@
  * A document has `nll`, one number for each step, or `right` (true, false), or both; it may have
  * seed, depth, hits (0 to 1), margin, kl (as nll), keys_read, full_layer_steps, layers (a list) and
  * hf_wall, an object of seconds with their method. What else stands at the top is provenance and
- * kept as it is; device and dtype may stand in a member of that name. Nothing of the file is trusted.
+ * kept as it is; device and dtype may stand in a member of that name. Nothing of the file is
+ * trusted.
  */
 #ifndef RA_SIM_CLI_IMPORT_RESULTS_H
 #define RA_SIM_CLI_IMPORT_RESULTS_H
