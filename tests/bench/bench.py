@@ -167,8 +167,9 @@ def decoder_rows(path):
                   "runs": line["tokens_per_s"]},
             "b": {"name": "products alone" if is_prefill else "a read of the weights",
                   "median": statistics.median(line["bound"]), "runs": line["bound"]},
-            "limit": "%.2f of the other side, run by run; by %s"
-            % (statistics.median(ratios), line["gemm"].split(" ")[0]),
+            "limit": "%.2f of the other side, run by run; %.1f ms of processor time a token; by %s"
+            % (statistics.median(ratios), statistics.median(line["cpu_ms_per_token"]),
+               line["gemm"].split(" ")[0]),
             "checked": "a step's logits are a longer prefill's to %.0e" % line["gap"],
             "cache_resident": None,
         })  # fmt: skip

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "sim/base/rng.h"
@@ -33,6 +34,15 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Processor time of all threads, which a crowded machine changes less than it does the clock's. */
+static double processor(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* The matrices of a layer: outputs, inputs. */
@@ -149,16 +159,23 @@ static enum ra_status check(struct bench *b, const struct ra_policy_spec *spec,
                : ra_fail(err, RA_EDIVERGED, "a step and a prefill differ by %.3g", b->gap);
 }
 
-/* Rates of one side and of what bounds it, in turn. */
-static void put(const struct bench *b, const char *name, const double *own, const double *bound,
-                size_t n)
+/* Of one run: rates of one side and of what bounds it, processor time of the former. */
+struct run {
+    double rate, bound, cpu;
+};
+
+static void put(const struct bench *b, const char *name, const struct run *runs, int n)
 {
+    static const char *const keys[] = {"tokens_per_s", "bound", "cpu_ms_per_token"};
     printf("{\"case\":\"%s\",\"gap\":%.3g,\"threads\":%d,\"gemm\":\"%s\"", name, b->gap,
            ra_pool_threads(b->pool), ra_gemm_name());
-    for (int side = 0; side < 2; side++) {
-        printf(",\"%s\":[", side ? "bound" : "tokens_per_s");
-        for (size_t i = 0; i < n; i++)
-            printf("%s%.6g", i ? "," : "", (side ? bound : own)[i]);
+    for (int key = 0; key < 3; key++) {
+        printf(",\"%s\":[", keys[key]);
+        for (int i = 0; i < n; i++) {
+            const struct run *r = &runs[i];
+            double value = key == 0 ? r->rate : key == 1 ? r->bound : 1000 * r->cpu;
+            printf("%s%.6g", i ? "," : "", value);
+        }
         putchar(']');
     }
     puts("}");
@@ -167,18 +184,19 @@ static void put(const struct bench *b, const char *name, const double *own, cons
 static enum ra_status time_prefill(struct bench *b, struct ra_lm_prompt **prompt,
                                    struct ra_error *err)
 {
-    double own[PREFILLS], bound[PREFILLS];
+    struct run runs[PREFILLS];
     for (int i = 0; i < PREFILLS; i++) {
         ra_lm_prompt_close(*prompt);
         *prompt = NULL;
-        double start = now();
+        double start = now(), cpu = processor();
         RA_TRY(prefill(b, P, prompt, err));
-        own[i] = P / (now() - start);
+        runs[i].rate = P / (now() - start);
+        runs[i].cpu = (processor() - cpu) / P;
         start = now();
         products_alone(b);
-        bound[i] = P / (now() - start);
+        runs[i].bound = P / (now() - start);
     }
-    put(b, "prefill", own, bound, PREFILLS);
+    put(b, "prefill", runs, PREFILLS);
     return RA_OK;
 }
 
@@ -186,22 +204,23 @@ static enum ra_status time_steps(struct bench *b, const struct ra_lm_prompt *pro
                                  const struct ra_policy_spec *spec, struct ra_error *err)
 {
     struct ra_lm_loop *loop;
-    double own[DECODES], bound[DECODES];
+    struct run runs[DECODES];
     const int32_t *token = b->tokens + P;
     RA_TRY(open_loop(b, prompt, spec, &loop, err));
     RA_TRY(step(b, loop, token++, err));
     for (int i = 0; i < DECODES; i++) {
-        double start = now();
+        double start = now(), cpu = processor();
         for (int j = 0; j < STEPS; j++)
             RA_TRY(step(b, loop, token++, err));
-        own[i] = STEPS / (now() - start);
+        runs[i].rate = STEPS / (now() - start);
+        runs[i].cpu = (processor() - cpu) / STEPS;
         start = now();
         for (int j = 0; j < STEPS; j++)
             ra_pool_run(b->pool, (size_t)ra_pool_threads(b->pool), read_share, b);
-        bound[i] = STEPS / (now() - start);
+        runs[i].bound = STEPS / (now() - start);
     }
     ra_lm_loop_close(loop);
-    put(b, "decode", own, bound, DECODES);
+    put(b, "decode", runs, DECODES);
     return RA_OK;
 }
 
