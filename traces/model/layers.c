@@ -122,10 +122,11 @@ int32_t ra_lm_likeliest(const float *logits, int n)
 
 double ra_lm_log_sum(const float *logits, int n)
 {
-    double top = (double)logits[0], sum = 0;
+    double top = (double)logits[0];
     for (int i = 1; i < n; i++)
         top = fmax(top, (double)logits[i]);
-    for (int i = 0; i < n; i++)
+    double sum = exp((double)logits[0] - top);
+    for (int i = 1; i < n; i++)
         sum += exp((double)logits[i] - top);
     return top + log(sum);
 }
