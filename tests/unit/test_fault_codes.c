@@ -237,7 +237,7 @@ static void test_exit_codes(void **unused)
         {2, WORDS("replay", trace_path), {0}, "-p"},
         {2, WORDS("nonesuch"), {0}, "unknown command"},
         {3, WORDS(REPLAY, "--backend", "cuda"), {0}, "cuda: "},
-        {3, WORDS("record"), {0}, "not in this version"},
+        {3, WORDS("sweep"), {0}, "not in this version"},
         {4, WORDS("info", broken_path, "--verify"), {0}, "broken.safetensors"},
         {130, WORDS(REPLAY, "--db", db), {.op = FAULT_WRITE, .at = 1, .error = FAULT_SIGNAL}, ""},
         {5,
