@@ -29,9 +29,9 @@ python() { # SCRIPT on stdin, with numpy and the reader of safetensors
 @test "what a schedule chose while decoding is what a replay of that run chooses" {
     for model in llama gemma3 qwen2-shards; do
         for schedule in full $schedules; do
-            record "$model" --prompt-len 70 -n 30 -p "$schedule" -o run >/dev/null
+            record "$model" --prompt-len 70 -n 30 -p "$schedule" --dtype f32 -o run >/dev/null
             "$rattn" replay run -p "$schedule" --repeat 1 -q --format json >replayed
-            evaluate "$model" 70 30 -p "$schedule" --format json >decoded
+            evaluate "$model" 70 30 -p "$schedule" --dtype f32 --format json >decoded
             python "$model $schedule" <<'PY'
 import json, sys
 decoded, replayed = json.load(open("decoded"))[0], json.load(open("replayed"))
@@ -51,16 +51,18 @@ PY
             for schedule in full recycled:k=6,stride=4 h2o:k=6; do
                 record "$model" --prompt-len 50 -n 20 -p "$schedule" --dtype $dtype -o run --top-k 97 >said
                 evaluate "$model" 50 20 -p "$schedule" --dtype $dtype --format json --per-token >decoded
-                python <<'PY'
-import json, re
+                # OpenBLAS sums one row otherwise than two, and keys may then round to another neighbour
+                python $dtype <<'PY'
+import json, re, sys
 import numpy as np, safetensors_io
+bound = {"f32": 1e-4, "f16": 2e-2, "bf16": 2e-1}[sys.argv[1]]
 run, decoded = safetensors_io.Reader("run"), json.load(open("decoded"))[0]
 logprob = run.raw("s0.logprob").astype(float)
 own = np.array(decoded["documents"][0]["nll"])
-assert np.abs(own + logprob).max() < 1e-5, np.abs(own + logprob).max()
-assert abs(decoded["ppl"] / np.exp(-logprob.mean()) - 1) < 1e-6
-said = float(re.search(r"under .*: ([0-9.]+)", open("said").read())[1])
-assert abs(said - decoded["ppl"]) < 6e-4 + 1e-6 * said
+assert np.abs(own + logprob).max() < bound, np.abs(own + logprob).max()
+assert abs(decoded["ppl"] / np.exp(own.mean()) - 1) < 1e-9
+said, ppl = float(re.search(r"under .*: ([0-9.]+)", open("said").read())[1]), np.exp(-logprob.mean())
+assert abs(said - ppl) < 6e-4 + 1e-6 * ppl and abs(decoded["ppl"] / ppl - 1) < bound
 # All 97 logarithms are there: they are of probabilities, in their order, the target's among them.
 ids, best = run.raw("s0.topk_id"), run.raw("s0.topk_logprob").astype(float)
 assert np.abs(np.exp(best).sum(1) - 1).max() < 1e-5 and (np.diff(best, axis=1) <= 0).all()
