@@ -25,8 +25,6 @@ TEMPLATES = {
         "<|im_end|>\n<|im_start|>assistant\n",
     ),
 }
-# What each task was seen to work with (docs/data.md).
-TEMPLATE = {}
 
 
 class Prompt:
@@ -139,7 +137,8 @@ def tensors_of(prompts):
 
 def spelling(args):
     words = [f"length={args.length}", f"n={args.n}", f"seed={args.seed}"]
-    words += [f"template={args.template}"] + ([] if args.depth is None else [f"depth={args.depth:g}"])
+    words += [f"template={args.template}"]
+    words += [] if args.depth is None else [f"depth={args.depth:g}"]
     return f"{args.task}:" + ",".join(words)
 
 
@@ -162,7 +161,7 @@ def make_parser():
     add("--n", type=int, default=50, help="prompts (%(default)s)")
     add("--seed", type=int, default=42, help="every prompt's own seed comes of it (%(default)s)")
     add("--depth", type=float, help="0..1 for all; left out: spread evenly")
-    add("--template", choices=tuple(TEMPLATES), help="default: what the task works with")
+    add("--template", choices=tuple(TEMPLATES), default="chatml", help="(%(default)s)")
     add("--haystack", help="text file whose sentences hide needles and chains (noise sentences)")
     add("--license", default="", help="licence of --haystack, for the record")
     add("--model", required=True, help="prepared model directory")
@@ -173,7 +172,6 @@ def make_parser():
 def run(args):
     if args.n < 1 or args.length < 1 or not (args.depth is None or 0 <= args.depth <= 1):
         raise ValueError("expected --n and --length from 1 on and --depth in 0..1")
-    args.template = args.template or TEMPLATE.get(args.task, "chatml")
     import token_ids
 
     tokenizer = token_ids.load_tokenizer(args.model)

@@ -79,13 +79,16 @@ def two_words(words):
 
 # --- RULER (Hsieh et al. 2024, arXiv:2404.06654), section 3: needles -----------------------------
 
-NEEDLE = "The special magic word for {}: {}."
+NEEDLE = "The special magic word for {} is: {}."
+# Where keys must be told apart, a key of two words and its value stand side by side.
+CLOSE_NEEDLE = "The special magic word for {}: {}."
 
 
 def needles(case, dice, keys, values, asked, lead):
     """`lead` is forced before the first answer; `asked` lists (text before the answer, value)."""
     pairs = [(key, value) for key, many in zip(keys, values) for value in many]
-    told = [NEEDLE.format(key, value) for key, value in pairs]
+    form = NEEDLE if len(keys) == 1 else CLOSE_NEEDLE
+    told = [form.format(key, value) for key, value in pairs]
     body = " ".join(place(sentences_of(case, dice), case.depth, told))
     golds = [value for _, value in asked]
     in_keys = " ".join(keys).split()
@@ -95,7 +98,8 @@ def needles(case, dice, keys, values, asked, lead):
     for i, (before, gold) in enumerate(asked):
         # Several values of one key have no order: a value of the same key is no wrong answer.
         wrong = [v for k, v in pairs if (k, gold) not in pairs] if len(values[0]) > 1 else near
-        fields.append(Field((lead if i == 0 else "") + before, gold, others(dice, gold, wrong, rest)))
+        before = (lead if i == 0 else "") + before
+        fields.append(Field(before, gold, others(dice, gold, wrong, rest)))
     return body, fields, pairs
 
 
@@ -107,17 +111,19 @@ INTRO = (
 
 def niah(case, n_keys, n_values, n_asked):
     dice = Dice(case.seed)
-    drawn = dice.sample(case.words, n_keys * (2 + n_values))
-    keys, rest = two_words(drawn[: 2 * n_keys]), drawn[2 * n_keys :]
+    in_key = 1 if n_keys == 1 else 2
+    drawn = dice.sample(case.words, n_keys * (in_key + n_values))
+    keys, rest = drawn[: in_key * n_keys], drawn[in_key * n_keys :]
+    keys, colon = (keys, " is:") if in_key == 1 else (two_words(keys), ":")
     values = [rest[i * n_values : (i + 1) * n_values] for i in range(n_keys)]
     if n_values > 1:
         what = f"all the special magic words for {keys[0]}"
         asked = [(" " if i == 0 else ", ", v) for i, v in enumerate(values[0])]
-        lead = f"The special magic words for {keys[0]}:"
+        lead = f"The special magic words for {keys[0]} are:"
     elif n_asked > 1:
         what = "the special magic words for " + ", ".join(keys[:n_asked])
         asked = [
-            (("" if i == 0 else " ") + f"The special magic word for {k}: ", v[0])
+            (("" if i == 0 else " ") + f"The special magic word for {k}{colon} ", v[0])
             for i, (k, v) in enumerate(zip(keys[:n_asked], values))
         ]
         # After the first answer the sentence ends.
@@ -125,7 +131,7 @@ def niah(case, n_keys, n_values, n_asked):
         lead = ""
     else:
         what = f"the special magic word for {keys[0]}"
-        asked, lead = [(" ", values[0][0])], f"The special magic word for {keys[0]}:"
+        asked, lead = [(" ", values[0][0])], f"The special magic word for {keys[0]}{colon}"
     body, fields, pairs = needles(case, dice, keys, values, asked, lead)
     verb = "are" if n_values > 1 or n_asked > 1 else "is"
     question = f"What {verb} {what} mentioned in the provided text?"
@@ -214,7 +220,8 @@ def fwe(case, ranks=40):
     weight = [(r + 1) ** -2.0 for r in range(ranks)]
     total = sum(weight)
     counts = [max(1, round(case.size * w / total)) for w in weight]
-    listed = dice.shuffled([("..." if r == 0 else words[r]) for r in range(ranks) for _ in range(counts[r])])
+    named = ["...", *words[1:]]
+    listed = dice.shuffled([w for w, count in zip(named, counts) for _ in range(count)])
     body = " ".join(listed)
     lead = "The three most frequently appeared coded words are:"
     wrong = words[4:]
@@ -226,7 +233,9 @@ def fwe(case, ranks=40):
         "Read the following coded text and track the frequency of each coded word. Find the three "
         "most frequently appeared coded words.\n" + body
     )
-    question = "What are the three most frequently appeared words in the above coded text? Ignore the dots."
+    question = (
+        "What are the three most frequently appeared words in the above coded text? Ignore the dots."
+    )
     return Draft(text, body, question, fields, ".", (words, counts, listed))
 
 
@@ -287,41 +296,44 @@ def chain_of_key(case, hops=4, astray=24):
 
 
 COLUMNS = ("Name", "Place")
+EXAMPLE = (("first one", "second one"), ("third one", "fourth one"))
+
+
+def html_table(title, rows):
+    lines = [f"<h2>Table {title}</h2>", "<table>"]
+    lines.append("<tr>" + "".join(f"<th>{c}</th>" for c in COLUMNS) + "</tr>")
+    lines += ["<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table>\n"])
+
+
+def tsv_table(title, rows):
+    return "\n".join([f"Table {title}", *("\t".join(row) for row in (COLUMNS, *rows))])
 
 
 def table_to_tsv(case, rows=3):
     """A page of HTML tables, one of which is to be written as TSV: after HTML-to-TSV of LongProc
-    (arXiv:2501.05414), the task of RefreshKV's Table 10. Every field is judged against the fields
-    of its column in all tables."""
+    (arXiv:2501.05414), the task of RefreshKV's Table 10. A worked example stands before the page.
+    Fields have two words; the last one is judged against those of its column in all tables."""
     dice = Dice(case.seed)
-    per, width = rows * len(COLUMNS), len(COLUMNS)
-    n = max(3, min(case.size, len(case.words) // per))
+    width = len(COLUMNS)
+    n = max(3, min(case.size, len(case.words) // (rows * width)))
     titles = dice.sample(case.words, n)
-    left, right = dice.sample(case.words, n * per), dice.sample(case.words, n * per)
+    left, right = (dice.sample(case.words, n * rows * width) for _ in range(2))
     cells = [f"{a} {b}" for a, b in zip(left, right)]
     tables = [[cells[(t * rows + r) * width :][:width] for r in range(rows)] for t in range(n)]
     at = round(case.depth * (n - 1))
-    head = "".join(f"<th>{c}</th>" for c in COLUMNS)
-    parts = []
-    for title, table in zip(titles, tables):
-        body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>\n" for row in table)
-        parts.append(f"<h2>Table {title}</h2>\n<table>\n<tr>{head}</tr>\n{body}</table>\n")
-    page = "".join(parts)
-    fields = []
+    page = "".join(html_table(title, table) for title, table in zip(titles, tables))
+    fields, column = [], [[row[c].split()[1] for t in tables for row in t] for c in range(width)]
     for r, row in enumerate(tables[at]):
         for c, cell in enumerate(row):
-            lead = "\t" if c else "\n"
-            if r == c == 0:
-                lead = f"Table {titles[at]}\n" + "\t".join(COLUMNS) + "\n"
             given, gold = cell.split()
-            near = dice.shuffled([row[c].split()[1] for table in tables for row in table])
+            lead = "\t" if c else "\n" if r else tsv_table(titles[at], ()) + "\n"
+            near = dice.shuffled(column[c])
             fields.append(Field(f"{lead}{given} ", gold, others(dice, gold, near, case.words)))
-    example = [["first one", "second one"], ["third one", "fourth one"]]
-    rowsx = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>\n" for row in example)
-    shot = f"<h2>Table example</h2>\n<table>\n<tr>{head}</tr>\n{rowsx}</table>\nConvert the table example to TSV.\nTable example\n" + "\t".join(COLUMNS) + "\n" + "\n".join("\t".join(row) for row in example) + "\n\n"
-    text = shot + "Below is a web page with tables.\n" + page
-    question = f"Convert the table {titles[at]} to TSV."
-    return Draft(text, page, question, fields, "\n", (titles, tables, at))
+    asked = "Convert the table {} to TSV."
+    shown = [html_table("example", EXAMPLE) + asked.format("example"), tsv_table("example", EXAMPLE)]
+    text = "\n".join([*shown, "", "Below is a web page with tables.", page])
+    return Draft(text, page, asked.format(titles[at]), fields, "\n", (titles, tables, at))
 
 
 TASKS = {

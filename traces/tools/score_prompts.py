@@ -8,7 +8,6 @@ block: each row's mask is what its decode step would see, so the numbers are the
 """
 
 import argparse
-import os
 
 import numpy as np
 
@@ -94,7 +93,8 @@ def line(metadata, scores):
         flat = [x for s in side for x in s.right]
         places = [x == 0 for s in side for x in s.places]
         margin = np.mean([x for s in side for x in s.margin])
-        words.append(f"probes {percent(flat):5.1f} % argmax {percent(places):5.1f} % margin {margin:5.2f}")
+        words.append(f"probes {percent(flat):5.1f} % argmax {percent(places):5.1f} %")
+        words.append(f"margin {margin:5.2f}")
     words.append("counts" if full >= 80 else f"n/a (baseline {full:.0f} %)")
     return "  ".join(words)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of make_prompts.py and score_prompts.py: numpy only, no model, no tokenizer, no network.
 
-A toy tokenizer stands in: it cuts text as byte-level BPE does (a word takes the space before it) and
-makes each piece one token. Prompts are turned back into text and read by parsers of their own: json,
-html.parser, regular expressions. Ends with `N passed, N failed`.
+A toy tokenizer stands in: it cuts text as byte-level BPE does (a word takes the space before it)
+and makes each piece one token. Prompts are turned back into text and read by parsers of their own:
+json, html.parser, regular expressions. Ends with `N passed, N failed`.
 """
 
 import argparse
@@ -66,9 +66,9 @@ def arguments(task, **given):
 
 
 def read_needles(prompt, after, golds):
-    told = re.findall(r"The special magic word for (\w+ \w+): (\w+)\.", prompt)
-    asked = dict(re.findall(r"The special magic word for (\w+ \w+): (\w+)", after))
-    many = re.search(r"The special magic words for (\w+ \w+): ([\w, ]+)\.", after)
+    told = re.findall(r"The special magic word for (\w+(?: \w+)??)(?: is)?: (\w+)\.", prompt)
+    asked = dict(re.findall(r"The special magic word for (\w+(?: \w+)??)(?: is)?: (\w+)", after))
+    many = re.search(r"The special magic words for (\w+) are: ([\w, ]+)\.", after)
     if many:
         asked = [(many[1], value) for value in many[2].split(", ")]
         return sorted(told) == sorted(asked) and [v for _, v in asked] == golds
@@ -92,9 +92,8 @@ def read_cwe(prompt, after, golds):
     for word in re.findall(r"\d+\. (\w+)", prompt):
         counts[word] = counts.get(word, 0) + 1
     ranked = sorted(counts, key=counts.get)
-    return set(ranked[-len(golds) :]) == set(golds) and counts[ranked[-len(golds)]] >= 2 * counts[
-        ranked[-len(golds) - 1]
-    ]
+    first, before = ranked[-len(golds)], ranked[-len(golds) - 1]
+    return set(ranked[-len(golds) :]) == set(golds) and counts[first] >= 2 * counts[before]
 
 
 def read_fwe(prompt, after, golds):
@@ -113,7 +112,8 @@ def read_kv(prompt, after, golds):
     repeated = prompt.count(f'"{key}": "')
     forced = f'"{key}": "{said[key]}"' in after
     last = [value.split()[-1] for value in said.values()]
-    return forced and golds == [said[key].split()[-1]] and repeated == 1 and last.count(golds[0]) == 1
+    holds = forced and golds == [said[key].split()[-1]]
+    return holds and repeated == 1 and last.count(golds[0]) == 1
 
 
 def read_chain(prompt, after, golds):
@@ -125,7 +125,8 @@ def read_chain(prompt, after, golds):
         walk.append(name)
     said = re.findall(r"KEY: (\w+ \w+ \w+)\.", after)
     listed = {" ".join(key) for key in keys}
-    return len(step) == len(keys) and walk == golds and len(said) == len(golds) and set(said) <= listed
+    holds = len(step) == len(keys) and walk == golds
+    return holds and len(said) == len(golds) and set(said) <= listed
 
 
 class Tables(html.parser.HTMLParser):
@@ -166,10 +167,11 @@ READERS = {
 
 
 def test_task(task, template, length):
-    """Would catch an answer the text does not hold, or holds twice; a probe beside its token; a prompt
-    that is a token too long; a candidate that is right as well."""
+    """Would catch an answer the text does not hold, or holds twice; a probe beside its token; a
+    prompt that is a token too long; a candidate that is right as well."""
     toy = Toy()
-    prompts = make_prompts.make_prompts(toy.encode, arguments(task, template=template, length=length))
+    args = arguments(task, template=template, length=length)
+    prompts = make_prompts.make_prompts(toy.encode, args)
     words = set(prompt_words.usable(toy.encode))
     exact = truth = probes = forms = joint = True
     for prompt in prompts:
@@ -249,7 +251,8 @@ def test_file(folder):
     check("a row of candidates for each probe", reader.shape("candidates") == (len(probe), 15))
     again = make_prompts.make_prompts(Toy().encode, arguments("niah-multiquery", n=2))
     both = make_prompts.make_prompts(Toy().encode, arguments("niah-multiquery", n=7))
-    check("a prompt's seed does not depend on n", [p.seed for p in again] == [p.seed for p in both[:2]])
+    same = [p.seed for p in again] == [p.seed for p in both[:2]]
+    check("a prompt's seed does not depend on n", same)
 
 
 def test_command(folder):
@@ -263,7 +266,8 @@ def test_command(folder):
         out.write("{}")
     essay = os.path.join(folder, "essay.txt")
     with open(essay, "w", encoding="utf-8") as out:
-        out.write(" ".join(f"Sentence {a} of {b} tells nothing much." for a in "ABCDEFGHIJKLMN" for b in "opqrstuvw"))
+        names = [(a, b) for a in "ABCDEFGHIJKLMN" for b in "opqrstuvw"]
+        out.write(" ".join(f"Sentence {a} of {b} tells nothing much." for a, b in names))
     path = os.path.join(folder, "out.safetensors")
     argv = ["--task", "niah-single", "--n", "2", "--length", "600", "--model", folder, "-o", path]
     argv += ["--haystack", essay, "--license", "CC0"]
@@ -298,7 +302,8 @@ def test_dice():
     check("dice are splitmix64", got == published, got)
     drawn = prompt_words.Dice(1).shuffled(range(50))
     check("a shuffle keeps every item", sorted(drawn) == list(range(50)) and drawn != sorted(drawn))
-    check("no word stands in the list twice", len(set(prompt_words.WORDS)) == len(prompt_words.WORDS))
+    words = prompt_words.WORDS
+    check("no word stands in the list twice", len(set(words)) == len(words))
 
 
 def test_score():
@@ -316,7 +321,7 @@ def test_score():
     naive = Naive(config, weights, np.float32)
     full = np.array([naive.logits(token, pos) for pos, token in enumerate(ids[:-1])])[P - 1 :]
     worst = np.abs(block(forward.attend) - full).max()
-    check("full attention over the continuation: the naive loop's logits", worst < 1e-9, f"{worst:.1e}")
+    check("full attention over the continuation: the naive loop", worst < 1e-9, f"{worst:.1e}")
     wide = np.abs(block(score_prompts.streaming_attend(40)) - full).max()
     check("streaming with a window over all is full attention", wide < 1e-9, f"{wide:.1e}")
     # Single steps over a cache from which the keys that streaming drops were taken out.
@@ -326,17 +331,20 @@ def test_score():
     try:
         for pos in range(P, 39):
             kept = [*range(4), *range(pos - (K - 4), pos + 1)]
-            forward.attend = lambda q, k, v, scale, *_, kept=kept: original(q, k[:, kept], v[:, kept], scale)
+            forward.attend = lambda q, k, v, scale, *_, kept=kept: original(
+                q, k[:, kept], v[:, kept], scale
+            )
             logits = decoder.logits(decoder.forward(ids[pos : pos + 1]))[0]
             worst = max(worst, np.abs(logits - narrow[pos - P + 1]).max())
     finally:
         forward.attend = original
-    check("streaming in one block: single steps over 4 + 6 keys and the token", worst < 1e-9, f"{worst:.1e}")
+    check("streaming: single steps over 4 + 6 keys and the token", worst < 1e-9, f"{worst:.1e}")
     check("streaming differs from full", np.abs(narrow - full).max() > 1e-3)
     logits = np.zeros((3, 9))
     logits[1, [4, 5, 6]] = 2, 3, 1
     score = score_prompts.Score(logits, 10, np.array([0] * 11 + [4]), [11], np.array([[6, -1]]))
-    check("right: above its candidates, not above all", score.right == [True] and score.margin == [1.0])
+    holds = score.right == [True] and score.margin == [1.0]
+    check("right: above its candidates, not above all", holds)
     check("its rank among all tokens", score.places == [1])
     score = score_prompts.Score(logits, 10, np.array([0] * 11 + [4]), [11], np.array([[-1, -1]]))
     check("without candidates the argmax counts", score.right == [False])
