@@ -239,8 +239,8 @@ void ra_eval_heading(const struct ra_eval_done *done)
     const struct ra_eval_text *first = &task->items[0].text;
     printf("task %s: ", task->name);
     ra_put_safe(done->model->origin.id);
-    printf(", %d %s, P = %d, N = %d%s\n", task->n, task->is_ppl ? "texts" : "prompts", first->P,
-           first->N, task->n > 1 ? " of the first" : "");
+    printf(", %d %s%s, P = %d, N = %d%s\n", task->n, task->is_ppl ? "text" : "prompt",
+           task->n > 1 ? "s" : "", first->P, first->N, task->n > 1 ? " of the first" : "");
 }
 
 static void put_delta(const char *what, const json_t *delta, double scale, int digits)
