@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Loss in the closed loop by steps since the last full step, one line a schedule of one band.
-set terminal svg size 660,430 fixed name 'fidelity_drift' background 'white' noenhanced font 'sans-serif,15'
+set terminal svg size 660,600 fixed name 'fidelity_drift' background 'white' noenhanced font 'sans-serif,15'
 set output name.'.svg'
 set datafile separator tab
 set title 'Loss by steps since the last full step' font 'sans-serif,16'
-set xlabel 'steps since the last full step, mean over layers'
-set ylabel 'NLL above full attention (nat)'
-set key below left maxcols 1 font 'sans-serif,12'
+set xlabel 'steps since the last full step (leftmost: at full steps)'
+set ylabel 'NLL above full (nat)'
+set key below left maxcols 2 font 'sans-serif,12'
+set logscale x 2
 set grid linecolor rgb '#e4e4e4'
 set border 3
 set tics nomirror
