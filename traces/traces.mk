@@ -4,7 +4,7 @@
 MODEL_DIR ?= build/models/smollm2-135m-instruct
 VENV_PYTHON := build/venv/bin/python
 # TASK-LENGTH of every cell that full attention passes (docs/data.md).
-PROMPT_CELLS ?= niah-single-1024 niah-multivalue-1024
+PROMPT_CELLS ?= niah-single-1024
 PROMPTS_N ?= 50
 .PHONY: texts prompts prepared-model
 prepared-model:

@@ -184,13 +184,13 @@ static enum ra_status put_answers(const struct ra_eval_done *done, int number, d
     for (int i = 0; i < n; i++) {
         own[i] = share_right(done, i, number) >= 1;
         full[i] = share_right(done, i, done->full) >= 1;
-        hits += share_right(done, i, number) / n;
+        hits += share_right(done, i, number);
         margin += mean_margin(done, i, number) / n;
     }
     double baseline = ra_mean(full, (size_t)n);
     json_object_set_new(object, "prompts", json_integer(n));
-    json_object_set_new(object, "hits", ra_json_real(hits));
-    json_object_set_new(object, "margin", ra_json_real(margin));
+    json_object_set_new(object, "hits", ra_json_real(hits / n));
+    json_object_set_new(object, "margin", ra_json_real(margin / n));
     json_object_set_new(object, "baseline_accuracy", ra_json_real(baseline));
     json_object_set_new(object, "gate", json_boolean(baseline >= RA_EVAL_GATE));
     return put_paired(done, "accuracy", own, full, object, err);
