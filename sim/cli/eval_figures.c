@@ -185,7 +185,7 @@ static enum ra_status put_answers(const struct ra_eval_done *done, int number, d
         own[i] = share_right(done, i, number) >= 1;
         full[i] = share_right(done, i, done->full) >= 1;
         hits += share_right(done, i, number);
-        margin += mean_margin(done, i, number) / n;
+        margin += mean_margin(done, i, number);
     }
     double baseline = ra_mean(full, (size_t)n);
     json_object_set_new(object, "prompts", json_integer(n));
