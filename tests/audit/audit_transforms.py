@@ -69,6 +69,7 @@ class SeenQuality(reference.Quality):
         norm = np.linalg.norm(true.o[1:], axis=2)
         error = np.linalg.norm(self.o - true.o[1:], axis=2)
         self.rel_err = np.divide(error, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+        self.layer_err = reference.whole_layer(error, norm)
         wanted = self.size - 1
         hits = (run.attended & (true.rank(agg) < wanted[:, :, None])).sum(axis=2)
         self.recall = np.divide(hits, wanted, out=np.full(hits.shape, np.nan), where=wanted > 0)

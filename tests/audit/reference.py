@@ -13,6 +13,12 @@ import schedules
 from attention import softmax
 
 
+def whole_layer(error, norm):
+    """Of a layer's heads as one vector; NaN where the output is zero."""
+    whole = np.linalg.norm(norm, axis=1)
+    return np.divide(np.linalg.norm(error, axis=1), whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
 class Quality:
     """Of one layer. NaN stands for a value that is not defined."""
 
@@ -31,9 +37,7 @@ class Quality:
         self.rel_err = np.divide(error, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
         self.mass[self.everything] = 1
         self.rel_err[self.everything] = 0
-        whole = np.linalg.norm(norm, axis=1)
-        self.layer_err = np.divide(np.linalg.norm(error, axis=1), whole,
-                                   out=np.full(whole.shape, np.nan), where=whole > 0)  # fmt: skip
+        self.layer_err = whole_layer(error, norm)
         self.layer_err[self.everything] = 0
         wanted = self.size - 1
         hits = (run.attended & (view.rank(agg) < wanted[:, :, None])).sum(axis=2)
