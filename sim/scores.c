@@ -49,6 +49,7 @@ static void weigh(const struct ra_scorer *s, const struct ra_scores_input *input
     const double *prob = input->prob ? input->prob + (size_t)head * L : NULL;
     double *out = s->out + (size_t)head * L, mass = 0;
     if (!set->pos) {
+        RA_BUG_ON(!prob);
         memcpy(out, prob, L * sizeof *out);
         return;
     }
