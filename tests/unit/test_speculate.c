@@ -47,6 +47,7 @@ static bool on_round(void *context, int32_t done, int32_t total)
 {
     struct bed *bed = context;
     assert_int_equal(total, N);
+    assert_in_range(bed->n_rounds, 0, N - 1);
     bed->done[bed->n_rounds++] = done;
     return !bed->stop_at || done < bed->stop_at;
 }
@@ -375,6 +376,7 @@ static void test_rounds_from_a_text(void **state)
     struct ra_speculate_score score = {.tokens = tokens}, plain = {.tokens = choices};
     struct ra_speculate_score greedy = speculate(bed, "recycled:k=6,stride=2,pool=3", 3, NULL, 0);
     config.text = bed->tokens + P;
+    bed->n_rounds = 0;
     ra_assert_ok(ra_speculate_run(&config, &draft, bed->tokens + P, &score, &err));
     assert_int_equal(score.accepted, greedy.accepted);
     assert_int_equal(score.rows, greedy.rows);
@@ -384,6 +386,7 @@ static void test_rounds_from_a_text(void **state)
     for (int32_t i = 0; i <= N; i++)
         text[P + i] = ra_rng_int(99, (uint64_t)i, 0, VOCAB - 1);
     config.text = text + P;
+    bed->n_rounds = 0;
     ra_assert_ok(ra_speculate_plain(&config, &plain, &err));
     assert_int_equal(plain.rows, bed->plain.rows);
     bed->n_rounds = 0;
