@@ -7,18 +7,6 @@
 #include "sim/report_html_part.h"
 #include "sim/report_lines.h"
 
-struct words {
-    FILE *out;
-    int n;
-};
-
-static void put_part(void *context, const char *part)
-{
-    struct words *words = context;
-    fputs(words->n++ ? ", " : "", words->out);
-    ra_html_text(words->out, part);
-}
-
 static void put_note(void *context, const char *note)
 {
     fputs("<li>", context);
@@ -88,7 +76,7 @@ static void put_since(FILE *out, const struct ra_eval_table *table)
     bool has_heading = false;
     for (size_t i = table->first; i < json_array_size(table->results); i++) {
         const json_t *row = json_array_get(table->results, i);
-        struct words words = {out, 0};
+        struct ra_html_list words = {out, 0};
         if (!ra_eval_table_has(table, row) || !ra_eval_has_since(row))
             continue;
         if (!has_heading)
@@ -97,7 +85,7 @@ static void put_since(FILE *out, const struct ra_eval_table *table)
         fputs("<tr>", out);
         put_policy(out, row);
         fputs("<td class=\"long\">", out);
-        ra_eval_since(row, put_part, &words);
+        ra_eval_since(row, ra_html_listed, &words);
         fputs("</td></tr>\n", out);
     }
     if (has_heading)
@@ -106,11 +94,11 @@ static void put_since(FILE *out, const struct ra_eval_table *table)
 
 static void put_table(FILE *out, const struct ra_eval_table *table, const json_t *ids)
 {
-    struct words heading = {out, 0};
+    struct ra_html_list heading = {out, 0};
     fputs("<h3>", out);
     ra_html_text(out, ra_result_text(table->head, "task"));
     fputs("</h3>\n<p>", out);
-    ra_eval_head(table, put_part, &heading);
+    ra_eval_head(table, ra_html_listed, &heading);
     fputs("</p>\n", out);
     put_rows(out, table, ids);
     fputs("<ul class=\"soft\">\n", out);

@@ -178,3 +178,10 @@ enum ra_status ra_html_query(struct ra_html *html, const char **sql, const char 
     ra_html_sql(html->out, from, (size_t)(*sql - from));
     return RA_OK;
 }
+
+void ra_html_listed(void *context, const char *part)
+{
+    struct ra_html_list *list = context;
+    fputs(list->n++ ? ", " : "", list->out);
+    ra_html_text(list->out, part);
+}

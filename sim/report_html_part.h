@@ -67,6 +67,13 @@ extern const char *const ra_html_page_css, *const ra_html_card_sql,
                                                                    *const ra_html_warnings_sql,
                                                                        *const ra_html_worst_sql;
 
+/* Parts of a sentence as they come, with commas between them; context of the call below. */
+struct ra_html_list {
+    FILE *out;
+    int n; /* so far */
+};
+void ra_html_listed(void *context, const char *part);
+
 #ifdef __cplusplus
 }
 #endif

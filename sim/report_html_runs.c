@@ -46,18 +46,6 @@ enum ra_status ra_html_card(struct ra_html *html, struct ra_error *err)
 /* --- policies ----------------------------------------------------------------------------------
  */
 
-struct words {
-    FILE *out;
-    int n;
-};
-
-static void put_part(void *context, const char *part)
-{
-    struct words *words = context;
-    fputs(words->n++ ? ", " : "", words->out);
-    ra_html_text(words->out, part);
-}
-
 static void put_number(FILE *out, double value)
 {
     if (isnan(value))
@@ -144,10 +132,10 @@ static void put_types(FILE *out, const struct ra_report_table *table)
 
 static void put_table(FILE *out, const struct ra_report_table *table, const json_t *ids)
 {
-    struct words heading = {out, 0}, times = {out, 0};
+    struct ra_html_list heading = {out, 0}, times = {out, 0};
     char words[512];
     fputs("<p>", out);
-    ra_report_heading(table->head, put_part, &heading);
+    ra_report_heading(table->head, ra_html_listed, &heading);
     fputs("</p>\n", out);
     if (table->is_timed && json_is_true(json_object_get(table->head, "cache_resident")))
         fputs("<p class=\"warn\">" RA_REPORT_RESIDENT "</p>\n", out);
@@ -159,7 +147,7 @@ static void put_table(FILE *out, const struct ra_report_table *table, const json
     fputs("</li>\n", out);
     if (table->is_timed) {
         fputs("<li>", out);
-        ra_report_times(table, put_part, &times);
+        ra_report_times(table, ra_html_listed, &times);
         fputs("</li>\n", out);
     }
     if (ra_report_late(table, words, sizeof words))

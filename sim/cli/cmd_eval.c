@@ -10,6 +10,7 @@
 #include "sim/cli/eval_figures.h"
 #include "sim/cli/eval_store.h"
 #include "sim/cli/interrupt.h"
+#include "sim/cli/language_model.h"
 #include "sim/cli/output.h"
 #include "sim/cli/run_rows.h"
 
@@ -22,8 +23,7 @@ struct values {
 };
 
 static const struct ra_operand operands[] = {
-    {"MODEL_DIR", 1, 1, offsetof(struct values, model),
-     .help = "a Hugging Face model: config.json and model.safetensors, or its shards and index"},
+    RA_MODEL_OPERAND(struct values),
     {.name = NULL},
 };
 
@@ -50,26 +50,12 @@ static const struct ra_option options[] = {
      FIELD(db),
      .argument = "FILE",
      .help = "store the runs there; made when missing, else appended to"},
-    {.name = "dtype",
-     .kind = RA_OPTION_CHOICE,
-     FIELD(dtype),
-     .argument = "TYPE",
-     .fallback = "f16",
-     .choices = "f16|bf16|f32",
-     .help = "queries, keys and values are rounded to it before they are attended to"},
+    RA_MODEL_DTYPE(struct values),
     {.name = "per-token",
      .kind = RA_OPTION_FLAG,
      FIELD(per_token),
      .help = "json: every token's NLL too"},
-    {.name = "threads",
-     .letter = 'j',
-     .kind = RA_OPTION_INT,
-     FIELD(threads),
-     .argument = "THREADS",
-     .min = 0,
-     .max = 1024,
-     .fallback = "0",
-     .help = "0: one per processor"},
+    RA_MODEL_THREADS(struct values),
     {.name = NULL},
 };
 

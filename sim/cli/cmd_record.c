@@ -30,28 +30,14 @@ struct values {
 enum { MODE_TEACHER_FORCED, MODE_GREEDY };
 
 static const struct ra_operand operands[] = {
-    {"MODEL_DIR", 1, 1, offsetof(struct values, model),
-     .help = "a Hugging Face model: config.json and model.safetensors, or its shards and index"},
+    RA_MODEL_OPERAND(struct values),
     {.name = NULL},
 };
 
 #define FIELD(member) .offset = offsetof(struct values, member)
 static const struct ra_option options[] = {
-    {.name = "tokens",
-     .kind = RA_OPTION_TEXT,
-     FIELD(tokens),
-     .argument = "FILE",
-     .is_required = true,
-     .help = "token ids of the text (traces/tools/tokenize.py makes them)"},
-    {.name = "steps",
-     .letter = 'n',
-     .kind = RA_OPTION_INT,
-     FIELD(steps),
-     .argument = "N",
-     .is_required = true,
-     .min = 1,
-     .max = 1 << 24,
-     .help = "tokens to decode"},
+    RA_MODEL_TOKENS(struct values),
+    RA_MODEL_STEPS(struct values),
     {.name = "output",
      .letter = 'o',
      .kind = RA_OPTION_TEXT,
@@ -87,13 +73,7 @@ static const struct ra_option options[] = {
      .argument = "LIST",
      .words = RA_WORDS_NONE,
      .help = "record these alone: 0,9,20-29"},
-    {.name = "dtype",
-     .kind = RA_OPTION_CHOICE,
-     FIELD(dtype),
-     .argument = "TYPE",
-     .fallback = "f16",
-     .choices = "f16|bf16|f32",
-     .help = "queries, keys and values are rounded to it before they are attended to"},
+    RA_MODEL_DTYPE(struct values),
     {.name = "q-tail",
      .kind = RA_OPTION_INT,
      FIELD(q_tail),
@@ -123,15 +103,7 @@ static const struct ra_option options[] = {
      FIELD(db),
      .argument = "FILE",
      .help = "store the run there; made when missing, else appended to"},
-    {.name = "threads",
-     .letter = 'j',
-     .kind = RA_OPTION_INT,
-     FIELD(threads),
-     .argument = "THREADS",
-     .min = 0,
-     .max = 1024,
-     .fallback = "0",
-     .help = "0: one per processor"},
+    RA_MODEL_THREADS(struct values),
     {.name = NULL},
 };
 
@@ -181,11 +153,7 @@ static enum ra_status choose_lengths(struct job *job, struct ra_error *err)
                        " and %" PRId64 " steps%s, got %" PRId64,
                        v->tokens, (P < 1 ? 1 : P) + need, P < 1 ? 1 : P, v->steps,
                        need ? " with their targets" : "", n);
-    if (P + v->steps > job->model.config->max_positions)
-        return ra_fail(err, RA_EUSAGE,
-                       "%s: expected at most %d positions (max_position_embeddings), got %" PRId64
-                       " + %" PRId64,
-                       v->model, job->model.config->max_positions, P, v->steps);
+    RA_TRY(ra_language_model_reaches(&job->model, v->model, P, v->steps, err));
     r->P = (int32_t)P;
     r->N = (int32_t)v->steps;
     r->W = (int32_t)(v->q_tail < P ? v->q_tail : P);

@@ -26,28 +26,14 @@ struct values {
 enum { MODE_GREEDY, MODE_TEXT };
 
 static const struct ra_operand operands[] = {
-    {"MODEL_DIR", 1, 1, offsetof(struct values, model),
-     .help = "a Hugging Face model: config.json and model.safetensors, or its shards and index"},
+    RA_MODEL_OPERAND(struct values),
     {.name = NULL},
 };
 
 #define FIELD(member) .offset = offsetof(struct values, member)
 static const struct ra_option options[] = {
-    {.name = "tokens",
-     .kind = RA_OPTION_TEXT,
-     FIELD(tokens),
-     .argument = "FILE",
-     .is_required = true,
-     .help = "token ids of the text (traces/tools/tokenize.py makes them)"},
-    {.name = "steps",
-     .letter = 'n',
-     .kind = RA_OPTION_INT,
-     FIELD(steps),
-     .argument = "N",
-     .is_required = true,
-     .min = 1,
-     .max = 1 << 24,
-     .help = "tokens to decode"},
+    RA_MODEL_TOKENS(struct values),
+    RA_MODEL_STEPS(struct values),
     {.name = "policy",
      .letter = 'p',
      .kind = RA_OPTION_TEXTS,
@@ -92,22 +78,8 @@ static const struct ra_option options[] = {
      .fallback = "greedy",
      .choices = "greedy|text",
      .help = "each round goes on from the output, or from the text"},
-    {.name = "dtype",
-     .kind = RA_OPTION_CHOICE,
-     FIELD(dtype),
-     .argument = "TYPE",
-     .fallback = "f16",
-     .choices = "f16|bf16|f32",
-     .help = "queries, keys and values are rounded to it before they are attended to"},
-    {.name = "threads",
-     .letter = 'j',
-     .kind = RA_OPTION_INT,
-     FIELD(threads),
-     .argument = "THREADS",
-     .min = 0,
-     .max = 1024,
-     .fallback = "0",
-     .help = "0: one per processor"},
+    RA_MODEL_DTYPE(struct values),
+    RA_MODEL_THREADS(struct values),
     {.name = NULL},
 };
 
@@ -161,11 +133,7 @@ static enum ra_status open_prompt(struct job *job, struct ra_error *err)
     if (P + need > n || P < 1)
         return ra_fail(err, RA_EUSAGE, "%s: expected at least %" PRId64 " tokens, got %" PRId64,
                        v->tokens, (P < 1 ? 1 : P) + need, n);
-    if (P + v->steps > job->model.config->max_positions)
-        return ra_fail(err, RA_EUSAGE,
-                       "%s: expected at most %d positions (max_position_embeddings), got %" PRId64
-                       " + %" PRId64,
-                       v->model, job->model.config->max_positions, P, v->steps);
+    RA_TRY(ra_language_model_reaches(&job->model, v->model, P, v->steps, err));
     struct ra_lm_prompt_config of = {.tokens = job->ids->tokens,
                                      .P = (int32_t)P,
                                      .W = (int32_t)(P < TAIL ? P : TAIL),

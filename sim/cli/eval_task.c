@@ -116,11 +116,7 @@ static enum ra_status add_text(struct ra_eval_task *task, const char *path,
                        "%s: expected at least %" PRId64 " tokens for a prompt of %" PRId64
                        " and %" PRId64 " steps, got %zu",
                        path, (P < 1 ? 1 : P) + N + 1, P < 1 ? 1 : P, N, ids->n);
-    if (P + N > model->config->max_positions)
-        return ra_fail(err, RA_EUSAGE,
-                       "%s: expected at most %d positions (max_position_embeddings), got %" PRId64
-                       " + %" PRId64,
-                       path, model->config->max_positions, P, N);
+    RA_TRY(ra_language_model_reaches(model, path, P, N, err));
     task->items[task->n - 1] =
         (struct ra_eval_item){.text = {.tokens = ids->tokens, .P = (int32_t)P, .N = (int32_t)N},
                               .name = task->names[task->n - 1],

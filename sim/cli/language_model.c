@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/cli/language_model.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "sim/cli/interrupt.h"
@@ -56,6 +57,17 @@ enum ra_status ra_language_model_speaks(const struct ra_language_model *model, c
         return RA_OK;
     return ra_fail(err, RA_EUSAGE, "%s: expected ids of the model's tokenizer %.12s…, got %.12s…",
                    path, own, tokenizer);
+}
+
+enum ra_status ra_language_model_reaches(const struct ra_language_model *model, const char *path,
+                                         int64_t P, int64_t N, struct ra_error *err)
+{
+    if (P + N <= model->config->max_positions)
+        return RA_OK;
+    return ra_fail(err, RA_EUSAGE,
+                   "%s: expected at most %d positions (max_position_embeddings), got %" PRId64
+                   " + %" PRId64,
+                   path, model->config->max_positions, P, N);
 }
 
 bool ra_language_model_prefill(void *context, int32_t done, int32_t P)
